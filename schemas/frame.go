@@ -1,0 +1,221 @@
+package schemas
+
+import (
+	"bytes"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Kind is what a frame does to its chain.
+type Kind string
+
+// The kinds of frame.
+const (
+	KindAccepted Kind = "accepted" // the request was accepted; no claim
+	KindStart    Kind = "start"    // an attempt opens and claims the chain
+	KindDelta    Kind = "delta"    // events
+	KindEnd      Kind = "end"      // terminal: the answer is whole
+	KindError    Kind = "error"    // terminal: the answer is not whole, and why
+)
+
+// Terminal reports whether nobody may write after a frame of this kind.
+func (k Kind) Terminal() bool { return k == KindEnd || k == KindError }
+
+// Mode is how an attempt goes on from what is visible.
+type Mode string
+
+// The modes of an attempt.
+const (
+	ModeFresh    Mode = "fresh"    // nothing is visible yet
+	ModeContinue Mode = "continue" // the backend goes on from the text so far
+	ModeSplice   Mode = "splice"   // the backend runs again, and what is visible is dropped
+)
+
+// Frame is one message of LLM_REPLIES. The chain of a request is its frames in stream order.
+type Frame struct {
+	Kind    Kind
+	Attempt int    // number of start frames so far, this one included
+	Writer  string // random, one per attempt
+	Index   uint64 // of the first event; contiguous over the whole request
+	Count   int    // events in Data
+
+	// Data holds the events, newline-separated; or the summary of an end; or the error object.
+	Data   []byte
+	Object *Object // set instead of Data when the payload is in LLM_OBJECTS
+
+	Start    *Start // of a start frame
+	BodyHash string // of an accepted or start frame
+	Summary  []byte // of an error frame or a unary end: the encoded [Summary]
+	Trace    string // traceparent, on accepted, start and terminal frames
+
+	Extra []string // members of Llm-Frame after the fifth, from a later version
+
+	// Known to a reader only.
+	Sequence uint64    // in LLM_REPLIES
+	Time     time.Time // when it was committed
+}
+
+// Start is what a start frame says of its attempt.
+type Start struct {
+	Mode     Mode
+	Work     uint64 // LLM_WORK sequence of the item being run; 0 when not a worker
+	Dispatch int
+	Worker   string
+}
+
+// Next is the index of the first event after the frame.
+func (f *Frame) Next() uint64 { return f.Index + uint64(f.Count) }
+
+// Same reports whether f and g are the same write: a frame is committed when the chain's last frame is the same.
+func (f *Frame) Same(g *Frame) bool {
+	return f.Kind == g.Kind && f.Attempt == g.Attempt && f.Writer == g.Writer && f.Index == g.Index
+}
+
+// Events yields each event of the frame with its index. An event is one line of JSON; a unary end yields its response.
+func (f *Frame) Events() iter.Seq2[uint64, []byte] {
+	return func(yield func(uint64, []byte) bool) {
+		rest := f.Data
+		for i := range f.Count {
+			event := rest
+			if f.Count > 1 {
+				event, rest, _ = bytes.Cut(rest, newline)
+			}
+			if !yield(f.Index+uint64(i), event) {
+				return
+			}
+		}
+	}
+}
+
+// From drops the events before index, so that a reader that resumes inside a frame sees none of them twice.
+func (f *Frame) From(index uint64) {
+	for f.Count > 0 && f.Index < index {
+		if f.Count > 1 {
+			_, f.Data, _ = bytes.Cut(f.Data, newline)
+		} else {
+			f.Data = nil
+		}
+		f.Index++
+		f.Count--
+	}
+}
+
+var newline = []byte{'\n'}
+
+// Header is the value of Llm-Frame: `<kind> <attempt> <writer> <index> <count>`.
+func (f *Frame) Header() string {
+	b := make([]byte, 0, 48)
+	b = append(b, f.Kind...)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, int64(f.Attempt), 10)
+	b = append(b, ' ')
+	b = append(b, f.Writer...)
+	b = append(b, ' ')
+	b = strconv.AppendUint(b, f.Index, 10)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, int64(f.Count), 10)
+	for _, extra := range f.Extra {
+		b = append(append(b, ' '), extra...)
+	}
+	return string(b)
+}
+
+// Encode gives the message's headers; the payload is Data.
+func (f *Frame) Encode() Header {
+	h := make(Header, 2)
+	h[HeaderFrame] = []string{f.Header()}
+	set(h, HeaderObject, f.Object.String())
+	if f.Kind == KindDelta {
+		return h
+	}
+	set(h, HeaderBodyHash, f.BodyHash)
+	set(h, HeaderSummary, string(f.Summary))
+	set(h, HeaderTraceParent, f.Trace)
+	if f.Start != nil {
+		set(h, HeaderVersion, strconv.Itoa(Version))
+		set(h, HeaderMode, string(f.Start.Mode))
+		set(h, HeaderWork, strconv.FormatUint(f.Start.Work, 10))
+		set(h, HeaderDispatch, strconv.Itoa(f.Start.Dispatch))
+		set(h, HeaderWorker, f.Start.Worker)
+	}
+	return h
+}
+
+// DecodeFrame reads a message of LLM_REPLIES. The frame shares data.
+func DecodeFrame(h Header, data []byte) (*Frame, error) {
+	f := &Frame{Data: data}
+	if err := f.decodeLine(get(h, HeaderFrame)); err != nil {
+		return nil, err
+	}
+	var err error
+	if f.Object, err = ParseObject(get(h, HeaderObject)); err != nil {
+		return nil, fmt.Errorf("decode frame: %w", err)
+	}
+	if f.Kind == KindDelta {
+		return f, nil
+	}
+	f.BodyHash, f.Trace = get(h, HeaderBodyHash), get(h, HeaderTraceParent)
+	if s := get(h, HeaderSummary); s != "" {
+		f.Summary = []byte(s)
+	}
+	if f.Kind == KindStart {
+		return f, f.decodeStart(h)
+	}
+	return f, nil
+}
+
+func (f *Frame) decodeLine(line string) error {
+	words := strings.Split(line, " ")
+	if len(words) < 5 {
+		return fmt.Errorf("decode frame: header %s is %q: want kind, attempt, writer, index and count", HeaderFrame, line)
+	}
+	f.Kind, f.Writer = Kind(words[0]), words[2]
+	switch f.Kind {
+	case KindAccepted, KindStart, KindDelta, KindEnd, KindError:
+	default:
+		return fmt.Errorf("decode frame: unknown kind %q", words[0])
+	}
+	attempt, err1 := strconv.ParseUint(words[1], 10, 31)
+	index, err2 := strconv.ParseUint(words[3], 10, 64)
+	count, err3 := strconv.ParseUint(words[4], 10, 31)
+	if err1 != nil || err2 != nil || err3 != nil || f.Writer == "" {
+		return fmt.Errorf("decode frame: header %s is %q: attempt, index and count must be numbers", HeaderFrame, line)
+	}
+	f.Attempt, f.Index, f.Count = int(attempt), index, int(count)
+	if len(words) > 5 {
+		f.Extra = words[5:]
+	}
+	return nil
+}
+
+func (f *Frame) decodeStart(h Header) error {
+	work, err1 := strconv.ParseUint(get(h, HeaderWork), 10, 64)
+	dispatch, err2 := strconv.Atoi(get(h, HeaderDispatch))
+	if err1 != nil || err2 != nil {
+		return fmt.Errorf("decode start frame: %s %q or %s %q is not a number", HeaderWork, get(h, HeaderWork), HeaderDispatch, get(h, HeaderDispatch))
+	}
+	f.Start = &Start{Mode: Mode(get(h, HeaderMode)), Work: work, Dispatch: dispatch, Worker: get(h, HeaderWorker)}
+	return nil
+}
+
+// Cursor is the position of an event in a stream, the SSE id `<request>.<index>`.
+type Cursor struct {
+	Request string
+	Index   uint64
+}
+
+// String is the SSE id.
+func (c Cursor) String() string { return c.Request + "." + strconv.FormatUint(c.Index, 10) }
+
+// ParseCursor reads an SSE id, as a client sends it back in Last-Event-ID.
+func ParseCursor(s string) (Cursor, error) {
+	request, index, ok := strings.Cut(s, ".")
+	n, err := strconv.ParseUint(index, 10, 63)
+	if !ok || err != nil || ValidateRequestID(request) != nil {
+		return Cursor{}, Errorf(CodeInvalidValue, "cursor %q is not <request>.<index>: send back the id of the last event you saw", s)
+	}
+	return Cursor{Request: request, Index: n}, nil
+}

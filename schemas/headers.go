@@ -1,0 +1,71 @@
+package schemas
+
+// Headers of a request. The names are the same on NATS and HTTP; a NATS header is case-sensitive.
+const (
+	HeaderRequestID      = "Llm-Request-Id"
+	HeaderDeadline       = "Llm-Deadline" // unix milliseconds
+	HeaderPriority       = "Llm-Priority"
+	HeaderCache          = "Llm-Cache"
+	HeaderCacheTTL       = "Llm-Cache-TTL"
+	HeaderCacheNamespace = "Llm-Cache-Namespace"
+	HeaderCoalesce       = "Llm-Coalesce"
+	HeaderOp             = "Llm-Op"
+	HeaderOnDisconnect   = "Llm-On-Disconnect"
+	HeaderStreamEvents   = "Llm-Stream-Events"
+	HeaderTraceParent    = "traceparent"
+	HeaderTraceState     = "tracestate"
+)
+
+// Headers that only stages write.
+const (
+	HeaderTenant   = "Llm-Tenant"    // on a work item
+	HeaderDispatch = "Llm-Dispatch"  // the router's dispatch number
+	HeaderCacheKey = "Llm-Cache-Key" // on a work item
+	HeaderAccepted = "Llm-Accepted"  // on a work item: unix milliseconds of acceptance (docs/adr/0003)
+
+	HeaderVersion  = "Llm-V"
+	HeaderFrame    = "Llm-Frame"
+	HeaderMode     = "Llm-Mode"
+	HeaderWork     = "Llm-Work"
+	HeaderBodyHash = "Llm-Body-Hash"
+	HeaderWorker   = "Llm-Worker"
+	HeaderSummary  = "Llm-Summary" // on an error frame and a unary end (docs/adr/0003)
+	HeaderObject   = "Llm-Object"  // the body is in LLM_OBJECTS (docs/adr/0003)
+	HeaderReason   = "Llm-Reason"  // on a DLQ record: why (docs/adr/0003)
+)
+
+// Headers of NATS itself that the pipeline reads or writes.
+const (
+	HeaderMsgID        = "Nats-Msg-Id"
+	HeaderExpectedSeq  = "Nats-Expected-Last-Subject-Sequence"
+	HeaderNatsStream   = "Nats-Stream"
+	HeaderNatsSequence = "Nats-Sequence"
+	HeaderNatsLastSeq  = "Nats-Last-Sequence"
+	HeaderNatsTime     = "Nats-Time-Stamp"
+)
+
+// RequestHeaders are the headers that a caller may send; every other Llm-* and every Nats-* header is dropped at the door.
+func RequestHeaders() []string {
+	return []string{
+		HeaderRequestID, HeaderDeadline, HeaderPriority, HeaderCache, HeaderCacheTTL, HeaderCacheNamespace,
+		HeaderCoalesce, HeaderOp, HeaderOnDisconnect, HeaderStreamEvents, HeaderTraceParent, HeaderTraceState,
+	}
+}
+
+// Header is the header of a message, as net/http and nats.go both spell the type. Keys are case-sensitive.
+type Header = map[string][]string
+
+// get returns the first value of key.
+func get(h Header, key string) string {
+	if v := h[key]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// set puts a single value unless it is empty.
+func set(h Header, key, value string) {
+	if value != "" {
+		h[key] = []string{value}
+	}
+}

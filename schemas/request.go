@@ -1,0 +1,216 @@
+package schemas
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Limits of a request's life.
+const (
+	DefaultDeadline = 10 * time.Minute // after acceptance, when the caller names none
+	MaxRunTime      = time.Hour        // a request never runs longer, well inside the age of LLM_REPLIES
+)
+
+// InlineBytes is the largest body or frame payload that travels in a message; a larger one goes to LLM_OBJECTS.
+const InlineBytes = 256 << 10
+
+// MaxBodyBytes is the largest request body.
+const MaxBodyBytes = 10 << 20
+
+// Op is what a request asks for.
+type Op string
+
+// The operations.
+const (
+	OpChat       Op = "chat"
+	OpCompletion Op = "completion"
+	OpEmbedding  Op = "embedding"
+	OpMessages   Op = "messages"
+	OpResponses  Op = "responses"
+)
+
+// Priority is the class a request is queued in.
+type Priority string
+
+// The priority classes.
+const (
+	PriorityInteractive Priority = "interactive"
+	PriorityNormal      Priority = "normal"
+	PriorityBatch       Priority = "batch"
+)
+
+// OnDisconnect says what becomes of a request whose HTTP caller leaves.
+type OnDisconnect string
+
+// The choices of Llm-On-Disconnect.
+const (
+	DisconnectCancel   OnDisconnect = "cancel"
+	DisconnectContinue OnDisconnect = "continue"
+)
+
+// Request is a message in LLM_REQUESTS. The body is an OpenAI body, and its model is the truth.
+type Request struct {
+	Identity
+	ModelToken string    // from the subject
+	Op         Op        // default chat
+	Deadline   time.Time // zero: DefaultDeadline after acceptance
+	Priority   Priority  // default normal
+	Header     Header    // the caller's RequestHeaders, untouched
+	Body       []byte    // nil when Object is set
+	Object     *Object
+}
+
+// Encode gives the message's headers; the payload is the body.
+func (r *Request) Encode() Header {
+	h := passed(r.Header)
+	set(h, HeaderRequestID, r.Request)
+	set(h, HeaderOp, string(r.Op))
+	set(h, HeaderPriority, string(r.Priority))
+	set(h, HeaderDeadline, encodeTime(r.Deadline))
+	set(h, HeaderObject, r.Object.String())
+	return h
+}
+
+// DecodeRequest reads a message stored in LLM_REQUESTS under subject with the given stream sequence. A request without an
+// id gets [SequenceID]. When the headers are wrong, the Request still holds the identity if there is one to answer to,
+// and the error is an [Error].
+func DecodeRequest(subject string, sequence uint64, h Header, body []byte) (*Request, error) {
+	tenant, token, ok := ParseQueueSubject(subject)
+	if !ok {
+		return nil, Errorf(CodeInternal, "subject %q is not that of a stored request", subject)
+	}
+	r := &Request{
+		Identity:   Identity{Tenant: tenant, Request: get(h, HeaderRequestID)},
+		ModelToken: token, Op: Op(get(h, HeaderOp)), Priority: Priority(get(h, HeaderPriority)),
+		Header: passed(h), Body: body,
+	}
+	if err := ValidateTenant(tenant); err != nil {
+		return nil, err
+	}
+	if r.Request == "" {
+		r.Request = SequenceID(sequence)
+	} else if err := ValidateCallerID(r.Request); err != nil {
+		r.Request = SequenceID(sequence)
+		return r, err
+	}
+	return r, r.decodeHeaders(h)
+}
+
+func (r *Request) decodeHeaders(h Header) (err error) {
+	if r.Op == "" {
+		r.Op = OpChat
+	}
+	if r.Priority == "" {
+		r.Priority = PriorityNormal
+	}
+	if _, err := DecodeModel(r.ModelToken); err != nil {
+		return err
+	}
+	if r.Deadline, err = ParseDeadline(get(h, HeaderDeadline)); err != nil {
+		return err
+	}
+	if r.Object, err = ParseObject(get(h, HeaderObject)); err != nil {
+		return err
+	}
+	if r.Object != nil && !r.Object.BelongsTo(r.Identity) {
+		return Errorf(CodeInvalidValue, "%s names an object of another request", HeaderObject)
+	}
+	return ValidateRequestHeaders(h)
+}
+
+// ValidateRequestHeaders checks the values of the headers a caller may send.
+func ValidateRequestHeaders(h Header) error {
+	switch v := Op(get(h, HeaderOp)); v {
+	case "", OpChat, OpCompletion, OpEmbedding, OpMessages, OpResponses:
+	default:
+		return badHeader(HeaderOp, string(v), "chat, completion, embedding, messages or responses")
+	}
+	switch v := Priority(get(h, HeaderPriority)); v {
+	case "", PriorityInteractive, PriorityNormal, PriorityBatch:
+	default:
+		return badHeader(HeaderPriority, string(v), "interactive, normal or batch")
+	}
+	switch v := OnDisconnect(get(h, HeaderOnDisconnect)); v {
+	case "", DisconnectCancel, DisconnectContinue:
+	default:
+		return badHeader(HeaderOnDisconnect, string(v), "cancel or continue")
+	}
+	_, err := ParseDeadline(get(h, HeaderDeadline))
+	return err
+}
+
+// ParseDeadline reads Llm-Deadline, unix milliseconds; the empty string is the zero time.
+func ParseDeadline(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	ms, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || ms <= 0 {
+		return time.Time{}, badHeader(HeaderDeadline, s, "a time in unix milliseconds")
+	}
+	return time.UnixMilli(ms), nil
+}
+
+// BodyHash identifies a request body: the first 16 bytes of its SHA-256, in hex.
+func BodyHash(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:16])
+}
+
+// passed copies the headers that travel with a request from door to worker.
+func passed(h Header) Header {
+	out := make(Header, 4)
+	for _, key := range RequestHeaders() {
+		if v := get(h, key); v != "" {
+			out[key] = []string{v}
+		}
+	}
+	return out
+}
+
+func encodeTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixMilli(), 10)
+}
+
+func badHeader(name, value, want string) *Error {
+	return Errorf(CodeInvalidValue, "header %s is %q: use %s", name, value, want)
+}
+
+// Object points to a body in LLM_OBJECTS.
+type Object struct {
+	Name   string // <tenant>/<request>/<writer>/<n>
+	Size   int64
+	Digest string // SHA-256 in hex
+}
+
+// BelongsTo reports whether the object is one of the request's own.
+func (o *Object) BelongsTo(id Identity) bool {
+	prefix := id.String() + "/"
+	return len(o.Name) > len(prefix) && o.Name[:len(prefix)] == prefix
+}
+
+// String is the value of Llm-Object: name, size and digest. It is empty for nil.
+func (o *Object) String() string {
+	if o == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %d %s", o.Name, o.Size, o.Digest)
+}
+
+// ParseObject reads the value of Llm-Object; the empty string is nil.
+func ParseObject(s string) (*Object, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var o Object
+	if n, err := fmt.Sscanf(s, "%s %d %s", &o.Name, &o.Size, &o.Digest); n != 3 || err != nil || o.Size < 0 || len(o.Digest) != 64 {
+		return nil, badHeader(HeaderObject, s, "name, size and SHA-256 digest")
+	}
+	return &o, nil
+}

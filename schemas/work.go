@@ -1,0 +1,51 @@
+package schemas
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Work is a message in LLM_WORK: a request that a worker may take now.
+type Work struct {
+	Request
+	Dispatch int       // the router's dispatch number, from 1
+	Accepted time.Time // when LLM_REQUESTS stored the request
+}
+
+// MsgID is the message id of this dispatch.
+func (w *Work) MsgID() string { return w.WorkID(w.Dispatch) }
+
+// Encode gives the message's headers; the payload is the body.
+func (w *Work) Encode() Header {
+	h := w.Request.Encode()
+	set(h, HeaderTenant, w.Tenant)
+	set(h, HeaderDispatch, strconv.Itoa(w.Dispatch))
+	set(h, HeaderAccepted, encodeTime(w.Accepted))
+	return h
+}
+
+// DecodeWork reads a message of LLM_WORK for an encoded model.
+func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
+	w := &Work{Request: Request{
+		Identity:   Identity{Tenant: get(h, HeaderTenant), Request: get(h, HeaderRequestID)},
+		ModelToken: modelToken, Op: Op(get(h, HeaderOp)), Priority: Priority(get(h, HeaderPriority)),
+		Header: passed(h), Body: body,
+	}}
+	if err := w.Validate(); err != nil {
+		return nil, fmt.Errorf("decode work item: %w", err)
+	}
+	if err := w.decodeHeaders(h); err != nil {
+		return w, fmt.Errorf("decode work item: %w", err)
+	}
+	dispatch, err := strconv.Atoi(get(h, HeaderDispatch))
+	if err != nil || dispatch < 1 {
+		return w, fmt.Errorf("decode work item: %w", badHeader(HeaderDispatch, get(h, HeaderDispatch), "a number from 1"))
+	}
+	accepted, err := ParseDeadline(get(h, HeaderAccepted))
+	if err != nil {
+		return w, fmt.Errorf("decode work item: %w", err)
+	}
+	w.Dispatch, w.Accepted = dispatch, accepted
+	return w, nil
+}
