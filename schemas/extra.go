@@ -1,7 +1,9 @@
 package schemas
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 )
@@ -11,18 +13,23 @@ type Extra map[string]json.RawMessage
 
 // encodeKeeping marshals the struct v with the members of extra added.
 func encodeKeeping(v any, extra Extra) []byte {
-	data, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // a record holds only types that marshal; raw members were checked when they were set
-	}
+	data := encodeJSON(v)
 	if len(extra) == 0 {
 		return data
 	}
-	more, err := json.Marshal(extra)
-	if err != nil {
-		panic(err)
-	}
+	more := encodeJSON(extra)
 	return append(append(data[:len(data)-1], ','), more[1:]...)
+}
+
+// encodeJSON marshals v on one line without escaping <, > and &: prompts and answers are full of them.
+func encodeJSON(v any) []byte {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		panic(err) // a record holds only types that marshal; raw members were checked when they were set
+	}
+	return bytes.TrimSuffix(b.Bytes(), newline)
 }
 
 // decodeKeeping unmarshals data into the struct pointer v and what v has no member for into extra.
@@ -34,12 +41,42 @@ func decodeKeeping(data []byte, v any, extra *Extra) error {
 	if err := json.Unmarshal(data, &all); err != nil {
 		return err
 	}
+	if all == nil {
+		return errors.New("it is null, not an object")
+	}
 	for field := range reflect.TypeOf(v).Elem().Fields() {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		delete(all, name)
+		if name := memberName(field); name != "" {
+			delete(all, name)
+		}
+	}
+	for name := range all {
+		if hasMember(v, name) {
+			delete(all, name)
+		}
 	}
 	if len(all) > 0 {
 		*extra = all
 	}
 	return nil
+}
+
+// hasMember reports whether encoding/json reads the member name into a field of the struct pointer v. It matches without
+// regard to case, so Status is not an unknown member: written back beside status it would win over it.
+func hasMember(v any, name string) bool {
+	for field := range reflect.TypeOf(v).Elem().Fields() {
+		if member := memberName(field); member != "" && strings.EqualFold(member, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// memberName is the JSON member of a field, empty when it has none.
+func memberName(field reflect.StructField) string {
+	tag := field.Tag.Get("json")
+	if tag == "-" {
+		return ""
+	}
+	name, _, _ := strings.Cut(tag, ",")
+	return name
 }

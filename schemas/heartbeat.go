@@ -30,13 +30,7 @@ type ModelBeat struct {
 }
 
 // Encode writes the heartbeat as JSON.
-func (h *Heartbeat) Encode() []byte {
-	data, err := json.Marshal(h)
-	if err != nil {
-		panic(err) // strings and integers always marshal
-	}
-	return data
-}
+func (h *Heartbeat) Encode() []byte { return encodeJSON(h) }
 
 // DecodeHeartbeat reads what [Heartbeat.Encode] wrote, of any version.
 func DecodeHeartbeat(data []byte) (*Heartbeat, error) {

@@ -40,7 +40,17 @@ type Usage struct {
 	TotalTokens      int64           `json:"total_tokens"`
 	PromptDetails    json.RawMessage `json:"prompt_tokens_details,omitempty"`
 	OutputDetails    json.RawMessage `json:"completion_tokens_details,omitempty"`
+
+	Extra Extra `json:"-"` // vendors add members of their own, such as a cost
 }
+
+type usage Usage // without methods
+
+// MarshalJSON writes the object with its unknown members.
+func (u Usage) MarshalJSON() ([]byte, error) { return encodeKeeping(usage(u), u.Extra), nil }
+
+// UnmarshalJSON keeps unknown members.
+func (u *Usage) UnmarshalJSON(data []byte) error { return decodeKeeping(data, (*usage)(u), &u.Extra) }
 
 // Try is one call of a backend.
 type Try struct {
@@ -52,7 +62,17 @@ type Try struct {
 	Outcome      Code      `json:"outcome,omitempty"` // empty: it succeeded
 	Cause        string    `json:"cause,omitempty"`
 	HTTPStatus   int       `json:"http_status,omitempty"`
+
+	Extra Extra `json:"-"`
 }
+
+type try Try // without methods
+
+// MarshalJSON writes the object with its unknown members.
+func (t Try) MarshalJSON() ([]byte, error) { return encodeKeeping(try(t), t.Extra), nil }
+
+// UnmarshalJSON keeps unknown members.
+func (t *Try) UnmarshalJSON(data []byte) error { return decodeKeeping(data, (*try)(t), &t.Extra) }
 
 // Summary is the payload of an end frame: how the answer came about. With the chain and the request it is all that is
 // needed to write the result, so that whoever finds a finished chain can finish the request.
