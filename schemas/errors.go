@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -78,7 +79,7 @@ func (e *Error) WithRetryAfter(d time.Duration) *Error { e.RetryAfter = d; retur
 func (e *Error) WithCause(err error) *Error { e.cause = err; return e }
 
 func (e *Error) Error() string {
-	if e.cause != nil {
+	if e.cause != nil && !strings.Contains(e.Message, e.cause.Error()) {
 		return fmt.Sprintf("%s: %s: %v", e.Code, e.Message, e.cause)
 	}
 	return fmt.Sprintf("%s: %s", e.Code, e.Message)
@@ -144,11 +145,7 @@ func (e *Error) Encode() []byte {
 	if e.Param != "" {
 		object.Param = &e.Param
 	}
-	data, err := json.Marshal(errorBody{object})
-	if err != nil {
-		panic(err) // strings and integers always marshal
-	}
-	return data
+	return encodeJSON(errorBody{object})
 }
 
 // DecodeError reads what [Error.Encode] wrote, of any version.
