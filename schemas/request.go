@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -192,7 +193,7 @@ type Object struct {
 // BelongsTo reports whether the object is one of the request's own.
 func (o *Object) BelongsTo(id Identity) bool {
 	prefix := id.String() + "/"
-	return len(o.Name) > len(prefix) && o.Name[:len(prefix)] == prefix
+	return len(o.Name) > len(prefix) && strings.HasPrefix(o.Name, prefix)
 }
 
 // String is the value of Llm-Object: name, size and digest. It is empty for nil.
@@ -208,9 +209,18 @@ func ParseObject(s string) (*Object, error) {
 	if s == "" {
 		return nil, nil
 	}
-	var o Object
-	if n, err := fmt.Sscanf(s, "%s %d %s", &o.Name, &o.Size, &o.Digest); n != 3 || err != nil || o.Size < 0 || len(o.Digest) != 64 {
-		return nil, badHeader(HeaderObject, s, "name, size and SHA-256 digest")
+	words := strings.Split(s, " ")
+	if len(words) < 3 {
+		return nil, badObject(s)
 	}
-	return &o, nil
+	size, err1 := strconv.ParseUint(words[1], 10, 63)
+	sum, err2 := hex.DecodeString(words[2])
+	if err1 != nil || err2 != nil || words[0] == "" || len(sum) != sha256.Size {
+		return nil, badObject(s)
+	}
+	return &Object{Name: words[0], Size: int64(size), Digest: words[2]}, nil
+}
+
+func badObject(s string) *Error {
+	return badHeader(HeaderObject, s, "name, size and SHA-256 digest")
 }
