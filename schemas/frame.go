@@ -154,6 +154,9 @@ func DecodeFrame(h Header, data []byte) (*Frame, error) {
 	if f.Object, err = ParseObject(get(h, HeaderObject)); err != nil {
 		return nil, fmt.Errorf("decode frame: %w", err)
 	}
+	if f.Object == nil && f.Count > 1 && f.Count > bytes.Count(data, newline)+1 {
+		return nil, fmt.Errorf("decode frame: header %s %q counts more events than the payload has lines", HeaderFrame, f.Header())
+	}
 	if f.Kind == KindDelta {
 		return f, nil
 	}
@@ -179,7 +182,7 @@ func (f *Frame) decodeLine(line string) error {
 		return fmt.Errorf("decode frame: unknown kind %q", words[0])
 	}
 	attempt, err1 := strconv.ParseUint(words[1], 10, 31)
-	index, err2 := strconv.ParseUint(words[3], 10, 64)
+	index, err2 := strconv.ParseUint(words[3], 10, 63)
 	count, err3 := strconv.ParseUint(words[4], 10, 31)
 	if err1 != nil || err2 != nil || err3 != nil || f.Writer == "" {
 		return fmt.Errorf("decode frame: header %s is %q: attempt, index and count must be numbers", HeaderFrame, line)
