@@ -65,7 +65,9 @@ func QueueFilter(partition int) string { return "llm.queue." + strconv.Itoa(part
 func WorkConsumer(modelToken string) string { return "model_" + modelToken }
 
 // RequestSubject is where a service publishes a request. Both arguments are encoded tokens.
-func RequestSubject(tenant, modelToken string) string { return "llm.requests." + tenant + "." + modelToken }
+func RequestSubject(tenant, modelToken string) string {
+	return "llm.requests." + tenant + "." + modelToken
+}
 
 // WorkSubject is where the router dispatches to the workers of a model.
 func WorkSubject(modelToken string) string { return "llm.work." + modelToken }
