@@ -1,0 +1,136 @@
+package schemas
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+var (
+	accepted = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	digest   = strings.Repeat("0123456789abcdef", 4)
+	trace    = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	identity = Identity{Tenant: "acme", Request: "req_01JDFV3Z8Q4N6W2X9Y0T1R5S7P"}
+)
+
+// samples are one record of each kind, as this version writes them. A golden file of an older version is never
+// written again; it must decode into the value that is here under its name.
+func samples() map[string]sample {
+	id := identity
+	return map[string]sample{
+		"request": {
+			value: &Request{
+				Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityInteractive, Deadline: accepted.Add(time.Minute),
+				Header: Header{
+					HeaderCache: {"on"}, HeaderTraceParent: {trace}, HeaderRequestID: {id.Request}, HeaderOp: {"chat"},
+					HeaderPriority: {"interactive"}, HeaderDeadline: {"1795521660000"},
+				},
+				Body: []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"1 < 2 & 3"}]}`),
+			},
+			encode: func(v any) message { r := v.(*Request); return message{r.Encode(), r.Body} },
+			decode: func(m message) (any, error) { return DecodeRequest("llm.queue.2.acme.gpt-4=2E1", 7, m.Header, m.Data) },
+		},
+		"request-object": {
+			value: &Request{
+				Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
+				Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+				Object: &Object{Name: id.String() + "/w1/0", Size: 300000, Digest: digest},
+			},
+			encode: func(v any) message { r := v.(*Request); return message{r.Encode(), r.Body} },
+			decode: func(m message) (any, error) { return DecodeRequest("llm.queue.2.acme.gpt-4=2E1", 7, m.Header, m.Data) },
+		},
+		"work": {
+			value: &Work{
+				Request: Request{
+					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
+					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+					Body:   []byte(`{"model":"gpt-4.1","messages":[]}`),
+				},
+				Dispatch: 2, Accepted: accepted.Local(),
+			},
+			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
+			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
+		},
+		"frame-accepted": frameSample(&Frame{Kind: KindAccepted, Writer: "W0", BodyHash: digest[:32], Trace: trace}),
+		"frame-start": frameSample(&Frame{
+			Kind: KindStart, Attempt: 2, Writer: "W2", Index: 3, BodyHash: digest[:32], Trace: trace,
+			Start: &Start{Mode: ModeSplice, Work: 41, Dispatch: 1, Worker: "worker-1"},
+		}),
+		"frame-delta": frameSample(&Frame{
+			Kind: KindDelta, Attempt: 2, Writer: "W2", Index: 3, Count: 2, Data: []byte("{\"choices\":[]}\n{\"choices\":[{\"delta\":{\"content\":\"ü\"}}]}"),
+		}),
+		"frame-delta-object": frameSample(&Frame{
+			Kind: KindDelta, Attempt: 1, Writer: "W1", Count: 1, Object: &Object{Name: id.String() + "/W1/0", Size: 10 << 20, Digest: digest},
+		}),
+		"frame-end":       frameSample(&Frame{Kind: KindEnd, Attempt: 2, Writer: "W2", Index: 5, Data: summarySample().Encode(), Trace: trace}),
+		"frame-end-unary": frameSample(&Frame{Kind: KindEnd, Attempt: 1, Writer: "W1", Count: 1, Data: []byte(`{"choices":[]}`), Summary: summarySample().Encode()}),
+		"frame-error":     frameSample(&Frame{Kind: KindError, Attempt: 1, Writer: "W1", Index: 5, Data: errorSample().Encode(), Summary: summarySample().Encode(), Trace: trace}),
+		"summary": {
+			value:  summarySample(),
+			encode: func(v any) message { return message{Data: v.(*Summary).Encode()} },
+			decode: func(m message) (any, error) { return DecodeSummary(m.Data) },
+		},
+		"result": {
+			value:  resultSample(),
+			encode: func(v any) message { return message{Data: v.(*Result).Encode()} },
+			decode: func(m message) (any, error) { return DecodeResult(m.Data) },
+		},
+		"heartbeat": {
+			value: &Heartbeat{V: 1, Worker: "worker-1", Draining: true, Models: []ModelBeat{
+				{Model: "gpt-4=2E1", Slots: 8, Used: 2, Held: []uint64{41, 43}, Released: []uint64{40}},
+			}},
+			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
+			decode: func(m message) (any, error) { return DecodeHeartbeat(m.Data) },
+		},
+		"error": {
+			value:  errorSample(),
+			encode: func(v any) message { return message{Data: v.(*Error).Encode()} },
+			decode: func(m message) (any, error) { return DecodeError(m.Data) },
+		},
+	}
+}
+
+type sample struct {
+	value  any
+	encode func(any) message
+	decode func(message) (any, error)
+}
+
+func frameSample(f *Frame) sample {
+	return sample{
+		value:  f,
+		encode: func(v any) message { f := v.(*Frame); return message{f.Encode(), f.Data} },
+		decode: func(m message) (any, error) { return DecodeFrame(m.Header, m.Data) },
+	}
+}
+
+func errorSample() *Error {
+	return Errorf(CodeRateLimit, "Rate limit reached: try again in 1.2s").WithParam("model").WithRetryAfter(1200 * time.Millisecond)
+}
+
+func summarySample() *Summary {
+	return &Summary{
+		Status: StatusCompleted, FinishReasons: []string{"stop"}, Attempts: 2, FirstTokenMS: 12.5, DurationMS: 80, Model: "gpt-4.1-mini",
+		Usage: &Usage{
+			PromptTokens: 3, CompletionTokens: 2, TotalTokens: 5, PromptDetails: json.RawMessage(`{"cached_tokens":1}`),
+			Extra: Extra{"cost": json.RawMessage(`0.00012`)},
+		},
+		Tries: []Try{
+			{Attempt: 1, Backend: "vllm-1", Started: accepted, DurationMS: 3000, Outcome: CodeUpstreamTimeout, Cause: "no first token in 3s", HTTPStatus: 200},
+			{Attempt: 2, Backend: "vllm-2", Started: accepted.Add(4 * time.Second), FirstTokenMS: 12.5, DurationMS: 80},
+		},
+	}
+}
+
+func resultSample() *Result {
+	s := summarySample()
+	return &Result{
+		V: 1, Tenant: identity.Tenant, RequestID: identity.Request, Model: "gpt-4.1", Op: OpChat,
+		Accepted: accepted, Started: accepted.Add(time.Millisecond), Finished: accepted.Add(time.Second),
+		Status: s.Status, FinishReasons: s.FinishReasons, Usage: s.Usage, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS,
+		DurationMS: s.DurationMS, Tries: s.Tries, Priority: PriorityNormal, Dispatch: 1, Worker: "worker-1",
+		BodyHash: digest[:32], Request: json.RawMessage(`{"model":"gpt-4.1","messages":[{"role":"user","content":"1 < 2 & 3"}]}`),
+		Response: json.RawMessage(`{"choices":[]}`),
+		Events:   &EventLog{Encoding: "zstd", Count: 2, Frames: []FrameMark{{Count: 2, AfterMS: 12, Attempt: 2}}, Data: []byte{0x28, 0xb5, 0x2f, 0xfd}},
+	}
+}
