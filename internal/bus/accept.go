@@ -1,0 +1,210 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// Accepted is the receipt of a stored request.
+type Accepted struct {
+	Sequence  uint64 // in LLM_REQUESTS
+	Duplicate bool   // the same request had been accepted before
+}
+
+// Accept stores a request. It blocks until JetStream has acknowledged it, which is the moment of acceptance; on any error
+// the request may or may not have been accepted, and the same call may be repeated. The error is a [schemas.Error].
+func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) {
+	if err := b.checkRoom(ctx); err != nil {
+		return Accepted{}, err
+	}
+	stored := *r
+	if len(r.Body) > schemas.InlineBytes && r.Object == nil {
+		object, err := b.putObject(ctx, r.Identity, r.Body)
+		if err != nil {
+			return Accepted{}, unavailable(err)
+		}
+		stored.Object = object
+	}
+	if stored.Object != nil {
+		stored.Body = nil
+	}
+	ctx, span := b.startSend(ctx, "llm.requests.{tenant}.{model}", r.Identity)
+	defer span.End()
+	msg := &nats.Msg{Subject: schemas.RequestSubject(r.Tenant, r.ModelToken), Header: stored.Encode(), Data: stored.Body}
+	msg.Header[schemas.HeaderMsgID] = []string{r.String()}
+	inject(ctx, msg.Header)
+	acked, err := b.publishStored(ctx, msg)
+	if err != nil {
+		span.RecordError(err)
+		return Accepted{}, acceptError(err)
+	}
+	return Accepted{Sequence: acked.Sequence, Duplicate: acked.Duplicate}, nil
+}
+
+// Dispatch makes a request available to the workers of its model and returns its LLM_WORK sequence. The same dispatch
+// twice is stored once.
+func (b *Bus) Dispatch(ctx context.Context, w *schemas.Work) (uint64, error) {
+	ctx, span := b.startSend(ctx, "llm.work.{model}", w.Identity)
+	defer span.End()
+	msg := &nats.Msg{Subject: schemas.WorkSubject(w.ModelToken), Header: w.Encode(), Data: w.Body}
+	msg.Header[schemas.HeaderMsgID] = []string{w.MsgID()}
+	inject(ctx, msg.Header)
+	acked, err := b.publishStored(ctx, msg)
+	if err != nil {
+		span.RecordError(err)
+		return 0, fmt.Errorf("dispatch %s: %w", w.Identity, err)
+	}
+	return acked.Sequence, nil
+}
+
+// WorkExists reports whether the item with a sequence is still in LLM_WORK, by the word of the stream's leader.
+func (b *Bus) WorkExists(ctx context.Context, sequence uint64) (bool, error) {
+	_, err := b.getMessage(ctx, schemas.StreamWork, map[string]any{"seq": sequence})
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// DeadLetter keeps what could not be processed, with the reason. It may be kept more than once.
+func (b *Bus) DeadLetter(ctx context.Context, id schemas.Identity, modelToken, reason string, h schemas.Header, body []byte) error {
+	msg := nats.NewMsg(schemas.DLQSubject(dlqToken(id.Tenant), dlqToken(modelToken)))
+	for key, values := range h {
+		if len(key) > 4 && key[:4] == "Llm-" || key == schemas.HeaderTraceParent {
+			msg.Header[key] = values
+		}
+	}
+	msg.Header[schemas.HeaderTenant] = []string{id.Tenant}
+	msg.Header[schemas.HeaderRequestID] = []string{id.Request}
+	msg.Header[schemas.HeaderReason] = []string{oneLine(reason)}
+	msg.Data = body
+	_, err := b.publishStored(ctx, msg)
+	return wrap("write to the DLQ", err)
+}
+
+// dlqToken stands in for a name that is no legal token, since what is wrong may be the name.
+func dlqToken(s string) string {
+	if s == "" || len(s) > schemas.MaxModelTokenBytes {
+		return "invalid"
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '.' || c == '*' || c == '>' {
+			return "invalid"
+		}
+	}
+	return s
+}
+
+func oneLine(s string) string {
+	line := []byte(s[:min(len(s), 1024)])
+	for i, c := range line {
+		if c < ' ' {
+			line[i] = ' '
+		}
+	}
+	return string(line)
+}
+
+// Event publishes an operational event to LLM_EVENTS without waiting; it may be lost.
+func (b *Bus) Event(kind string, data []byte) {
+	if err := b.control.Publish(schemas.EventSubject(kind), data); err != nil {
+		b.log.Warn("an event was not published", "kind", kind, "error", err)
+	}
+}
+
+// publishStored publishes until JetStream has answered, for messages that carry an id or may be stored twice.
+func (b *Bus) publishStored(ctx context.Context, msg *nats.Msg) (ack, error) {
+	deadline := time.Now().Add(resolveTimeout)
+	for {
+		acked, err := publish(ctx, b.control, msg)
+		if err == nil {
+			return acked, nil
+		}
+		answer, _ := errors.AsType[*jsError](err)
+		if answer != nil && !transient(answer) {
+			return ack{}, answer
+		}
+		if time.Now().After(deadline) {
+			return ack{}, fmt.Errorf("%w: %w", ErrUnresolved, err)
+		}
+		if waitErr := sleep(ctx, retryWait(answer)); waitErr != nil {
+			return ack{}, fmt.Errorf("%w: %w", waitErr, err)
+		}
+	}
+}
+
+// transient reports whether a publish that was answered so may succeed when it is repeated.
+func transient(e *jsError) bool {
+	switch e.ErrCode {
+	case codeInFlight, codeDuplicateInFlight, 10008, 10167:
+		return true
+	}
+	return false
+}
+
+func acceptError(err error) error {
+	answer, ok := errors.AsType[*jsError](err)
+	switch {
+	case ok && (answer.ErrCode == codeMaxPerSubject || answer.ErrCode == codeMaxMessages):
+		return schemas.Errorf(schemas.CodeOverloaded, "too many requests of this tenant and model are waiting. Please try again in 1s.").WithRetryAfter(time.Second).WithCause(err)
+	case ok:
+		return schemas.Errorf(schemas.CodeUnavailable, "the request could not be stored; it was not accepted. Please try again in 5s.").WithRetryAfter(5 * time.Second).WithCause(err)
+	}
+	return unavailable(err)
+}
+
+func unavailable(err error) error {
+	return schemas.Errorf(schemas.CodeUnavailable, "the request could not be stored; send it again with the same id. Please try again in 1s.").WithRetryAfter(time.Second).WithCause(err)
+}
+
+// watermark remembers whether the bounded streams have room for new requests.
+type watermark struct {
+	checked atomic.Int64 // unix nanoseconds
+	full    atomic.Pointer[schemas.Error]
+}
+
+const (
+	roomInterval = time.Second
+	roomPercent  = 90
+)
+
+// checkRoom refuses new requests when LLM_REPLIES or LLM_RESULTS is 90 % full, so that nothing live is ever evicted. The
+// streams are looked at once a second.
+func (b *Bus) checkRoom(ctx context.Context) error {
+	checked, now := b.room.checked.Load(), time.Now().UnixNano()
+	if now-checked > int64(roomInterval) && b.room.checked.CompareAndSwap(checked, now) {
+		b.room.full.Store(b.measureRoom(ctx))
+	}
+	if full := b.room.full.Load(); full != nil {
+		return full
+	}
+	return nil
+}
+
+func (b *Bus) measureRoom(ctx context.Context) *schemas.Error {
+	for _, name := range []string{schemas.StreamReplies, schemas.StreamResults} {
+		stream, err := b.js.Stream(ctx, name)
+		if err != nil {
+			return nil // the publish itself will tell
+		}
+		info := stream.CachedInfo()
+		if limit := info.Config.MaxBytes; limit > 0 && info.State.Bytes > uint64(limit)/100*roomPercent {
+			b.log.Error("new requests are refused: a stream is 90 % full; raise its limit or shorten its age", "stream", name, "bytes", info.State.Bytes, "limit", limit)
+			return schemas.Errorf(schemas.CodeUnavailable, "the server's storage is full; nothing accepted is lost. Please try again in 30s.").WithRetryAfter(30 * time.Second)
+		}
+	}
+	return nil
+}
+
+// startSend opens the span of a publish.
+func (b *Bus) startSend(ctx context.Context, destination string, id schemas.Identity) (context.Context, trace.Span) {
+	return b.tracer.Start(ctx, "send "+destination, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attributes(destination, "send", id)...))
+}

@@ -1,0 +1,210 @@
+// Package bus is the only place that knows JetStream: it owns the streams and consumers, the fenced write, the committed
+// read and what becomes of a delivery. The stages meet here and nowhere else.
+//
+// What it guarantees:
+//
+//   - [Bus.Accept] returns only after the request is stored; nothing is accepted before.
+//   - [Bus.Append] writes a frame only if the frame expected before it is still the last of its chain, so that of two
+//     writers one is fenced, whatever was killed or paused (docs/adr/0001).
+//   - [Reader] yields only what a stream has committed, in its order, without a gap or a duplicate.
+//   - A delivery that is not settled comes back after the lease.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/synadia-io/orbit.go/natscontext"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// DefaultLease is how long a delivery stays with its owner without a sign of life.
+const DefaultLease = 30 * time.Second
+
+// Errors of the bus. Everything that a caller of Weir may see is a [schemas.Error] instead.
+var (
+	// ErrFenced says that somebody else owns the chain. The writer must cancel its work and go silent.
+	ErrFenced = errors.New("fenced: somebody else owns the request")
+	// ErrUnresolved says that the outcome of a write stayed unknown. The writer must go silent; the lease decides.
+	ErrUnresolved = errors.New("the outcome of the write is unknown")
+	// ErrNotFound says that there is no such record.
+	ErrNotFound = errors.New("not found")
+)
+
+// InProcess is an embedded server: connections to it are pipes.
+type InProcess interface {
+	InProcessConn() (net.Conn, error)
+}
+
+// Config of a [Bus].
+type Config struct {
+	URL       string    // nats://…, comma-separated; required without InProcess and Context
+	InProcess InProcess // optional: an embedded server instead of URL
+
+	Username, Password string // optional
+	CredsFile          string // optional: a NATS credentials file
+	Context            string // optional: a context of the nats CLI, by name or file
+
+	Name     string        // of the connection, as `nats server report connections` shows it
+	Replicas int           // of the streams; default 1
+	Lease    time.Duration // default DefaultLease
+	// StoreBytes is the size that the bounded streams share; default 8 GiB.
+	StoreBytes int64
+
+	Logger         *slog.Logger          // optional
+	TracerProvider trace.TracerProvider  // optional
+	Registerer     prometheus.Registerer // optional
+}
+
+func (c *Config) setDefaults() error {
+	if c.InProcess == nil && c.URL == "" && c.Context == "" {
+		return errors.New("connect to NATS: no server given; set --nats nats://host:4222 or --context NAME")
+	}
+	if c.Replicas == 0 {
+		c.Replicas = 1
+	}
+	if c.Lease == 0 {
+		c.Lease = DefaultLease
+	}
+	if c.StoreBytes == 0 {
+		c.StoreBytes = 8 << 30
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = noop.NewTracerProvider()
+	}
+	return nil
+}
+
+// Bus is a process's connection to the pipeline. It is safe for concurrent use.
+type Bus struct {
+	cfg    Config
+	log    *slog.Logger
+	tracer trace.Tracer
+	meters *metrics
+
+	control *nats.Conn // pulls, acks, hints, API
+	frames  *nats.Conn // frame writes, so that nothing else delays them
+	js      jetstream.JetStream
+
+	stored chan struct{} // bounds stored reads, which hold the lock that writes need
+	room   watermark
+}
+
+// Connect opens the connections. It fails when no server answers; later the connections re-establish themselves for ever.
+func Connect(ctx context.Context, cfg Config) (*Bus, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	b := &Bus{
+		cfg: cfg, log: cfg.Logger, tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/internal/bus"),
+		stored: make(chan struct{}, storedReads),
+	}
+	var err error
+	if b.meters, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	if b.control, err = b.dial(cfg.Name); err != nil {
+		return nil, err
+	}
+	if b.frames, err = b.dial(cfg.Name + "-frames"); err != nil {
+		b.control.Close()
+		return nil, err
+	}
+	if b.js, err = jetstream.New(b.control); err != nil {
+		return nil, errors.Join(fmt.Errorf("open JetStream: %w", err), b.Close())
+	}
+	return b, ctx.Err()
+}
+
+func (b *Bus) dial(name string) (*nats.Conn, error) {
+	options := []nats.Option{
+		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
+		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(5 * time.Second),
+		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.reconnected), nats.ErrorHandler(b.asyncError),
+	}
+	if b.cfg.Username != "" {
+		options = append(options, nats.UserInfo(b.cfg.Username, b.cfg.Password))
+	}
+	if b.cfg.CredsFile != "" {
+		options = append(options, nats.UserCredentials(b.cfg.CredsFile))
+	}
+	if b.cfg.InProcess != nil {
+		conn, err := nats.Connect("", append(options, nats.InProcessServer(b.cfg.InProcess))...)
+		return conn, wrap("connect to the embedded NATS server", err)
+	}
+	if b.cfg.Context != "" {
+		conn, _, err := natscontext.Connect(b.cfg.Context, options...)
+		return conn, wrap("connect with the NATS context "+b.cfg.Context, err)
+	}
+	conn, err := nats.Connect(b.cfg.URL, options...)
+	return conn, wrap("connect to NATS at "+b.cfg.URL, err)
+}
+
+// Close flushes what was published and closes the connections.
+func (b *Bus) Close() error {
+	var errs []error
+	for _, conn := range []*nats.Conn{b.frames, b.control} {
+		if conn == nil {
+			continue
+		}
+		if conn.IsConnected() {
+			errs = append(errs, conn.FlushTimeout(5*time.Second))
+		}
+		conn.Close()
+	}
+	return wrap("close the bus", errors.Join(errs...))
+}
+
+// Lease is how long an unsettled delivery stays with its owner.
+func (b *Bus) Lease() time.Duration { return b.cfg.Lease }
+
+// Ready reports why the bus could not accept a request now: no connection, no JetStream, or no room.
+func (b *Bus) Ready(ctx context.Context) error {
+	if !b.control.IsConnected() || !b.frames.IsConnected() {
+		return schemas.Errorf(schemas.CodeUnavailable, "not connected to NATS")
+	}
+	if _, err := b.js.AccountInfo(ctx); err != nil {
+		return schemas.Errorf(schemas.CodeUnavailable, "JetStream does not answer").WithCause(err)
+	}
+	return b.checkRoom(ctx)
+}
+
+func (b *Bus) disconnected(conn *nats.Conn, err error) {
+	if err != nil {
+		b.log.Warn("NATS connection lost", "connection", conn.Opts.Name, "error", err)
+	}
+}
+
+func (b *Bus) reconnected(conn *nats.Conn) {
+	b.log.Info("NATS connection restored", "connection", conn.Opts.Name, "server", conn.ConnectedServerName())
+}
+
+// asyncError counts slow readers, which is normal (they fall back to the stream), and logs the rest.
+func (b *Bus) asyncError(conn *nats.Conn, sub *nats.Subscription, err error) {
+	if errors.Is(err, nats.ErrSlowConsumer) {
+		b.meters.slowReaders.Inc()
+		return
+	}
+	b.log.Warn("NATS reported an error", "connection", conn.Opts.Name, "error", err)
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

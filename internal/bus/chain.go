@@ -1,0 +1,116 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// Chain is every stored frame of a request, in order.
+type Chain struct {
+	Frames []*schemas.Frame
+}
+
+// Chain reads the chain of a request up to the frame that its leader says is the last. It is empty when nothing was
+// written, or when retention has removed it.
+func (b *Bus) Chain(ctx context.Context, id schemas.Identity) (*Chain, error) {
+	chain := &Chain{}
+	last, err := b.lastFrame(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return chain, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for f, err := range b.storedFrames(ctx, id, 1, last.Sequence) {
+		if err != nil {
+			return nil, err
+		}
+		if err := b.resolveFrame(ctx, f); err != nil {
+			return nil, err
+		}
+		chain.Frames = append(chain.Frames, f)
+	}
+	return chain, nil
+}
+
+// Last is the last frame, or nil.
+func (c *Chain) Last() *schemas.Frame {
+	if len(c.Frames) == 0 {
+		return nil
+	}
+	return c.Frames[len(c.Frames)-1]
+}
+
+// Sequence of the last frame, 0 for an empty chain: what the next write must expect.
+func (c *Chain) Sequence() uint64 {
+	if last := c.Last(); last != nil {
+		return last.Sequence
+	}
+	return 0
+}
+
+// Terminal is the frame that ended the request, or nil.
+func (c *Chain) Terminal() *schemas.Frame {
+	if last := c.Last(); last != nil && last.Kind.Terminal() {
+		return last
+	}
+	return nil
+}
+
+// Start is the last start frame, or nil.
+func (c *Chain) Start() *schemas.Frame {
+	for i := len(c.Frames) - 1; i >= 0; i-- {
+		if c.Frames[i].Start != nil {
+			return c.Frames[i]
+		}
+	}
+	return nil
+}
+
+// Attempts is the number of start frames.
+func (c *Chain) Attempts() int {
+	n := 0
+	for _, f := range c.Frames {
+		if f.Start != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Next is the index of the event to come.
+func (c *Chain) Next() uint64 {
+	if last := c.Last(); last != nil {
+		return last.Next()
+	}
+	return 0
+}
+
+// Visible reports whether a reader may have seen an event.
+func (c *Chain) Visible() bool { return c.Next() > 0 }
+
+// BodyHash is that of the request body, as the first frame that knows it says.
+func (c *Chain) BodyHash() string {
+	for _, f := range c.Frames {
+		if f.BodyHash != "" {
+			return f.BodyHash
+		}
+	}
+	return ""
+}
+
+// Events yields every event with its index.
+func (c *Chain) Events() iter.Seq2[uint64, []byte] {
+	return func(yield func(uint64, []byte) bool) {
+		for _, f := range c.Frames {
+			for i, event := range f.Events() {
+				if !yield(i, event) {
+					return
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// Outcome is what becomes of a delivery.
+type Outcome int
+
+// The outcomes.
+const (
+	Silent Outcome = iota // nothing is said: the delivery comes back after the lease
+	Ack                   // done: it never comes back
+	Nak                   // not done: it comes back at once, here or elsewhere
+	Term                  // it can never be done: it never comes back
+)
+
+var outcomeVerbs = map[Outcome][]byte{Ack: []byte("+ACK"), Nak: []byte("-NAK"), Term: []byte("+TERM")}
+
+var progress = []byte("+WPI")
+
+// Delivery is a message that was handed to this process for the length of a lease. Extend, Hold and Settle are safe for
+// concurrent use; the bytes belong to the receiver.
+type Delivery struct {
+	Subject   string
+	Header    schemas.Header
+	Data      []byte
+	Stream    string
+	Sequence  uint64    // in its stream
+	Delivered int       // 1 for the first time
+	Pending   uint64    // messages behind it
+	Time      time.Time // when the stream stored it, by the server's clock
+
+	conn  *nats.Conn
+	reply string
+	lease time.Duration
+	once  sync.Once
+}
+
+// Extend renews the lease. It does not block.
+func (d *Delivery) Extend() {
+	// A lost extension costs a redelivery, which is harmless; a broken connection reports itself.
+	_ = d.conn.Publish(d.reply, progress)
+}
+
+// Hold renews the lease three times a lease until release is called or ctx ends. The function that owns the work calls
+// it and defers release, so that the lease ends with the work.
+func (d *Delivery) Hold(ctx context.Context) (release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var holder sync.WaitGroup
+	holder.Go(func() {
+		ticker := time.NewTicker(d.lease / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				d.Extend()
+			}
+		}
+	})
+	return func() { cancel(); holder.Wait() }
+}
+
+// Settle carries out the outcome; only the first call counts. It does not wait for the server: an acknowledgement that is
+// lost costs a redelivery.
+func (d *Delivery) Settle(o Outcome) {
+	d.once.Do(func() {
+		if verb := outcomeVerbs[o]; verb != nil {
+			_ = d.conn.Publish(d.reply, verb)
+		}
+	})
+}
+
+// newDelivery reads the metadata that JetStream puts in the reply subject, in its first form
+// ($JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>) or the second, which has the
+// domain and the account hash after $JS.ACK.
+func newDelivery(conn *nats.Conn, lease time.Duration, msg *nats.Msg) (*Delivery, error) {
+	tokens := strings.Split(msg.Reply, ".")
+	if len(tokens) >= 11 {
+		tokens = append(tokens[:2:2], tokens[4:]...)
+	}
+	if len(tokens) < 9 || tokens[0] != "$JS" || tokens[1] != "ACK" {
+		return nil, fmt.Errorf("message on %s carries no delivery metadata", msg.Subject)
+	}
+	var numbers [5]uint64
+	for i := range numbers {
+		n, err := strconv.ParseUint(tokens[4+i], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("delivery metadata %q: %w", msg.Reply, err)
+		}
+		numbers[i] = n
+	}
+	return &Delivery{
+		Subject: msg.Subject, Header: msg.Header, Data: msg.Data, Stream: tokens[2],
+		Delivered: int(numbers[0]), Sequence: numbers[1], Time: time.Unix(0, int64(numbers[3])), Pending: numbers[4],
+		conn: conn, reply: msg.Reply, lease: lease,
+	}, nil
+}

@@ -1,0 +1,89 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// putObject stores a body under a name that is never used twice: writing an existing name would purge the bytes that a
+// committed message points to.
+func (b *Bus) putObject(ctx context.Context, id schemas.Identity, data []byte) (*schemas.Object, error) {
+	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
+	}
+	sum := sha256.Sum256(data)
+	object := &schemas.Object{Name: id.String() + "/" + rand.Text() + "/0", Size: int64(len(data)), Digest: hex.EncodeToString(sum[:])}
+	if _, err := store.PutBytes(ctx, object.Name, data); err != nil {
+		return nil, fmt.Errorf("store a body of %d bytes: %w", len(data), err)
+	}
+	return object, nil
+}
+
+// getObject reads and verifies a body.
+func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, error) {
+	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
+	}
+	data, err := store.GetBytes(ctx, object.Name)
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil, fmt.Errorf("body %s: %w", object.Name, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read body %s: %w", object.Name, err)
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != object.Digest {
+		return nil, fmt.Errorf("body %s does not match its digest", object.Name)
+	}
+	return data, nil
+}
+
+// eraseObjects removes every body of a request.
+func (b *Bus) eraseObjects(ctx context.Context, objects ...*schemas.Object) error {
+	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
+	}
+	for _, object := range objects {
+		if object == nil {
+			continue
+		}
+		if err := store.Delete(ctx, object.Name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+			return fmt.Errorf("erase body %s: %w", object.Name, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bus) offloadFrame(ctx context.Context, id schemas.Identity, f *schemas.Frame) (err error) {
+	if len(f.Data) <= schemas.InlineBytes || f.Object != nil {
+		return nil
+	}
+	f.Object, err = b.putObject(ctx, id, f.Data)
+	return err
+}
+
+func (b *Bus) resolveFrame(ctx context.Context, f *schemas.Frame) (err error) {
+	if f.Object == nil || len(f.Data) > 0 {
+		return nil
+	}
+	f.Data, err = b.getObject(ctx, f.Object)
+	return err
+}
+
+// Body is the body of a request, read from LLM_OBJECTS when it is too large for a message.
+func (b *Bus) Body(ctx context.Context, r *schemas.Request) ([]byte, error) {
+	if r.Object == nil {
+		return r.Body, nil
+	}
+	return b.getObject(ctx, r.Object)
+}

@@ -1,0 +1,242 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// A pull is short-lived, because a stopped process swallows what arrives for its open pulls (docs/adr/0004).
+const (
+	pullExpiry    = 2 * time.Second
+	pullHeartbeat = 500 * time.Millisecond
+	maxPull       = 512
+)
+
+// Puller takes deliveries from a durable consumer, never more than were asked for. It is owned by one goroutine.
+type Puller struct {
+	bus              *Bus
+	stream, consumer string
+	group            string // of a pinned consumer
+	pin              string // proof of being the pinned client
+
+	sub   *nats.Subscription
+	in    chan *nats.Msg
+	inbox string
+
+	number  uint64 // of the last pull
+	pulls   map[uint64]*pull
+	backoff time.Duration
+}
+
+// pull is a request for messages that the server has not yet used up.
+type pull struct {
+	left   int
+	expiry time.Time
+	sign   time.Time // when the server last said something about it
+}
+
+// Requests takes requests of a partition of LLM_REQUESTS. Of all pullers of a partition, the server serves one.
+func (b *Bus) Requests(partition int) *Puller {
+	return b.puller(schemas.StreamRequests, schemas.RouterConsumer(partition), schemas.RouterGroup)
+}
+
+// Work takes work items of an encoded model.
+func (b *Bus) Work(modelToken string) *Puller {
+	return b.puller(schemas.StreamWork, schemas.WorkConsumer(modelToken), "")
+}
+
+// Results takes results for the sink.
+func (b *Bus) Results() *Puller { return b.puller(schemas.StreamResults, schemas.ConsumerSink, "") }
+
+func (b *Bus) puller(stream, consumer, group string) *Puller {
+	return &Puller{bus: b, stream: stream, consumer: consumer, group: group, pulls: map[uint64]*pull{}}
+}
+
+// Fetch blocks for at least one delivery and returns what is there, at most want (itself at most 512). It returns the
+// cause of ctx when ctx ends. While it blocks, up to want messages may be under way to this process.
+func (p *Puller) Fetch(ctx context.Context, want int) ([]*Delivery, error) {
+	if err := p.open(); err != nil {
+		return nil, err
+	}
+	want = min(want, maxPull)
+	for {
+		if err := p.pull(ctx, want); err != nil {
+			return nil, err
+		}
+		batch, err := p.receive(ctx, want)
+		if len(batch) > 0 || err != nil {
+			return batch, err
+		}
+	}
+}
+
+func (p *Puller) open() error {
+	if p.sub != nil {
+		return nil
+	}
+	p.inbox = p.bus.control.NewInbox()
+	p.in = make(chan *nats.Msg, 3*maxPull)
+	sub, err := p.bus.control.ChanSubscribe(p.inbox+".*", p.in)
+	if err != nil {
+		return fmt.Errorf("open a pull of %s: %w", p.consumer, err)
+	}
+	p.sub = sub
+	return nil
+}
+
+// pull asks for what is wanted beyond what open pulls already ask for.
+func (p *Puller) pull(ctx context.Context, want int) error {
+	now := time.Now()
+	for number, open := range p.pulls {
+		if open.left <= 0 || now.After(open.expiry) || now.Sub(open.sign) > 2*pullHeartbeat+pullHeartbeat/2 {
+			delete(p.pulls, number)
+			continue
+		}
+		want -= open.left
+	}
+	if want <= 0 {
+		return nil
+	}
+	if p.backoff > 0 {
+		if err := sleep(ctx, p.backoff); err != nil {
+			return err
+		}
+		now = time.Now()
+	}
+	p.number++
+	body, err := json.Marshal(struct {
+		Batch     int           `json:"batch"`
+		Expires   time.Duration `json:"expires"`
+		Heartbeat time.Duration `json:"idle_heartbeat"`
+		Group     string        `json:"group,omitempty"`
+		Pin       string        `json:"id,omitempty"`
+	}{want, pullExpiry, pullHeartbeat, p.group, p.pin})
+	if err != nil {
+		return err
+	}
+	reply := p.inbox + "." + strconv.FormatUint(p.number, 10)
+	if err := p.bus.control.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, reply, body); err != nil {
+		// Not connected: the client re-establishes the connection by itself.
+		return sleep(ctx, 250*time.Millisecond)
+	}
+	p.pulls[p.number] = &pull{left: want, expiry: now.Add(pullExpiry + pullHeartbeat), sign: now}
+	return nil
+}
+
+// receive waits for a first message or for a reason to pull again, then takes what else has arrived.
+func (p *Puller) receive(ctx context.Context, want int) (batch []*Delivery, err error) {
+	timer := time.NewTimer(pullHeartbeat)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-timer.C:
+		return nil, nil
+	case msg := <-p.in:
+		batch = p.take(batch, msg)
+	}
+	for len(batch) < want {
+		select {
+		case msg := <-p.in:
+			batch = p.take(batch, msg)
+		default:
+			return batch, nil
+		}
+	}
+	return batch, nil
+}
+
+// take adds a message to the batch, or learns from a status.
+func (p *Puller) take(batch []*Delivery, msg *nats.Msg) []*Delivery {
+	// A publisher may set any header, so only the reply subject tells a delivery from a status.
+	if !strings.HasPrefix(msg.Reply, "$JS.ACK.") {
+		p.status(msg, header(msg.Header, "Status"))
+		return batch
+	}
+	d, err := newDelivery(p.bus.control, p.bus.cfg.Lease, msg)
+	if err != nil {
+		p.bus.log.Warn("a message that is no delivery was dropped", "consumer", p.consumer, "error", err)
+		return batch
+	}
+	p.backoff = 0
+	p.used()
+	if pin := header(msg.Header, "Nats-Pin-Id"); pin != "" {
+		p.pin = pin
+	}
+	if d.Delivered > 1 {
+		p.bus.meters.redelivered.WithLabelValues(p.stream).Inc()
+	}
+	return append(batch, d)
+}
+
+// used counts a message against the oldest open pull, which the server serves first.
+func (p *Puller) used() {
+	var oldest uint64
+	for number, open := range p.pulls {
+		if open.left > 0 && (oldest == 0 || number < oldest) {
+			oldest = number
+		}
+	}
+	if open := p.pulls[oldest]; open != nil {
+		open.left--
+	}
+}
+
+// status is a message of the server about a pull.
+func (p *Puller) status(msg *nats.Msg, status string) {
+	number, _ := strconv.ParseUint(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:], 10, 64)
+	switch status {
+	case "100": // it lives
+		if open := p.pulls[number]; open != nil {
+			open.sign = time.Now()
+		}
+		p.backoff = 0
+		return
+	case "423": // another client is pinned now
+		p.pin = ""
+	case "408", "404": // expired
+		p.backoff = 0
+	default: // no responders, consumer or server gone, leader changed
+		p.backoff = min(max(2*p.backoff, 50*time.Millisecond), time.Second)
+	}
+	delete(p.pulls, number)
+}
+
+// Close gives back what was on its way, so that it need not wait for its lease.
+func (p *Puller) Close() {
+	if p.sub == nil {
+		return
+	}
+	if err := p.sub.Drain(); err != nil {
+		return // the connection is gone, and with it the pulls
+	}
+	_ = p.bus.control.FlushTimeout(2 * time.Second)
+	for {
+		select {
+		case msg, ok := <-p.in:
+			if !ok {
+				return
+			}
+			for _, d := range p.take(nil, msg) {
+				d.Settle(Nak)
+			}
+		default:
+			return
+		}
+	}
+}
+
+func header(h nats.Header, key string) string {
+	if values := h[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}

@@ -1,0 +1,158 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// A stored read holds the lock that writes need, so batches are small and few run at once.
+const (
+	storedBatch = 32
+	storedReads = 4
+)
+
+// message is a message as the leader of its stream returns it.
+type message struct {
+	Subject  string    `json:"subject"`
+	Sequence uint64    `json:"seq"`
+	RawHead  []byte    `json:"hdrs"`
+	Data     []byte    `json:"data"`
+	Time     time.Time `json:"time"`
+	Header   nats.Header
+}
+
+// getLast asks the leader of stream for the last message of subject. A replica may answer a direct get from the past, so
+// every decision about a fence comes through here.
+func (b *Bus) getLast(ctx context.Context, stream, subject string) (*message, error) {
+	return b.getMessage(ctx, stream, map[string]any{"last_by_subj": subject})
+}
+
+func (b *Bus) getMessage(ctx context.Context, stream string, query map[string]any) (*message, error) {
+	body, err := json.Marshal(query)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	reply, err := b.control.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
+	if err != nil {
+		return nil, fmt.Errorf("read from %s: %w", stream, err)
+	}
+	var answer struct {
+		Message message  `json:"message"`
+		Error   *jsError `json:"error"`
+	}
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return nil, fmt.Errorf("read from %s: %w", stream, err)
+	}
+	if answer.Error != nil && answer.Error.Code == 404 {
+		return nil, ErrNotFound
+	}
+	if answer.Error != nil {
+		return nil, fmt.Errorf("read from %s: %w", stream, answer.Error)
+	}
+	if len(answer.Message.RawHead) > 0 {
+		if answer.Message.Header, err = nats.DecodeHeadersMsg(answer.Message.RawHead); err != nil {
+			return nil, fmt.Errorf("read from %s: %w", stream, err)
+		}
+	}
+	return &answer.Message, nil
+}
+
+// lastFrame is the last frame of a chain by the word of the leader.
+func (b *Bus) lastFrame(ctx context.Context, id schemas.Identity) (*schemas.Frame, error) {
+	m, err := b.getLast(ctx, schemas.StreamReplies, id.Replies())
+	if err != nil {
+		return nil, err
+	}
+	f, err := schemas.DecodeFrame(m.Header, m.Data)
+	if err != nil {
+		return nil, err
+	}
+	f.Sequence, f.Time = m.Sequence, m.Time
+	return f, nil
+}
+
+// storedFrames reads the frames of a chain from the stream sequence from on, up to and including sequence last, which the
+// leader has named. A replica that lags is asked again.
+func (b *Bus) storedFrames(ctx context.Context, id schemas.Identity, from, last uint64) iter.Seq2[*schemas.Frame, error] {
+	return func(yield func(*schemas.Frame, error) bool) {
+		for from <= last {
+			frames, err := b.storedBatch(ctx, id, from)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if len(frames) == 0 {
+				if err := sleep(ctx, 20*time.Millisecond); err != nil {
+					yield(nil, err)
+					return
+				}
+				// Retention may have removed what the leader named.
+				if current, err := b.lastFrame(ctx, id); errors.Is(err, ErrNotFound) || err == nil && current.Sequence < from {
+					return
+				}
+			}
+			for _, f := range frames {
+				if f.Sequence > last {
+					return
+				}
+				if !yield(f, nil) {
+					return
+				}
+				from = f.Sequence + 1
+			}
+		}
+	}
+}
+
+// storedBatch reads the next frames of a chain at or after a stream sequence, at most storedBatch of them.
+func (b *Bus) storedBatch(ctx context.Context, id schemas.Identity, from uint64) ([]*schemas.Frame, error) {
+	select {
+	case b.stored <- struct{}{}:
+		defer func() { <-b.stored }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*tryTimeout)
+	defer cancel()
+	batch, err := jetstreamext.GetBatch(ctx, b.js, schemas.StreamReplies, storedBatch,
+		jetstreamext.GetBatchSeq(max(from, 1)), jetstreamext.GetBatchSubject(id.Replies()))
+	if err != nil {
+		return nil, fmt.Errorf("read the frames of %s: %w", id, err)
+	}
+	var frames []*schemas.Frame
+	for m, err := range batch {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the frames of %s: %w", id, err)
+		}
+		f, err := rawFrame(m)
+		if err != nil {
+			return nil, fmt.Errorf("read the frames of %s: %w", id, err)
+		}
+		frames = append(frames, f)
+	}
+	return frames, nil
+}
+
+func rawFrame(m *jetstream.RawStreamMsg) (*schemas.Frame, error) {
+	f, err := schemas.DecodeFrame(m.Header, m.Data)
+	if err != nil {
+		return nil, err
+	}
+	f.Sequence, f.Time = m.Sequence, m.Time
+	return f, nil
+}
