@@ -1,0 +1,212 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/weir-llm/weir/schemas"
+	"github.com/weir-llm/weir/sink"
+)
+
+var errReadOnly = errors.New("the store was opened to read only")
+
+const (
+	insertResult = `INSERT INTO results (tenant, request_id, accepted, started, finished, model, op, priority, status, code,
+	prompt_tokens, completion_tokens, total_tokens, attempts, first_token_ms, duration_ms, worker, cache, bytes, erased_through, metadata)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
+	insertPayload = `INSERT INTO payloads (id, record) VALUES (?, ?)`
+	selectErased  = `SELECT EXISTS (SELECT 1 FROM results WHERE tenant = ? AND request_id = ? AND erased_through >= ?)`
+
+	selectErasable = `SELECT id, metadata FROM results WHERE tenant = ? AND request_id = ? AND accepted <= ?`
+	updateErased   = `UPDATE results SET status = ?, code = '', worker = '', cache = '', bytes = 0, metadata = ?,
+	erased_through = max(coalesce(erased_through, 0), ?) WHERE id = ?`
+	deletePayload = `DELETE FROM payloads WHERE id = ?`
+)
+
+// Put implements [sink.Store].
+func (s *Store) Put(ctx context.Context, results []*schemas.Result) error {
+	return s.transact(ctx, "store results", func(tx *sql.Tx) error {
+		b := batch{tx: tx, codec: s.codec, now: time.Now()}
+		for i, r := range results {
+			if err := b.put(ctx, r); permanent(err) {
+				return &sink.RecordError{Index: i, Err: err}
+			} else if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Erase implements [sink.Store].
+func (s *Store) Erase(ctx context.Context, id schemas.Identity) error {
+	err := s.transact(ctx, "erase "+id.String(), func(tx *sql.Tx) error {
+		b := batch{tx: tx, codec: s.codec, now: time.Now()}
+		n, err := b.erase(ctx, id, b.now)
+		if err == nil && n == 0 {
+			return sink.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// The erased pages are still in the log. A reader may keep some of it in use, then the next checkpoint gets it.
+	if _, err := s.write.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+		return fmt.Errorf("erase %s from the write-ahead log: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Store) transact(ctx context.Context, what string, do func(*sql.Tx) error) error {
+	if s.write == nil {
+		return fmt.Errorf("%s: %w", what, errReadOnly)
+	}
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := do(tx); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", what, err), rollback(tx))
+	}
+	if err := tx.Commit(); err != nil {
+		return errors.Join(fmt.Errorf("%s: commit: %w", what, err), rollback(tx))
+	}
+	return nil
+}
+
+// rollback leaves the connection free. SQLite rolls back by itself when the disk is full, which is no second error.
+func rollback(tx *sql.Tx) error {
+	if err := tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) && code(err) != sqlite3.SQLITE_ERROR {
+		return fmt.Errorf("roll back: %w", err)
+	}
+	return nil
+}
+
+// batch is one transaction.
+type batch struct {
+	tx    *sql.Tx
+	codec *sink.Codec
+	now   time.Time
+}
+
+func (b *batch) put(ctx context.Context, r *schemas.Result) error {
+	if r.Status == schemas.StatusDeleted {
+		through := sink.ErasedThrough(r, b.now)
+		if _, err := b.erase(ctx, r.Identity(), through); err != nil {
+			return err
+		}
+		return b.insert(ctx, sink.Tombstone(r), &through)
+	}
+	var erased bool
+	if err := b.tx.QueryRowContext(ctx, selectErased, r.Tenant, r.RequestID, millis(r.Accepted)).Scan(&erased); err != nil {
+		return err
+	}
+	if erased {
+		return b.insert(ctx, sink.Tombstone(r), &r.Accepted)
+	}
+	return b.insert(ctx, r, nil)
+}
+
+// insert keeps r unless it is there.
+func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *time.Time) error {
+	metadata, payload := b.codec.Encode(r)
+	var usage schemas.Usage
+	if r.Usage != nil {
+		usage = *r.Usage
+	}
+	var erased *int64
+	if erasedThrough != nil {
+		erased = new(millis(*erasedThrough))
+	}
+	done, err := b.tx.ExecContext(ctx, insertResult,
+		r.Tenant, r.RequestID, millis(r.Accepted), optional(r.Started), optional(r.Finished), r.Model, r.Op, r.Priority,
+		r.Status, sink.ErrorCode(r), usage.PromptTokens, usage.CompletionTokens, usage.TotalTokens, r.Attempts,
+		r.FirstTokenMS, r.DurationMS, r.Worker, r.Cache, len(payload), erased, string(metadata))
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 || payload == nil {
+		return err
+	}
+	id, err := done.LastInsertId()
+	if err != nil {
+		return err
+	}
+	_, err = b.tx.ExecContext(ctx, insertPayload, id, payload)
+	return err
+}
+
+// erase turns the records of an id that were accepted until through into tombstones.
+func (b *batch) erase(ctx context.Context, id schemas.Identity, through time.Time) (int, error) {
+	found, err := b.erasable(ctx, id, through)
+	if err != nil {
+		return 0, err
+	}
+	for row, metadata := range found {
+		r, err := b.codec.Decode([]byte(metadata), nil)
+		if err != nil {
+			return 0, err
+		}
+		tombstone := sink.Tombstone(r).Encode()
+		if _, err := b.tx.ExecContext(ctx, updateErased, schemas.StatusDeleted, string(tombstone), millis(through), row); err != nil {
+			return 0, err
+		}
+		if _, err := b.tx.ExecContext(ctx, deletePayload, row); err != nil {
+			return 0, err
+		}
+	}
+	return len(found), nil
+}
+
+func (b *batch) erasable(ctx context.Context, id schemas.Identity, through time.Time) (map[int64]string, error) {
+	rows, err := b.tx.QueryContext(ctx, selectErasable, id.Tenant, id.Request, millis(through))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	found := make(map[int64]string)
+	for rows.Next() {
+		var row int64
+		var metadata string
+		if err := rows.Scan(&row, &metadata); err != nil {
+			return nil, err
+		}
+		found[row] = metadata
+	}
+	return found, rows.Err()
+}
+
+// permanent reports whether err is about the record and not about the store.
+func permanent(err error) bool {
+	switch code(err) {
+	case sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH:
+		return true
+	}
+	return false
+}
+
+// code is the primary SQLite result code of err, or 0.
+func code(err error) int {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+func millis(t time.Time) int64 { return t.UnixMilli() }
+
+// optional stores the zero time as NULL.
+func optional(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UnixMilli())
+}
