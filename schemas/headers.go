@@ -1,5 +1,8 @@
 package schemas
 
+// HeaderPrefix is what every header of the pipeline's own begins with.
+const HeaderPrefix = "Llm-"
+
 // Headers of a request. The names are the same on NATS and HTTP; a NATS header is case-sensitive.
 const (
 	HeaderRequestID      = "Llm-Request-Id"
