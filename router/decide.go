@@ -1,0 +1,111 @@
+package router
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// action is what becomes of a request that was understood.
+type action int
+
+const (
+	dispatchNow action = iota // its model has room and nobody waits before it
+	waitForRoom               // in the queue, until there is room or its deadline passes
+	answerNow                 // with the verdict's error
+)
+
+type verdict struct {
+	action action
+	err    *schemas.Error // of answerNow
+}
+
+// decide is the policy: whatever says that a request runs, waits or is answered without a worker stands here, in the order
+// in which it applies.
+func (l *loop) decide(it *item, now time.Time) verdict {
+	if !l.clock.at(now).Before(it.deadline) {
+		return verdict{answerNow, expired()}
+	}
+	if !l.known(it.model(), now) {
+		return verdict{answerNow, l.unknown(it.model())}
+	}
+	if !l.queue.has(it.model()) && l.roomFor(it.model(), now) > 0 {
+		return verdict{action: dispatchNow}
+	}
+	return verdict{action: waitForRoom}
+}
+
+func expired() *schemas.Error {
+	return schemas.Errorf(schemas.CodeDeadline, "the deadline passed before a worker had room; send the request again, or give it a later %s", schemas.HeaderDeadline)
+}
+
+func cancelled() *schemas.Error {
+	return schemas.Errorf(schemas.CodeCancelled, "the request was cancelled before it ran")
+}
+
+// known reports whether requests for the model may wait: it is configured, or a worker serves it, or the router has not
+// listened long enough to say that none does.
+func (l *loop) known(model string, now time.Time) bool {
+	if l.configured.has(model) || l.fleet.serves(model) || now.Sub(l.began) < workerGone {
+		return true
+	}
+	l.configured.refresh()
+	return l.configured.has(model)
+}
+
+// modelsShown bounds the list of models in an error.
+const modelsShown = 20
+
+func (l *loop) unknown(model string) *schemas.Error {
+	names := maps.Clone(l.configured.names)
+	for token := range l.fleet.advertised {
+		if name, err := schemas.DecodeModel(token); err == nil {
+			names[token] = name
+		}
+	}
+	list := slices.Sorted(maps.Values(names))
+	more := ""
+	if len(list) > modelsShown {
+		more = fmt.Sprintf(" and %d more", len(list)-modelsShown)
+		list = list[:modelsShown]
+	}
+	exist := "there is none yet: configure a model or start a worker"
+	if len(list) > 0 {
+		exist = "use " + strings.Join(list, ", ") + more
+	}
+	name, err := schemas.DecodeModel(model)
+	if err != nil {
+		name = model
+	}
+	return schemas.Errorf(schemas.CodeModelNotFound, "the model %q does not exist; %s", name, exist).WithParam("model")
+}
+
+// catalog is the configured models.
+type catalog struct {
+	load  func() []string
+	names map[string]string // by token
+}
+
+func newCatalog(load func() []string) *catalog {
+	c := &catalog{load: load}
+	c.refresh()
+	return c
+}
+
+func (c *catalog) refresh() {
+	c.names = make(map[string]string)
+	for _, name := range c.load() {
+		if token, err := schemas.EncodeModel(name); err == nil {
+			c.names[token] = name
+		}
+	}
+}
+
+func (c *catalog) has(model string) bool {
+	_, ok := c.names[model]
+	return ok
+}

@@ -1,0 +1,100 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// dispatchRetry is the pause of a model after a dispatch that failed.
+const dispatchRetry = 500 * time.Millisecond
+
+// firstDispatch is the dispatch number of a request that comes from LLM_REQUESTS. A redelivery of the request carries the
+// same one, so that the stream drops the copy.
+const firstDispatch = 1
+
+// roomFor is how many requests of the model may go now.
+func (l *loop) roomFor(model string, now time.Time) int {
+	if now.Before(l.holdoff[model]) {
+		return 0
+	}
+	return l.fleet.room(model)
+}
+
+// pump dispatches what waits for the model as far as there is room.
+func (l *loop) pump(model string) {
+	if l.draining || !l.queue.has(model) {
+		return
+	}
+	for range l.roomFor(model, time.Now()) {
+		it := l.queue.pop(model)
+		if it == nil {
+			return
+		}
+		l.expiries.remove(it)
+		l.dispatch(it)
+	}
+}
+
+func (l *loop) pumpAll() {
+	for model := range l.queue.waiting() {
+		l.pump(model)
+	}
+}
+
+// dispatch publishes a request to the workers of its model and takes up room from now on.
+func (l *loop) dispatch(it *item) {
+	l.fleet.sending(it.model())
+	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Accepted: it.accepted}
+	l.dispatches.submit(func() func() {
+		sequence, err := l.bus.Dispatch(it.ctx, work)
+		return func() { l.dispatched(it, sequence, err) }
+	})
+}
+
+func (l *loop) dispatched(it *item, sequence uint64, err error) {
+	now := time.Now()
+	if err == nil {
+		delete(l.holdoff, it.model())
+		l.fleet.sent(it.model(), sequence, now)
+		l.meters.dispatched(now.Sub(it.arrived))
+		l.settle(it, bus.Ack)
+		l.pump(it.model())
+		return
+	}
+	l.fleet.unsent(it.model())
+	l.log.Warn("dispatch failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyModel, it.model(), keyError, err)
+	switch e, ok := errors.AsType[*schemas.Error](err); {
+	case l.draining: // another router has it next
+	case ok && !e.Retryable():
+		l.answer(it, e)
+	case it.cancelled:
+		l.answer(it, cancelled())
+	default:
+		l.holdoff[it.model()] = now.Add(dispatchRetry)
+		l.queue.unpop(it)
+		l.expiries.add(it)
+	}
+}
+
+// checkUnseen asks the stream about dispatches that no worker shows: one that a worker finished between two beats, of
+// which one was lost, would take up room for ever.
+func (l *loop) checkUnseen(work context.Context, now time.Time) {
+	if l.draining {
+		return
+	}
+	for model, sequence := range l.fleet.unseen(now) {
+		l.checks.submit(func() func() {
+			exists, err := l.bus.WorkExists(work, sequence)
+			return func() {
+				if err == nil && !exists {
+					l.fleet.forget(model, sequence)
+					l.pump(model)
+				}
+			}
+		})
+	}
+}

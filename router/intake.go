@@ -1,0 +1,156 @@
+package router
+
+import (
+	"container/list"
+	"context"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/schemas"
+)
+
+const (
+	fetchBatch = 256
+	// fetchRetry is the pause after a fetch that failed.
+	fetchRetry = time.Second
+	// fetchFresh is how long a fetch must have waited for its message to count as fresh.
+	fetchFresh = 50 * time.Millisecond
+)
+
+// delivery is what the router does with a [bus.Delivery].
+type delivery interface {
+	Extend()
+	Settle(bus.Outcome)
+}
+
+// item is a request from its delivery until it is settled. The loop owns it; a job reads what is fixed.
+type item struct {
+	// Fixed before the loop or a job before it sees the item.
+	req      *schemas.Request // its deadline and model are what holds, not what the headers say
+	ctx      context.Context  // of the span of its processing
+	end      func()           // ends the span
+	sequence uint64           // in LLM_REQUESTS
+	accepted time.Time        // by the stream's clock
+	arrived  time.Time        // here
+	deadline time.Time        // by the stream's clock
+	size     int64
+	fault    *schemas.Error // why it cannot be parsed
+	nameless bool           // there is nobody to answer
+
+	// Owned by the loop.
+	delivery  delivery
+	place     *list.Element // in the queue
+	alarm     int           // in the expiries, from 1
+	inspected bool          // its body, when that is an object
+	checked   bool          // that it has no result yet, when its caller chose the id
+	cancelled bool          // while a job had it in hand
+}
+
+func (it *item) model() string { return it.req.ModelToken }
+
+// chosen reports whether the caller chose the id and may have used it before; the door makes the others unique.
+func (it *item) chosen() bool {
+	id := it.req.Request
+	made := strings.HasPrefix(id, "req_") && len(id) == len("req_")+ulid.EncodedSize || strings.HasPrefix(id, "idk_")
+	return !made && schemas.ValidateCallerID(id) == nil
+}
+
+// batch is what one fetch brought.
+type batch struct {
+	items []*item
+	fresh bool // the first of them was published just now
+}
+
+// fetch brings the requests of a partition into the loop until ctx ends. It takes only as many as the loop permits.
+func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
+	puller := r.cfg.Bus.Requests(partition)
+	defer puller.Close()
+	behind := true // until a fetch has returned, what comes may have waited for long
+	for {
+		var most int
+		select {
+		case most = <-l.permits:
+		case <-ctx.Done():
+			return
+		}
+		asked := time.Now()
+		deliveries, err := puller.Fetch(ctx, most)
+		if len(deliveries) > 0 {
+			b := batch{fresh: !behind && deliveries[0].Delivered == 1 && time.Since(asked) > fetchFresh}
+			for _, d := range deliveries {
+				it := read(d)
+				it.open(work, r.cfg.Bus, d)
+				b.items = append(b.items, it)
+			}
+			l.arrivals <- b
+			behind = false
+		}
+		if err != nil && ctx.Err() == nil {
+			r.cfg.Logger.Warn("fetching requests failed; it is tried again", keyPartition, partition, keyError, err)
+			pause(ctx, fetchRetry)
+		}
+	}
+}
+
+// read decodes and checks a delivery.
+func read(d *bus.Delivery) *item {
+	it := &item{delivery: d, sequence: d.Sequence, accepted: d.Time, arrived: time.Now(), size: int64(len(d.Data))}
+	req, err := schemas.DecodeRequest(d.Subject, d.Sequence, d.Header, d.Data)
+	if req == nil {
+		req, it.nameless = unreadable(d), true
+	}
+	it.req = req
+	if err != nil {
+		it.fault = schemas.AsError(err)
+	} else if req.Object == nil {
+		it.inspect(req.Body)
+	}
+	if req.Deadline.IsZero() {
+		req.Deadline = d.Time.Add(schemas.DefaultDeadline)
+	}
+	it.deadline = req.Deadline
+	return it
+}
+
+// unreadable is what can be said of a message that names nobody who could be answered.
+func unreadable(d *bus.Delivery) *schemas.Request {
+	tenant, model, _ := schemas.ParseQueueSubject(d.Subject)
+	return &schemas.Request{
+		Identity: schemas.Identity{Tenant: tenant, Request: schemas.SequenceID(d.Sequence)}, ModelToken: model, Body: d.Data,
+	}
+}
+
+// open begins the span of the request's time in the router.
+func (it *item) open(work context.Context, b *bus.Bus, d *bus.Delivery) {
+	ctx, span := b.Process(work, d, "llm.requests.{tenant}.{model}", it.req.Identity)
+	it.ctx, it.end = ctx, func() { span.End() }
+}
+
+// inspect checks the body and takes the model from it.
+func (it *item) inspect(body []byte) {
+	parsed, err := openai.ParseRequest(it.req.Op, body, openai.Policy{})
+	if err != nil {
+		it.fault = schemas.AsError(err)
+		return
+	}
+	model, err := schemas.EncodeModel(parsed.Model)
+	if err != nil {
+		it.fault = schemas.AsError(err)
+		return
+	}
+	it.req.ModelToken = model // whatever the subject says
+}
+
+// pause sleeps unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

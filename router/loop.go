@@ -1,0 +1,288 @@
+package router
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+const (
+	// tick is the pace of everything that is not an event: renewals, deadlines, workers that fell silent.
+	tick = 100 * time.Millisecond
+
+	dispatchWidth = 16 // publishes in flight
+	answerWidth   = 8  // answers and look-ups in flight
+	checkWidth    = 2  // checks of unseen dispatches in flight
+
+	hintsBehind = 4096 // heartbeats, or cancels, that may wait for the loop
+
+	catalogAge = 5 * time.Second
+)
+
+// broker is what the loop asks of a [bus.Bus].
+type broker interface {
+	Dispatch(ctx context.Context, w *schemas.Work) (sequence uint64, err error)
+	WorkExists(ctx context.Context, sequence uint64) (bool, error)
+	RouterBeat(name string) error
+}
+
+// registrar writes answers and finds what is written; [clerk] outside tests.
+type registrar interface {
+	answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool)
+	answered(it *item) bool
+	body(it *item) ([]byte, error)
+}
+
+// loop is the state of the router.
+type loop struct {
+	cfg    Config
+	log    *slog.Logger
+	meters *metrics
+	bus    broker
+	clerk  registrar
+
+	permits  chan int   // to a fetcher: how many it may bring
+	arrivals chan batch // closed after the last fetcher
+	beats    chan *schemas.Heartbeat
+	cancels  chan schemas.Identity
+	finished chan func()
+
+	// Owned by the goroutine in run.
+	held       *held
+	queue      *queue
+	expiries   expiries
+	fleet      *fleet
+	clock      streamClock
+	configured *catalog
+	dispatches *lane
+	answers    *lane
+	checks     *lane
+	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
+	full       bool
+	draining   bool
+	settled    bool      // has listened long enough to know the workers
+	began      time.Time // listening
+	turned     time.Time // the wheel of leases, last
+	beaten     time.Time // our own heartbeat, last
+	refreshed  time.Time // the configured models, last
+}
+
+func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, meters *metrics) *loop {
+	now := time.Now()
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth)
+	return &loop{
+		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
+		permits: make(chan int), arrivals: make(chan batch), finished: finished,
+		beats: make(chan *schemas.Heartbeat, hintsBehind), cancels: make(chan schemas.Identity, hintsBehind),
+		held: newHeld(lease, tick), queue: newQueue(), fleet: newFleet(now), configured: newCatalog(cfg.Models),
+		dispatches: &lane{width: dispatchWidth, finished: finished},
+		answers:    &lane{width: answerWidth, finished: finished},
+		checks:     &lane{width: checkWidth, finished: finished},
+		holdoff:    make(map[string]time.Time),
+		began:      now, turned: now, refreshed: now,
+	}
+}
+
+// run is the loop. It ends when ctx has ended, the fetchers are gone and no job is in flight.
+func (l *loop) run(ctx, work context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	stop, arrivals := ctx.Done(), l.arrivals
+	for arrivals != nil || l.busy() {
+		permits, most := l.permit()
+		select {
+		case permits <- most:
+		case b, ok := <-arrivals:
+			if !ok {
+				arrivals = nil
+			}
+			l.arrive(b)
+		case h := <-l.beats:
+			l.beat(h)
+		case id := <-l.cancels:
+			l.cancel(id)
+		case then := <-l.finished:
+			then()
+		case now := <-ticker.C:
+			l.tick(work, now)
+		case <-stop:
+			stop = nil
+			l.drain()
+		}
+	}
+	l.giveBack()
+}
+
+// permit says whether and how much a fetcher may bring now. The bounds stop the fetching; what is under way, at most one
+// batch for each partition, may pass them.
+func (l *loop) permit() (permits chan int, most int) {
+	free := min(l.cfg.MaxQueued-l.held.count, int((l.cfg.MaxQueuedBytes-l.held.bytes)/schemas.InlineBytes), fetchBatch)
+	if full := free <= 0; full != l.full {
+		l.full = full
+		if full {
+			l.log.Warn("the router is full; requests wait in the stream", keyCount, l.held.count)
+		} else {
+			l.log.Info("the router has room again", keyCount, l.held.count)
+		}
+	}
+	if l.full || l.draining {
+		return nil, 0
+	}
+	return l.permits, free
+}
+
+func (l *loop) arrive(b batch) {
+	for i, it := range b.items {
+		l.clock.observe(it.arrived, it.accepted, b.fresh && i == 0)
+		switch old := l.held.get(it.sequence); {
+		case l.draining:
+			it.delivery.Settle(bus.Nak)
+			it.end()
+		case old != nil: // delivered again while it is here: the new delivery is the one with a lease
+			old.delivery.Settle(bus.Silent)
+			old.delivery = it.delivery
+			it.end()
+		default:
+			l.held.add(it)
+			l.route(it)
+		}
+	}
+}
+
+// route takes a request one step further: each step that waits for the bus comes back here.
+func (l *loop) route(it *item) {
+	switch {
+	case it.fault != nil:
+		l.answer(it, it.fault)
+	case it.cancelled:
+		l.answer(it, cancelled())
+	case it.req.Object != nil && !it.inspected:
+		l.inspectObject(it)
+	case it.chosen() && !it.checked:
+		l.lookUp(it)
+	default:
+		l.enact(it, l.decide(it, time.Now()))
+	}
+}
+
+func (l *loop) enact(it *item, v verdict) {
+	switch v.action {
+	case answerNow:
+		l.answer(it, v.err)
+	case dispatchNow:
+		l.dispatch(it)
+	case waitForRoom:
+		l.queue.push(it)
+		l.expiries.add(it)
+	}
+}
+
+func (l *loop) beat(h *schemas.Heartbeat) {
+	if l.fleet.beat(h, time.Now()) {
+		l.log.Info("worker joined", keyWorker, h.Worker)
+	}
+	for _, m := range h.Models {
+		l.pump(m.Model)
+	}
+}
+
+// cancel ends the requests that carry the identity and have not left. One that a job has in hand remembers it.
+func (l *loop) cancel(id schemas.Identity) {
+	for _, it := range l.held.with(id) {
+		it.cancelled = true
+		if l.unqueue(it) {
+			l.answer(it, cancelled())
+		}
+	}
+}
+
+func (l *loop) tick(work context.Context, now time.Time) {
+	l.renew(now)
+	for it := l.expiries.due(l.clock.at(now)); it != nil; it = l.expiries.due(l.clock.at(now)) {
+		l.unqueue(it)
+		l.answer(it, expired())
+	}
+	for _, worker := range l.fleet.sweep(now) {
+		l.log.Warn("worker is gone: it missed its heartbeats", keyWorker, worker)
+	}
+	l.checkUnseen(work, now)
+	if now.Sub(l.refreshed) >= catalogAge {
+		l.configured.refresh()
+		l.refreshed = now
+	}
+	if !l.settled && now.Sub(l.began) >= workerGone {
+		l.settled = true
+		l.refuseUnknown(now)
+	}
+	if !l.draining {
+		l.pumpAll()
+	}
+	if now.Sub(l.beaten) >= schemas.HeartbeatInterval {
+		l.beaten = now
+		if err := l.bus.RouterBeat(l.cfg.Name); err != nil {
+			l.log.Debug("heartbeat not sent", keyError, err)
+		}
+		l.measure()
+	}
+}
+
+// renew extends the leases whose turn it is, all of them within a third of a lease.
+func (l *loop) renew(now time.Time) {
+	turns := min(int(now.Sub(l.turned)/tick), len(l.held.spokes))
+	l.turned = l.turned.Add(now.Sub(l.turned).Truncate(tick))
+	for range turns {
+		for it := range l.held.turn() {
+			it.delivery.Extend()
+		}
+	}
+}
+
+// refuseUnknown answers what was queued on trust while the workers were not yet heard.
+func (l *loop) refuseUnknown(now time.Time) {
+	for model := range l.queue.waiting() {
+		if l.known(model, now) {
+			continue
+		}
+		for it := l.queue.pop(model); it != nil; it = l.queue.pop(model) {
+			l.expiries.remove(it)
+			l.answer(it, l.unknown(model))
+		}
+	}
+}
+
+// unqueue takes a request out of the queue. It reports whether it was in it.
+func (l *loop) unqueue(it *item) bool {
+	l.expiries.remove(it)
+	return l.queue.remove(it)
+}
+
+// settle ends what the router has to do with a request.
+func (l *loop) settle(it *item, outcome bus.Outcome) {
+	l.unqueue(it)
+	l.held.remove(it)
+	it.delivery.Settle(outcome)
+	it.end()
+}
+
+func (l *loop) busy() bool { return l.dispatches.running+l.answers.running+l.checks.running > 0 }
+
+// drain stops everything that has not begun. What is in flight is finished.
+func (l *loop) drain() {
+	l.draining = true
+	for _, lane := range []*lane{l.dispatches, l.answers, l.checks} {
+		lane.clear()
+	}
+}
+
+// giveBack returns what is left to the stream, for another router.
+func (l *loop) giveBack() {
+	left := l.held.count
+	for it := range l.held.all() {
+		it.delivery.Settle(bus.Nak)
+		it.end()
+	}
+	l.log.Info("router drained", keyCount, left)
+}

@@ -1,0 +1,60 @@
+package router
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// metrics of the router.
+type metrics struct {
+	held, heldBytes, waiting prometheus.Gauge
+	room                     *prometheus.GaugeVec
+	dispatches               prometheus.Counter
+	latency                  prometheus.Histogram
+	answers                  *prometheus.CounterVec
+}
+
+func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		held:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_held_requests", Help: "Requests taken from the stream and not settled."}),
+		heldBytes:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_held_bytes", Help: "Size of the bodies of the held requests."}),
+		waiting:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_queued_requests", Help: "Requests that wait for a worker with room."}),
+		room:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_router_room_slots", Help: "Requests that could be dispatched now."}, []string{"model"}),
+		dispatches: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_dispatched_total", Help: "Requests handed to the workers."}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "weir_router_dispatch_seconds", Help: "From the arrival of a request at the router to its stored work item, waiting included.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 4, 12),
+		}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_router_rejected_total", Help: "Requests answered with an error, without a worker."}, []string{"code"}),
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers} {
+		if err := registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("register router metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) dispatched(after time.Duration) {
+	m.dispatches.Inc()
+	m.latency.Observe(after.Seconds())
+}
+
+func (m *metrics) rejected(code schemas.Code) { m.answers.WithLabelValues(string(code)).Inc() }
+
+// measure sets the gauges.
+func (l *loop) measure() {
+	l.meters.held.Set(float64(l.held.count))
+	l.meters.heldBytes.Set(float64(l.held.bytes))
+	l.meters.waiting.Set(float64(l.queue.len()))
+	for model := range l.fleet.advertised {
+		l.meters.room.WithLabelValues(model).Set(float64(max(0, l.fleet.room(model))))
+	}
+}
