@@ -1,8 +1,6 @@
 package sink
 
 import (
-	"cmp"
-	"encoding/json"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -60,8 +58,7 @@ func ErrorCode(r *schemas.Result) schemas.Code {
 
 // kept is what of r goes to the store: all of it, or the metadata if the request says "store": false.
 func kept(r *schemas.Result) *schemas.Result {
-	body := cmp.Or(string(r.Request), string(r.RequestRaw))
-	if json.Valid([]byte(body)) && gjson.Get(body, "store").Type == gjson.False {
+	if gjson.GetBytes(r.Request, "store").Type == gjson.False {
 		return WithoutPayload(r)
 	}
 	return r
