@@ -1,0 +1,193 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/tidwall/gjson"
+)
+
+// Mender changes the chunks of one stream where clients would break on them or where they answer what the caller did not
+// ask. A chunk that needs nothing passes as it is. The zero value mends only what breaks clients. It is owned by one
+// goroutine.
+type Mender struct {
+	DropUsage bool    // the caller did not ask for the usage-only chunk
+	Model     string  // the model's public name, put into each chunk; empty leaves what the upstream says
+	As        *Origin // the answer began under another upstream id: go on as that one, without a second opening chunk
+
+	edits []edit
+	buf   []byte
+	line  bytes.Buffer
+	model string // Model as JSON
+	tools map[int]*toolIndex
+}
+
+// edit replaces data[start:end].
+type edit struct {
+	start, end int
+	text       string
+}
+
+// ToUTF8 returns data with invalid bytes replaced, as every client's decoder would, and data itself when there are none.
+func ToUTF8(data []byte) []byte {
+	if utf8.Valid(data) {
+		return data
+	}
+	return bytes.ToValidUTF8(data, []byte("\uFFFD"))
+}
+
+// Mend returns data, which c was read from, as one line fit for a client, or false when the caller must not see it. The
+// result is data itself or valid until the next call.
+func (m *Mender) Mend(data []byte, c *Chunk) ([]byte, bool) {
+	if m.DropUsage && c.UsageOnly() || m.As != nil && c.RoleOnly() {
+		return nil, false
+	}
+	m.edits = m.edits[:0]
+	m.fixMembers(data, c)
+	m.rename(c)
+	m.indexTools(data, c)
+	if len(m.edits) > 0 {
+		data = m.apply(data)
+	}
+	if bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0 {
+		data = m.compact(data)
+	}
+	return data, true
+}
+
+// fixMembers removes `"error":null`, which ends the stream in openai-go and loses text in the AI SDK, and adds the array
+// choices, which clients index without looking.
+func (m *Mender) fixMembers(data []byte, c *Chunk) {
+	const none = `"choices":[]`
+	emptyError := c.error.present() && c.Error == ""
+	missing := !c.hasChoices && !c.choices.present()
+	switch {
+	case emptyError && missing:
+		m.edit(c.error.key, c.error.end, none)
+	case emptyError:
+		start, end := memberSpan(data, c.error)
+		m.edit(start, end, "")
+	case missing:
+		end := bytes.LastIndexByte(data, '}')
+		text := "," + none
+		if before := bytes.TrimRight(data[:end], " \t\r\n"); before[len(before)-1] == '{' {
+			text = none
+		}
+		m.edit(end, end, text)
+	}
+	if !c.hasChoices && c.choices.present() {
+		m.edit(c.choices.value, c.choices.end, "[]")
+	}
+}
+
+// rename puts the public model name and, after a take-over, the first attempt's id and time into the chunk.
+func (m *Mender) rename(c *Chunk) {
+	if m.As != nil {
+		m.replace(c.id, m.As.ID)
+		m.replace(c.created, m.As.Created)
+		m.replace(c.model, m.As.Model)
+		return
+	}
+	if m.Model == "" || c.Model == m.Model {
+		return
+	}
+	if m.model == "" {
+		m.model = string(appendString(nil, m.Model))
+	}
+	m.replace(c.model, m.model)
+}
+
+func (m *Mender) replace(at member, text string) {
+	if at.present() && text != "" && at.raw != text {
+		m.edit(at.value, at.end, text)
+	}
+}
+
+func (m *Mender) edit(start, end int, text string) { m.edits = append(m.edits, edit{start, end, text}) }
+
+// apply carries the edits out into a buffer that is used again.
+func (m *Mender) apply(data []byte) []byte {
+	slices.SortStableFunc(m.edits, func(a, b edit) int { return a.start - b.start })
+	m.buf = m.buf[:0]
+	at := 0
+	for _, e := range m.edits {
+		if e.start < at { // a document with the same member twice
+			continue
+		}
+		m.buf = append(append(m.buf, data[at:e.start]...), e.text...)
+		at = e.end
+	}
+	m.buf = append(m.buf, data[at:]...)
+	return m.buf
+}
+
+// compact makes one line of JSON that was written over several.
+func (m *Mender) compact(data []byte) []byte {
+	m.line.Reset()
+	if json.Compact(&m.line, data) != nil {
+		return data // unreachable: Peek has validated it
+	}
+	return m.line.Bytes()
+}
+
+// toolIndex is the numbering of the tool calls of one choice.
+type toolIndex struct {
+	next int    // the index that a new call gets
+	id   string // of the call that is open
+}
+
+// indexTools adds the integer index that some upstreams leave out of tool call deltas.
+func (m *Mender) indexTools(data []byte, c *Chunk) {
+	if !c.noIndex && m.tools == nil {
+		return
+	}
+	choices := gjson.ParseBytes(data[c.choices.value:c.choices.end])
+	for i, choice := range choices.Array() {
+		calls := choice.Get("delta.tool_calls")
+		if !calls.IsArray() || i >= len(c.Choices) {
+			continue
+		}
+		numbering := m.toolIndex(c.Choices[i].Index)
+		calls.ForEach(func(_, call gjson.Result) bool {
+			if call.IsObject() {
+				m.indexTool(c.choices.value, call, numbering)
+			}
+			return true
+		})
+	}
+}
+
+func (m *Mender) indexTool(base int, call gjson.Result, numbering *toolIndex) {
+	index, id := call.Get("index"), call.Get("id").Str
+	if index.Type == gjson.Number {
+		numbering.next, numbering.id = max(numbering.next, int(index.Num)+1), id
+		return
+	}
+	opens := id != "" && id != numbering.id || id == "" && call.Get("function.name").Str != ""
+	if opens || numbering.next == 0 {
+		numbering.next, numbering.id = numbering.next+1, id
+	}
+	text := strconv.Itoa(numbering.next - 1)
+	if index.Exists() {
+		m.edit(base+index.Index, base+index.Index+len(index.Raw), text)
+		return
+	}
+	comma := ","
+	if len(call.Map()) == 0 {
+		comma = ""
+	}
+	m.edit(base+call.Index+1, base+call.Index+1, `"index":`+text+comma)
+}
+
+func (m *Mender) toolIndex(choice int) *toolIndex {
+	if m.tools == nil {
+		m.tools = make(map[int]*toolIndex)
+	}
+	if m.tools[choice] == nil {
+		m.tools[choice] = &toolIndex{}
+	}
+	return m.tools[choice]
+}

@@ -1,0 +1,58 @@
+package openai
+
+import (
+	"bytes"
+
+	"github.com/tidwall/gjson"
+)
+
+// Model is the model that a request body or an answer names.
+func Model(body []byte) string { return gjson.GetBytes(body, "model").Str }
+
+// Choices is how many answers a request body asks for.
+func Choices(body []byte) int { return max(1, int(gjson.GetBytes(body, "n").Int())) }
+
+// WithModel returns a validated body with another model name and every other byte as it is.
+func WithModel(body []byte, model string) []byte {
+	value := gjson.GetBytes(body, "model")
+	name := string(appendString(nil, model))
+	if !value.Exists() || value.Raw == name {
+		return body
+	}
+	return replace(body, value.Index, value.Index+len(value.Raw), name)
+}
+
+// WithUsage returns a validated body that asks for the usage chunk, and whether it did not do so before.
+func WithUsage(body []byte) ([]byte, bool) {
+	options := gjson.GetBytes(body, "stream_options")
+	if !options.IsObject() {
+		if options.Exists() {
+			return replace(body, options.Index, options.Index+len(options.Raw), `{"include_usage":true}`), true
+		}
+		return prepend(body, `"stream_options":{"include_usage":true}`), true
+	}
+	include := options.Get("include_usage")
+	if include.Type == gjson.True {
+		return body, false
+	}
+	if include.Exists() {
+		return replace(body, include.Index, include.Index+len(include.Raw), "true"), true
+	}
+	end := options.Index + len(options.Raw)
+	return replace(body, options.Index, end, string(prepend([]byte(options.Raw), `"include_usage":true`))), true
+}
+
+// prepend puts a member first into a JSON object.
+func prepend(object []byte, member string) []byte {
+	open := bytes.IndexByte(object, '{') + 1
+	if rest := bytes.TrimLeft(object[open:], " \t\r\n"); len(rest) > 0 && rest[0] != '}' {
+		member += ","
+	}
+	return replace(object, open, open, member)
+}
+
+func replace(data []byte, start, end int, text string) []byte {
+	out := make([]byte, 0, len(data)-(end-start)+len(text))
+	out = append(append(out, data[:start]...), text...)
+	return append(out, data[end:]...)
+}

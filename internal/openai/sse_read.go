@@ -1,0 +1,195 @@
+package openai
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// MaxEventBytes bounds the data of one server-sent event and the body of a unary answer.
+const MaxEventBytes = 16 << 20
+
+// ErrEventTooLarge ends a stream whose event is larger than [MaxEventBytes].
+var ErrEventTooLarge = fmt.Errorf("server-sent event is larger than %d MiB", MaxEventBytes>>20)
+
+// Event is one server-sent event. Its slices are valid until the loop body that received it returns.
+type Event struct {
+	Type []byte // the event field; empty for the default type
+	ID   []byte // the last id field seen, in this event or before it
+	Data []byte // the data lines, joined by newlines
+
+	// Cut reports that the stream ended inside the last line, so that Data may not be whole.
+	Cut bool
+}
+
+var (
+	doneData  = []byte("[DONE]")
+	errorType = []byte("error")
+)
+
+// Done reports whether the event is the OpenAI end mark, which proves nothing about the answer before it.
+func (e *Event) Done() bool { return bytes.Equal(bytes.TrimSpace(e.Data), doneData) }
+
+// IsError reports whether the event is named as an error.
+func (e *Event) IsError() bool { return bytes.Equal(e.Type, errorType) }
+
+// Reader reads server-sent events. It is owned by one goroutine.
+type Reader struct {
+	in     *bufio.Reader
+	line   []byte // a line that did not fit the read buffer
+	skipLF bool   // the last line ended in CR: an LF that follows belongs to it
+
+	kind    []byte
+	id      []byte
+	data    []byte
+	hasData bool
+}
+
+// NewReader reads events from r, which it never closes.
+func NewReader(r io.Reader) *Reader { return &Reader{in: bufio.NewReaderSize(r, 4<<10)} }
+
+// Sniff waits for the first byte that is not white space and returns it without consuming it. Called before
+// [Reader.Events], it tells a stream from a JSON document or a page of HTML, whatever the content type claims.
+func (r *Reader) Sniff() (byte, error) {
+	for {
+		b, err := r.in.Peek(1)
+		if err != nil {
+			return 0, err
+		}
+		switch b[0] {
+		case ' ', '\t', '\r', '\n':
+			_, _ = r.in.Discard(1) // the byte is in the buffer
+		default:
+			return b[0], nil
+		}
+	}
+}
+
+// ReadAll returns the rest of the input, at most max bytes of it.
+func (r *Reader) ReadAll(max int64) ([]byte, error) { return io.ReadAll(io.LimitReader(r.in, max)) }
+
+// Events yields each event as soon as its blank line is there, and an event that is pending when the input ends. An
+// error is terminal; a pending event is not yielded before it.
+func (r *Reader) Events() iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		r.skipBOM()
+		for {
+			line, err := r.readLine()
+			if err != nil && !errors.Is(err, io.EOF) {
+				yield(Event{}, err)
+				return
+			}
+			cut := err != nil && len(line) > 0
+			if len(line) > 0 {
+				if ferr := r.field(line); ferr != nil {
+					yield(Event{}, ferr)
+					return
+				}
+			}
+			if (len(line) == 0 || err != nil) && !r.dispatch(cut, yield) {
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// dispatch yields the pending event, if it has data, and starts the next one.
+func (r *Reader) dispatch(cut bool, yield func(Event, error) bool) bool {
+	more := true
+	if r.hasData && len(r.data) > 0 {
+		more = yield(Event{Type: r.kind, ID: r.id, Data: r.data, Cut: cut}, nil)
+	}
+	r.kind, r.data, r.hasData = r.kind[:0], r.data[:0], false
+	return more
+}
+
+func (r *Reader) field(line []byte) error {
+	name, value, _ := bytes.Cut(line, []byte{':'})
+	value = bytes.TrimPrefix(value, []byte{' '})
+	switch string(name) {
+	case "data":
+		if len(r.data)+len(value)+1 > MaxEventBytes {
+			return ErrEventTooLarge
+		}
+		if r.hasData {
+			r.data = append(r.data, '\n')
+		}
+		r.data, r.hasData = append(r.data, value...), true
+	case "event":
+		r.kind = append(r.kind[:0], value...)
+	case "id":
+		if bytes.IndexByte(value, 0) < 0 {
+			r.id = append(r.id[:0], value...)
+		}
+	}
+	return nil
+}
+
+// readLine returns the next line without its end, which is CR, LF or CRLF. The line is valid until the next call. At the
+// end of the input it returns what is left together with io.EOF.
+func (r *Reader) readLine() ([]byte, error) {
+	r.line = r.line[:0]
+	for {
+		buffered, err := r.fill()
+		if err != nil {
+			return r.line, err
+		}
+		i := lineEnd(buffered)
+		if i < 0 {
+			if len(r.line)+len(buffered) > MaxEventBytes {
+				return nil, ErrEventTooLarge
+			}
+			r.line = append(r.line, buffered...)
+			_, _ = r.in.Discard(len(buffered)) // they are in the buffer
+			continue
+		}
+		r.skipLF = buffered[i] == '\r'
+		line := buffered[:i]
+		if len(r.line) > 0 {
+			r.line = append(r.line, line...)
+			line = r.line
+		}
+		_, _ = r.in.Discard(i + 1) // keeps the bytes where they are until the next fill
+		return line, nil
+	}
+}
+
+// fill returns the unread bytes, at least one, without the LF of a CRLF whose CR ended the last line.
+func (r *Reader) fill() ([]byte, error) {
+	for {
+		first, err := r.in.Peek(1)
+		if err != nil {
+			return nil, err
+		}
+		if r.skipLF && first[0] == '\n' {
+			r.skipLF = false
+			_, _ = r.in.Discard(1) // the byte is in the buffer
+			continue
+		}
+		r.skipLF = false
+		return r.in.Peek(r.in.Buffered())
+	}
+}
+
+func lineEnd(b []byte) int {
+	lf := bytes.IndexByte(b, '\n')
+	if lf >= 0 {
+		b = b[:lf]
+	}
+	if cr := bytes.IndexByte(b, '\r'); cr >= 0 {
+		return cr
+	}
+	return lf
+}
+
+func (r *Reader) skipBOM() {
+	if b, err := r.in.Peek(3); err == nil && string(b) == "\xEF\xBB\xBF" {
+		_, _ = r.in.Discard(3) // they are in the buffer
+	}
+}
