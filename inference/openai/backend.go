@@ -1,0 +1,177 @@
+// Package openai is the backend for servers that speak the OpenAI protocol: OpenAI itself, vLLM, llama.cpp, Ollama and
+// many more.
+//
+// **An answer that this backend ends without an error is whole**: every choice has its finish_reason. The server's end
+// mark and a clean end of the connection prove nothing, since proxies and dying servers send both. What the server
+// sends is passed on byte for byte, but for the mendings of [openai.Mender].
+package openai
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/weir-llm/weir/inference"
+	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// maxErrorBytes is how much of a reply that reports an error is read.
+const maxErrorBytes = 64 << 10
+
+// Backend calls one server over a pool of connections that it owns.
+type Backend struct {
+	config Config
+	client *http.Client
+	header http.Header // of every call
+}
+
+var _ inference.Backend = (*Backend)(nil)
+
+// New makes a backend. It does not connect. Close releases its connections.
+func New(config Config) (*Backend, error) {
+	config = config.withDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	header := http.Header{"User-Agent": {"weir"}}
+	for name, value := range config.Headers {
+		header.Set(name, value)
+	}
+	if config.APIKey != "" {
+		header.Set("Authorization", "Bearer "+config.APIKey.Reveal())
+	}
+	return &Backend{config: config, client: newClient(config), header: header}, nil
+}
+
+func newClient(config Config) *http.Client {
+	dialer := &net.Dialer{Timeout: config.Timeouts.Connect, KeepAlive: 15 * time.Second}
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:         dialer.DialContext,
+			TLSHandshakeTimeout: config.Timeouts.Connect,
+			MaxIdleConns:        config.MaxInFlight,
+			MaxIdleConnsPerHost: config.MaxInFlight,
+			IdleConnTimeout:     90 * time.Second,
+			DisableCompression:  true, // a compressed stream arrives late and in lumps
+			ForceAttemptHTTP2:   strings.HasPrefix(config.URL, "https:"),
+		},
+		// A redirect would carry the credentials to an address the operator did not configure.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Close closes the connections that are idle.
+func (b *Backend) Close() error {
+	b.client.CloseIdleConnections()
+	return nil
+}
+
+// Name of the backend, as configured.
+func (b *Backend) Name() string { return b.config.Name }
+
+// Capabilities of the backend, as configured.
+func (b *Backend) Capabilities() inference.Capabilities {
+	return inference.Capabilities{Deterministic: b.config.Deterministic, Continue: inference.ContinueNone}
+}
+
+// Generate calls the server's endpoint for the request's op.
+func (b *Backend) Generate(ctx context.Context, r *inference.GenerateRequest) iter.Seq2[inference.Event, error] {
+	return func(yield func(inference.Event, error) bool) {
+		path, err := endpoint(r.Op)
+		if err != nil {
+			yield(inference.Event{}, err)
+			return
+		}
+		c := b.newCall(ctx, r, yield)
+		defer c.close()
+		if err := c.run(path); err != nil && !c.stopped {
+			yield(inference.Event{}, err)
+		}
+	}
+}
+
+func endpoint(op schemas.Op) (string, error) {
+	switch op {
+	case schemas.OpChat, "":
+		return "/chat/completions", nil
+	}
+	return "", schemas.Errorf(schemas.CodeUnsupported, "the model server's protocol has no operation %q; use %q", op, schemas.OpChat)
+}
+
+// Embed posts an embedding request.
+func (b *Backend) Embed(ctx context.Context, body []byte) ([]byte, error) {
+	if b.config.Model != "" {
+		body = openai.WithModel(body, b.config.Model)
+	}
+	return b.exchange(ctx, http.MethodPost, "/embeddings", body)
+}
+
+// Models lists what the server offers.
+func (b *Backend) Models(ctx context.Context) ([]string, error) {
+	body, err := b.exchange(ctx, http.MethodGet, "/models", nil)
+	if err != nil {
+		return nil, err
+	}
+	names, err := openai.DecodeModels(body)
+	if err != nil {
+		return nil, schemas.Errorf(schemas.CodeUpstreamError, "the model server's list of models cannot be read; the operator should check the backend's url").WithCause(err)
+	}
+	return names, nil
+}
+
+// Health asks for the list of models.
+func (b *Backend) Health(ctx context.Context) error {
+	_, err := b.Models(ctx)
+	return err
+}
+
+// exchange makes a call outside Generate and returns the JSON document it was answered with.
+func (b *Backend) exchange(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	c := b.newCall(ctx, &inference.GenerateRequest{Body: body}, nil)
+	defer c.close()
+	reply, err := c.send(method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	data, err := c.readDocument(reply.Body)
+	if err != nil {
+		return nil, err
+	}
+	var document openai.Chunk
+	if err := document.Peek(data); err != nil {
+		return nil, notAnAnswer(data, err)
+	}
+	if document.Error != "" {
+		return nil, openai.EventError([]byte(document.Error))
+	}
+	return data, nil
+}
+
+// notAnAnswer says what a reply is when it is not what was asked for, without quoting it.
+func notAnAnswer(data []byte, cause error) *schemas.Error {
+	what := "something that is not JSON"
+	switch trimmed := strings.TrimSpace(string(data[:min(len(data), 64)])); {
+	case trimmed == "":
+		what = "an empty body"
+	case strings.HasPrefix(trimmed, "<"):
+		what = "a web page"
+	}
+	return schemas.Errorf(schemas.CodeUpstreamError, "the model server answered with %s; try again, and have the operator check the backend's url", what).
+		WithCause(fmt.Errorf("read reply: %w", cause))
+}
+
+// readAtMost reads a body that may be at most limit bytes; more is the second result.
+func readAtMost(r io.Reader, limit int64) (data []byte, more bool, err error) {
+	data, err = io.ReadAll(io.LimitReader(r, limit+1))
+	if int64(len(data)) > limit {
+		return data[:limit], true, err
+	}
+	return data, false, err
+}
