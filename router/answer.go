@@ -59,13 +59,13 @@ func (l *loop) lookUp(it *item) {
 
 // resume goes on with a request after a job.
 func (l *loop) resume(it *item, err error) {
-	e, ok := errors.AsType[*schemas.Error](err)
 	switch {
-	case l.draining:
+	case l.draining: // another router has it next
 	case err == nil:
 		l.route(it)
-	case ok && !e.Retryable():
-		l.answer(it, e)
+	case errors.Is(err, bus.ErrNotFound):
+		it.fault = schemas.Errorf(schemas.CodeInvalidValue, "the body that %s names does not exist; send the request again", schemas.HeaderObject)
+		l.answer(it, it.fault)
 	default: // the lease brings it back
 		l.log.Warn("reading a request body failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 		l.settle(it, bus.Silent)
@@ -104,8 +104,9 @@ func (c *clerk) finish(it *item, reason *schemas.Error) (written bool, err error
 		return false, err
 	}
 	body, err := c.bus.Body(it.ctx, it.req)
-	if err != nil && !errors.Is(err, bus.ErrNotFound) {
-		return written, err
+	if err != nil {
+		// An unreadable body may be why there is an error to answer; the caller gets its result all the same.
+		c.log.Warn("result without its request body", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 	}
 	return written, record.Ensure(it.ctx, c.bus, &schemas.Work{Request: *it.req, Accepted: it.accepted}, body, chain)
 }

@@ -24,12 +24,9 @@ type verdict struct {
 	err    *schemas.Error // of answerNow
 }
 
-// decide is the policy: whatever says that a request runs, waits or is answered without a worker stands here, in the order
-// in which it applies.
+// decide is the policy for a request that can be read and is neither cancelled nor too late: whatever says that it runs,
+// waits or is answered without a worker stands here, in the order in which it applies.
 func (l *loop) decide(it *item, now time.Time) verdict {
-	if !l.clock.at(now).Before(it.deadline) {
-		return verdict{answerNow, expired()}
-	}
 	if !l.known(it.model(), now) {
 		return verdict{answerNow, l.unknown(it.model())}
 	}

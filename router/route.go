@@ -1,0 +1,81 @@
+package router
+
+import (
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+func (l *loop) arrive(b batch) {
+	for i, it := range b.items {
+		l.clock.observe(it.arrived, it.accepted, b.fresh && i == 0)
+		switch old := l.held.get(it.sequence); {
+		case l.draining:
+			it.delivery.Settle(bus.Nak)
+			it.end()
+		case old != nil: // delivered again while it is here: the new delivery is the one with a lease
+			old.delivery.Settle(bus.Silent)
+			old.delivery = it.delivery
+			it.end()
+		default:
+			l.held.add(it)
+			l.route(it)
+		}
+	}
+}
+
+// route takes a request one step further: each step that waits for the bus comes back here.
+func (l *loop) route(it *item) {
+	now := time.Now()
+	switch {
+	case it.fault != nil:
+		l.answer(it, it.fault)
+	case it.cancelled:
+		l.answer(it, cancelled())
+	case !l.clock.at(now).Before(it.deadline):
+		l.answer(it, expired())
+	case it.req.Object != nil && !it.inspected:
+		l.inspectObject(it)
+	case it.chosen() && !it.checked:
+		l.lookUp(it)
+	default:
+		l.enact(it, l.decide(it, now))
+	}
+}
+
+func (l *loop) enact(it *item, v verdict) {
+	switch v.action {
+	case answerNow:
+		l.answer(it, v.err)
+	case dispatchNow:
+		l.dispatch(it)
+	case waitForRoom:
+		l.queue.push(it)
+		l.expiries.add(it)
+	}
+}
+
+// cancel ends the requests that carry the identity and have not left. One that a job has in hand remembers it.
+func (l *loop) cancel(id schemas.Identity) {
+	for _, it := range l.held.with(id) {
+		it.cancelled = true
+		if l.unqueue(it) {
+			l.answer(it, cancelled())
+		}
+	}
+}
+
+// unqueue takes a request out of the queue. It reports whether it was in it.
+func (l *loop) unqueue(it *item) bool {
+	l.expiries.remove(it)
+	return l.queue.remove(it)
+}
+
+// settle ends what the router has to do with a request.
+func (l *loop) settle(it *item, outcome bus.Outcome) {
+	l.unqueue(it)
+	l.held.remove(it)
+	it.delivery.Settle(outcome)
+	it.end()
+}
