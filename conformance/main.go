@@ -1,0 +1,64 @@
+// Command conformance runs real clients against a real `weir serve`: the OpenAI SDKs for Go and Node, the nats CLI and
+// curl. run.sh builds and pins what it needs. Each check prints one line, and the last line counts them.
+//
+// What the clients prove together: an SDK that knows nothing of Weir gets its answers, streamed and not, and its errors;
+// a plain NATS client that publishes a request sees its frames live and finds the same frames in the stream afterwards;
+// a stream that was cut goes on from Last-Event-ID without a gap or a duplicate.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// runLimit bounds a whole run; it takes some seconds.
+const runLimit = 3 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	flags := flag.NewFlagSet("conformance", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	weir := flags.String("weir", ".bin/weir", "the weir program")
+	nats := flags.String("nats", ".bin/nats", "the nats CLI")
+	node22 := flags.String("node22", "node", "Node 22 or later, for openai 7")
+	node := flags.String("node", "node", "Node 20 or later, for openai 6")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "weir-conformance-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := startServer(ctx, *weir, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+
+	results := &report{out: stdout}
+	checkOpenAIGo(ctx, results, s)
+	checkOpenAINode(ctx, results, s, *node22, "openai")
+	checkOpenAINode(ctx, results, s, *node, "openai-6")
+	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
+	checkResume(ctx, results, s)
+	return results.close(s)
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+// checkOpenAINode runs openai.mjs with one version of the SDK. The script prints a line per check: its name, and after a
+// tab the reason if it failed.
+func checkOpenAINode(ctx context.Context, r *report, s *server, node, sdk string) {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	command := exec.CommandContext(ctx, node, "openai.mjs", sdk, s.http+"/v1")
+	var output, problems bytes.Buffer
+	command.Stdout, command.Stderr = &output, &problems
+	err := command.Run()
+	for lines := bufio.NewScanner(&output); lines.Scan(); {
+		name, reason, failed := strings.Cut(lines.Text(), "\t")
+		if failed {
+			r.add(name, errors.New(reason))
+		} else {
+			r.add(name, nil)
+		}
+	}
+	if err != nil {
+		r.add(sdk+" for Node runs to its end", fmt.Errorf("%w: %s", err, &problems))
+	}
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds Weir, fetches the real clients at the versions pinned here and in go.mod and package-lock.json, and runs them
+# against a server of its own on free loopback ports. Needs Go, node, npm and curl. What it fetches stays in .bin and
+# node_modules, so only the first run is slow.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+natscli=v0.5.1
+bin=$PWD/.bin
+mkdir -p "$bin"
+
+for program in go node npm curl; do
+  command -v "$program" >/dev/null || { echo "conformance: $program is missing: install it and run this again" >&2; exit 1; }
+done
+
+if [[ "$("$bin/nats" --version 2>/dev/null || true)" != "$natscli" ]]; then
+  GOBIN=$bin CGO_ENABLED=0 go install "github.com/nats-io/natscli/nats@$natscli"
+fi
+(cd .. && CGO_ENABLED=0 go build -o "$bin/weir" ./cmd/weir)
+CGO_ENABLED=0 go build -o "$bin/conformance" .
+
+if ! cmp -s package-lock.json node_modules/.installed-lock; then
+  npm ci --no-audit --no-fund --loglevel=error
+  cp package-lock.json node_modules/.installed-lock
+fi
+
+# The current SDK needs Node 22, which npm has as a package for Linux; the one before it runs on whatever is installed.
+node22=node
+for candidate in node_modules/node-linux-*/bin/node; do
+  if [[ -x $candidate ]]; then node22=$candidate; fi
+done
+
+exec "$bin/conformance" --weir "$bin/weir" --nats "$bin/nats" --node22 "$node22" --node node "$@"

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// slowModel answers slowly enough that a reader can be cut while it runs.
+const slowModel = "echo-slow"
+
+const config = `models:
+  echo:
+    backends:
+      - {name: echo, protocol: echo}
+  echo-slow:
+    backends:
+      - {name: echo, protocol: echo, echo: {interval: 20ms}}
+`
+
+// server is a running `weir serve` with a store of its own.
+type server struct {
+	http, nats string
+	dir, data  string
+	command    *exec.Cmd
+	printed    *lockedBuffer
+	exited     chan struct{}
+}
+
+// startServer returns when the server is ready.
+func startServer(ctx context.Context, program, dir string) (*server, error) {
+	var addrs [3]string
+	for i := range addrs {
+		addr, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		addrs[i] = addr
+	}
+	file := filepath.Join(dir, "weir.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{http: "http://" + addrs[0], nats: "nats://" + addrs[1], dir: dir, data: filepath.Join(dir, "data"),
+		printed: &lockedBuffer{}, exited: make(chan struct{})}
+	s.command = exec.Command(program, "serve", "--config", file, "--data-dir", s.data, "--http", addrs[0], "--nats", addrs[1],
+		"--admin", addrs[2], "--log-level", "warn", "--json")
+	s.command.Stdout, s.command.Stderr = s.printed, s.printed
+	if err := s.command.Start(); err != nil {
+		return nil, fmt.Errorf("start weir: %w", err)
+	}
+	go func() {
+		_ = s.command.Wait() // the exit status says nothing that its output does not
+		close(s.exited)
+	}()
+	if err := s.waitReady(ctx); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("%w; it printed:\n%s", err, s.output())
+	}
+	return s, nil
+}
+
+func (s *server) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	return poll(ctx, func() (bool, error) {
+		select {
+		case <-s.exited:
+			return false, fmt.Errorf("weir serve ended before it was ready")
+		default:
+		}
+		status, _, err := s.get(ctx, "/readyz")
+		return err == nil && status == http.StatusOK, nil
+	})
+}
+
+// get returns the status and the body.
+func (s *server) get(ctx context.Context, path string) (int, []byte, error) {
+	return s.do(ctx, http.MethodGet, path, nil, nil)
+}
+
+func (s *server) do(ctx context.Context, method, path string, header http.Header, body []byte) (int, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, s.http+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	if header != nil {
+		request.Header = header
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var data bytes.Buffer
+	_, err = data.ReadFrom(response.Body)
+	return response.StatusCode, data.Bytes(), err
+}
+
+func (s *server) output() string { return s.printed.String() }
+
+// Close ends the server, gently at first.
+func (s *server) Close() error {
+	_ = s.command.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case <-s.exited:
+		return nil
+	case <-time.After(15 * time.Second):
+		_ = s.command.Process.Kill()
+		<-s.exited
+		return fmt.Errorf("weir serve did not stop within 15 s of SIGTERM and was killed")
+	}
+}
+
+// poll calls done every 50 ms until it is, fails, or the context ends.
+func poll(ctx context.Context, done func() (bool, error)) error {
+	ticks := time.NewTicker(50 * time.Millisecond)
+	defer ticks.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// freeAddr returns a loopback address that nobody listens on.
+func freeAddr() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
+
+// lockedBuffer is a buffer that is safe for concurrent use.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
