@@ -1,0 +1,101 @@
+package ingest
+
+import (
+	"errors"
+	"iter"
+	"net/http"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// frames are those of one request in order, up to the terminal one or an error.
+type frames = iter.Seq2[*schemas.Frame, error]
+
+// errEnded says that the frames ended without a terminal one, which no source of them does.
+var errEnded = errors.New("the frames ended before the request did")
+
+// unary answers with the whole response, or with an error and its true status. finished reports whether the request has
+// ended, whatever became of the caller.
+func (c *call) unary(all frames) (finished bool, err error) {
+	for f, err := range all {
+		switch {
+		case err != nil:
+			return false, err
+		case f.Kind == schemas.KindError:
+			return true, failureOf(f)
+		case f.Kind == schemas.KindEnd && f.Count == 0:
+			return true, schemas.AsError(errors.New("a unary request ended without a response"))
+		case f.Kind == schemas.KindEnd:
+			return true, c.write(http.StatusOK, f.Data)
+		}
+	}
+	return false, errEnded
+}
+
+// streaming is how a stream of events is answered.
+type streaming struct {
+	held      func() // optional: runs before the status is sent for want of an event
+	resumable bool   // the caller reads by cursor: it comes back after a broken connection, but not after an error
+}
+
+// stream answers with server-sent events.
+func (c *call) stream(all frames, how streaming) (finished bool, err error) {
+	if how.held == nil {
+		how.held = func() {}
+	}
+	out := newEventStream(c, how.held)
+	defer out.close()
+	finished, err = out.copy(all)
+	if err == nil || !out.opened() {
+		return finished, err
+	}
+	failure := asError(c.ctx, err)
+	switch {
+	case failure == nil:
+		return finished, err
+	case how.resumable && failure.Code == schemas.CodeShutdown && !finished:
+		c.broken = true
+		return finished, err
+	}
+	return finished, errors.Join(err, out.fail(failure))
+}
+
+// copy writes every frame. It returns the error that the request, or the reading of it, ended in.
+func (e *eventStream) copy(all frames) (finished bool, err error) {
+	for f, err := range all {
+		if err != nil {
+			return false, err
+		}
+		switch f.Kind {
+		case schemas.KindError:
+			return true, failureOf(f)
+		case schemas.KindDelta:
+			err = e.events(f)
+		case schemas.KindEnd:
+			return true, e.end(f)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, errEnded
+}
+
+// end finishes a whole answer. A unary one is a single event.
+func (e *eventStream) end(f *schemas.Frame) error {
+	if f.Count > 0 {
+		if err := e.events(f); err != nil {
+			return err
+		}
+	}
+	return e.done()
+}
+
+// failureOf is the error that an error frame holds.
+func failureOf(f *schemas.Frame) *schemas.Error {
+	e, err := schemas.DecodeError(f.Data)
+	if err != nil {
+		return schemas.AsError(err)
+	}
+	return e
+}

@@ -1,0 +1,53 @@
+package ingest
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// cancel answers POST /v1/streams/{id}/cancel. It is idempotent, and once it has answered the request has ended.
+func (s *Ingest) cancel(c *call) error {
+	there, err := s.lookup(c)
+	if err != nil {
+		return err
+	}
+	if there, err = s.stop(c, there); err != nil {
+		return err
+	}
+	return c.writeJSON(http.StatusOK, outcome{ID: c.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})
+}
+
+// erase answers DELETE /v1/streams/{id}: it cancels, removes what was asked and answered, and leaves a tombstone.
+func (s *Ingest) erase(c *call) error {
+	there, err := s.lookup(c)
+	if err != nil {
+		return err
+	}
+	if there.result == nil || there.result.Status != schemas.StatusDeleted {
+		if _, err := s.stop(c, there); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cancelTimeout)
+		defer cancel()
+		if err := s.cfg.Bus.Erase(ctx, c.id); err != nil {
+			return unreachable(err)
+		}
+	}
+	return c.writeJSON(http.StatusOK, outcome{ID: c.id.Request, Status: schemas.StatusDeleted, Deleted: true})
+}
+
+// stop ends the request unless it has ended, and tells how. A caller that leaves meanwhile does not undo it.
+func (s *Ingest) stop(c *call, there run) (run, error) {
+	if there.ended() {
+		return there, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cancelTimeout)
+	defer cancel()
+	reason := schemas.Errorf(schemas.CodeCancelled, "the request was cancelled")
+	if err := s.cfg.Bus.CancelRequest(ctx, c.id, reason); err != nil {
+		return there, unreachable(err)
+	}
+	return s.find(ctx, c.id)
+}

@@ -1,0 +1,135 @@
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+const headerIdempotencyKey = "Idempotency-Key"
+
+func newWriter() string { return rand.Text()[:12] }
+
+// chooseID gives the call the id that its caller chose or that follows from its idempotency key, and reports whether
+// there is one: then the same request may have been sent before.
+func (c *call) chooseID() (named bool, err error) {
+	ids, keys := c.r.Header.Values(schemas.HeaderRequestID), c.r.Header.Values(headerIdempotencyKey)
+	switch {
+	case len(ids) > 0 && len(keys) > 0:
+		return false, schemas.Errorf(schemas.CodeInvalidValue, "both %s and %s are given: send one of them", schemas.HeaderRequestID, headerIdempotencyKey)
+	case len(ids) > 0:
+		if err := schemas.ValidateCallerID(ids[0]); err != nil {
+			return false, err
+		}
+		c.name(ids[0])
+	case len(keys) > 0:
+		if n := len(keys[0]); n == 0 || n > maxKeyBytes {
+			return false, schemas.Errorf(schemas.CodeInvalidValue, "%s has %d bytes: 1 to %d are allowed", headerIdempotencyKey, n, maxKeyBytes)
+		}
+		c.name(schemas.IdempotencyID(c.id.Tenant, keys[0]))
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+// join answers a request that may have been sent before: with the run that is there, or by a run of its own. A run that
+// failed before its first token, in a way that may pass, frees the id for the next one.
+func (s *Ingest) join(n *submission) error {
+	chosen := n.id.Request
+	failure := schemas.Errorf(schemas.CodeUnavailable, "every run of this request has failed: choose another id or %s", headerIdempotencyKey)
+	for i := range maxReruns {
+		id := schemas.RerunID(chosen, i)
+		if schemas.ValidateRequestID(id) != nil {
+			break // no room for the number: the id keeps its last failure
+		}
+		n.name(id)
+		n.request.Identity = n.id
+		there, err := s.find(n.ctx, n.id)
+		if err != nil {
+			return err
+		}
+		if freed := there.freed(); freed != nil {
+			failure = freed
+			continue
+		}
+		return s.joinRun(n, there)
+	}
+	return failure
+}
+
+func (s *Ingest) joinRun(n *submission, there run) error {
+	hash := schemas.BodyHash(n.request.Body)
+	if known := there.bodyHash(); known != "" && known != hash {
+		return mismatch(n.id)
+	}
+	if there.exists() {
+		s.meters.attached.Inc()
+	}
+	if there.ended() {
+		_, err := n.answer(there.replay(0), nil)
+		return err
+	}
+	if there.exists() {
+		s.announce(n.ctx, n.id)
+	}
+	return s.attend(n.call, n.keep, there.exists(), func() (finished bool, err error) {
+		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{})
+		if err != nil {
+			return true, err
+		}
+		defer reader.Close()
+		if !there.exists() {
+			if err := s.acceptNamed(n, hash); err != nil {
+				return true, err
+			}
+		}
+		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, hash), nil)
+		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
+			finished = true // the request is somebody else's: it does not miss this reader
+		}
+		return finished, err
+	})
+}
+
+// acceptNamed stores the request and makes it findable. When somebody else was first, the first frame of the chain tells
+// whether it was the same request.
+func (s *Ingest) acceptNamed(n *submission, hash string) error {
+	accepted, err := s.accept(n)
+	if err != nil || accepted.Duplicate {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
+	defer cancel()
+	_, err = s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
+		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: hash, Trace: bus.TraceParent(n.ctx),
+	})
+	if errors.Is(err, bus.ErrFenced) || errors.Is(err, bus.ErrUnresolved) || ctx.Err() != nil {
+		return nil // the request is accepted all the same, and its frames will tell
+	}
+	return err
+}
+
+// sameBody is all, unless its first frame belongs to a request with another body.
+func sameBody(all frames, id identity, hash string) frames {
+	return func(yield func(*schemas.Frame, error) bool) {
+		first := true
+		for f, err := range all {
+			if err == nil && first && f.BodyHash != "" && f.BodyHash != hash {
+				yield(nil, mismatch(id))
+				return
+			}
+			first = false
+			if !yield(f, err) {
+				return
+			}
+		}
+	}
+}
+
+func mismatch(id identity) error {
+	return schemas.Errorf(schemas.CodeIdempotencyMismatch, "request %s was sent before with another body: choose another id or %s, or send the same body", id.Request, headerIdempotencyKey)
+}

@@ -1,0 +1,220 @@
+// Package ingest is the HTTP door: it turns OpenAI requests into requests on the bus, and their frames back into answers.
+//
+// It owns authentication, size and shape, idempotency, disconnects, resume, and the HTTP status of each error code. It
+// keeps no state that a second ingest could not rebuild: what a process remembers (who reads which stream) only decides
+// when a request that nobody reads is cancelled, and a killed ingest cancels nothing.
+//
+// What it guarantees: a request that was answered with anything but an error is stored. An answer is whole, or it ends in
+// an explicit error; the connection is never just closed after part of an answer. What a reader has seen can be read
+// again from any event on, by any ingest.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/telemetry"
+)
+
+// DefaultAddr is where the HTTP door listens when nothing else is configured.
+const DefaultAddr = "127.0.0.1:8080"
+
+// Config of an [Ingest]. The zero value of every optional field means its default.
+type Config struct {
+	Bus  *bus.Bus // required
+	Addr string   // host:port, port 0 for any; default DefaultAddr
+
+	// Keys that open the door. Without any it is open to all as the tenant default, and Addr must be a loopback address.
+	Keys []Key
+	// Models gives the configured models for GET /v1/models, which also lists those of live workers. Optional.
+	Models func() []string
+
+	MaxBodyBytes int64 // of a request; default 10 MiB
+	MaxStreams   int   // requests being answered at once, beyond which the answer is 503; default 10,000
+
+	HoldStatus    time.Duration // how long the HTTP status waits for the first event; default 10 s
+	Heartbeat     time.Duration // silence after which a stream gets a comment; default 15 s
+	WriteTimeout  time.Duration // for one write to a caller; default 30 s
+	BodyTimeout   time.Duration // for reading a request's body; default 30 s
+	AcceptTimeout time.Duration // for storing a request; default 15 s
+
+	DisconnectGrace time.Duration // between a caller's leaving and the cancel; default 10 s
+	DetachedMax     time.Duration // how long a request that goes on does so without a reader; default 5 min
+	DrainLimit      time.Duration // how long answers under way may take once Run's context has ended; default 25 s
+
+	Logger         *slog.Logger          // optional
+	TracerProvider trace.TracerProvider  // optional
+	Registerer     prometheus.Registerer // optional
+}
+
+func (c *Config) setDefaults() error {
+	if c.Bus == nil {
+		return errors.New("ingest: Config.Bus is required")
+	}
+	if c.Addr == "" {
+		c.Addr = DefaultAddr
+	}
+	if c.Models == nil {
+		c.Models = func() []string { return nil }
+	}
+	if c.Logger == nil {
+		c.Logger = telemetry.Discard()
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = noop.NewTracerProvider()
+	}
+	orDefault(&c.MaxBodyBytes, defaultBodyBytes)
+	orDefault(&c.MaxStreams, 10_000)
+	orDefault(&c.HoldStatus, 10*time.Second)
+	orDefault(&c.Heartbeat, 15*time.Second)
+	orDefault(&c.WriteTimeout, 30*time.Second)
+	orDefault(&c.BodyTimeout, 30*time.Second)
+	orDefault(&c.AcceptTimeout, 15*time.Second)
+	orDefault(&c.DisconnectGrace, 10*time.Second)
+	orDefault(&c.DetachedMax, 5*time.Minute)
+	orDefault(&c.DrainLimit, 25*time.Second)
+	return nil
+}
+
+func orDefault[T int | int64 | time.Duration](v *T, value T) {
+	if *v <= 0 {
+		*v = value
+	}
+}
+
+// Ingest is the HTTP door of a process.
+type Ingest struct {
+	cfg      Config
+	log      *slog.Logger
+	tracer   trace.Tracer
+	meters   *metrics
+	keys     keyring
+	listener net.Listener
+	started  time.Time
+
+	readers *readers
+	live    *liveModels
+	slots   chan struct{} // one per request being answered
+
+	draining atomic.Bool
+	health   healthCheck
+}
+
+// New checks the configuration and listens, so that an address in use is an error here. It refuses an address that others
+// can reach when no key is configured. Run serves; Close is needed only when Run is never called.
+func New(cfg Config) (*Ingest, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	keys, err := newKeyring(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAddr(cfg.Addr, keys.open()); err != nil {
+		return nil, err
+	}
+	meters, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
+	}
+	listener, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for HTTP: %w; choose another address with --http", err)
+	}
+	return &Ingest{
+		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: keys, listener: listener,
+		tracer:  cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
+		started: time.Now(),
+		readers: newReaders(cfg.DisconnectGrace, cfg.DetachedMax),
+		live:    newLiveModels(),
+		slots:   make(chan struct{}, cfg.MaxStreams),
+	}, nil
+}
+
+// Addr is the address that the door listens on.
+func (s *Ingest) Addr() net.Addr { return s.listener.Addr() }
+
+// Close stops listening. Run does so by itself.
+func (s *Ingest) Close() error { return s.listener.Close() }
+
+// Run serves until ctx ends, and then until the answers under way are finished or the drain limit has passed: readiness
+// turns off, nothing new is accepted, and an answer that is still not finished at the limit ends with the error
+// server_shutdown, while its request goes on and can be read from another ingest.
+func (s *Ingest) Run(ctx context.Context) error {
+	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	stop, err := s.subscribe(work)
+	if err != nil {
+		return errors.Join(err, s.listener.Close())
+	}
+	defer stop()
+
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer cut(nil)
+	owned.Go(func() { s.readers.run(work, s.abandon, s.announce) })
+
+	server := s.server(work)
+	served := make(chan error, 1)
+	owned.Go(func() { served <- server.Serve(s.listener) })
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	return s.drain(work, cut, server)
+}
+
+// server is not shared by two Runs because a closed http.Server stays closed.
+func (s *Ingest) server(work context.Context) *http.Server {
+	return &http.Server{
+		Handler:           s.handler(),
+		BaseContext:       func(net.Listener) context.Context { return work },
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+}
+
+func (s *Ingest) drain(work context.Context, cut context.CancelCauseFunc, server *http.Server) error {
+	s.draining.Store(true)
+	limit, cancel := context.WithTimeout(work, s.cfg.DrainLimit)
+	defer cancel()
+	if server.Shutdown(limit) == nil {
+		return nil
+	}
+	cut(errDrained)
+	last, cancel := context.WithTimeout(context.WithoutCancel(work), cutLimit)
+	defer cancel()
+	if err := server.Shutdown(last); err != nil {
+		return errors.Join(fmt.Errorf("drain HTTP: %w", err), server.Close())
+	}
+	return nil
+}
+
+// subscribe listens to what other processes say: which requests they read, and which models workers have.
+func (s *Ingest) subscribe(ctx context.Context) (stop func(), err error) {
+	stopAttach, err := s.cfg.Bus.OnAttach(s.readers.heard(func(id identity) { s.announce(ctx, id) }))
+	if err != nil {
+		return nil, fmt.Errorf("listen for readers: %w", err)
+	}
+	stopBeat, err := s.cfg.Bus.OnBeat(s.live.beat)
+	if err != nil {
+		stopAttach()
+		return nil, fmt.Errorf("listen for workers: %w", err)
+	}
+	return func() { stopAttach(); stopBeat() }, nil
+}

@@ -1,0 +1,92 @@
+package ingest
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// route is one row of the table of routes.
+type route struct {
+	method, path string
+	handle       func(*call) error
+}
+
+func (s *Ingest) routes() []route {
+	return []route{
+		{"POST", "/v1/chat/completions", s.chat},
+		{"GET", "/v1/models", s.models},
+		{"GET", "/v1/streams/{id}", s.stream},
+		{"DELETE", "/v1/streams/{id}", s.erase},
+		{"GET", "/v1/streams/{id}/result", s.result},
+		{"POST", "/v1/streams/{id}/cancel", s.cancel},
+	}
+}
+
+func (s *Ingest) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", s.livez)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	allowed := make(map[string][]string)
+	for _, r := range s.routes() {
+		mux.Handle(r.method+" "+r.path, s.door(r.path, r.handle))
+		allowed[r.path] = append(allowed[r.path], r.method)
+	}
+	for path, methods := range allowed {
+		mux.Handle(path, s.refuse(path, wrongMethod(methods)))
+		mux.Handle("HEAD "+path, s.refuse(path, wrongMethod(methods)))
+	}
+	mux.Handle("/", s.refuse("unknown", unknownRoute))
+	return mux
+}
+
+// door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the
+// answer to an error. Authorisation rests on the routed pattern, never on a path put together again.
+func (s *Ingest) door(path string, handle func(*call) error) http.Handler {
+	origin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := s.newCall(w, r, path)
+		defer c.end()
+		if s.keys.open() {
+			if err := checkCaller(r, origin); err != nil {
+				c.fail(err)
+				return
+			}
+		}
+		key, err := s.keys.authenticate(r)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		c.admit(key)
+		if err := handle(c); err != nil {
+			c.fail(err)
+		}
+	})
+}
+
+// refuse answers what no route takes. It needs no key: it tells nothing that is not in the documentation.
+func (s *Ingest) refuse(path string, handle func(*call) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := s.newCall(w, r, path)
+		defer c.end()
+		_ = handle(c)
+	})
+}
+
+func wrongMethod(methods []string) func(*call) error {
+	allow := strings.Join(methods, ", ")
+	return func(c *call) error {
+		c.w.Header().Set("Allow", allow)
+		return c.writeError(http.StatusMethodNotAllowed, schemas.Errorf(schemas.CodeUnsupported, "%s is not possible here: use %s", c.r.Method, allow))
+	}
+}
+
+func unknownRoute(c *call) error {
+	next := "the API is under /v1, for example POST /v1/chat/completions"
+	if !strings.HasPrefix(c.r.URL.Path, "/v1/") {
+		next += "; an SDK's base URL must end in /v1"
+	}
+	return c.writeError(http.StatusNotFound, schemas.Errorf(schemas.CodeNotFound, "there is no %s %.100q: %s", c.r.Method, c.r.URL.Path, next))
+}

@@ -1,0 +1,146 @@
+package ingest
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/schemas"
+)
+
+const (
+	// keepBuffer is the largest buffer that a stream holds on to between frames.
+	keepBuffer = 64 << 10
+	// deadlineSlack is how old a write deadline may be before it is set again: setting it costs more than a small write.
+	deadlineSlack = time.Second
+)
+
+// eventStream writes an answer as server-sent events. It holds the HTTP status until the first event or until the hold
+// time is over, whichever is first, because SDKs repeat a failed request only before that.
+type eventStream struct {
+	c    *call
+	held func() // runs once, before the status is sent for want of an event
+
+	mu       sync.Mutex // a timer writes too
+	open     bool       // the status is out
+	closed   bool
+	wrote    time.Time
+	deadline time.Time
+	buf      []byte
+	timer    *time.Timer
+	armed    sync.WaitGroup // counts the timer until it has run or is stopped
+}
+
+// newEventStream goes on holding the status, as it was since the request came. The caller must close the stream.
+func newEventStream(c *call, held func()) *eventStream {
+	e := &eventStream{c: c, held: held}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.armed.Add(1)
+	e.timer = time.AfterFunc(c.s.cfg.HoldStatus-time.Since(c.began), e.tick)
+	return e
+}
+
+// close returns when nothing more will be written.
+func (e *eventStream) close() {
+	e.mu.Lock()
+	e.closed = true
+	if e.timer.Stop() {
+		e.armed.Done()
+	}
+	e.mu.Unlock()
+	e.armed.Wait()
+}
+
+// opened reports whether the status is out.
+func (e *eventStream) opened() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.open
+}
+
+// events writes the events of a frame at once.
+func (e *eventStream) events(f *schemas.Frame) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.open {
+		e.c.s.meters.firstEvent.Observe(time.Since(e.c.began).Seconds())
+	}
+	buf := e.buf[:0]
+	cursor := schemas.Cursor{Request: e.c.id.Request}
+	for index, event := range f.Events() {
+		cursor.Index = index
+		buf = openai.AppendEvent(buf, cursor, event)
+	}
+	if cap(buf) <= keepBuffer {
+		e.buf = buf
+	}
+	return e.send(buf)
+}
+
+// done ends a whole answer.
+func (e *eventStream) done() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.send([]byte(openai.Done))
+}
+
+// fail ends an answer that is not whole, in band: without it a reader would take what came for everything.
+func (e *eventStream) fail(failure *schemas.Error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.send(openai.AppendError(e.buf[:0], failure))
+}
+
+// tick opens the stream when the hold time is over, and writes a heartbeat after each silence from then on.
+func (e *eventStream) tick() {
+	defer e.armed.Done()
+	if !e.opened() {
+		e.held()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return
+	}
+	silent := time.Since(e.wrote)
+	if !e.open || silent >= e.c.s.cfg.Heartbeat {
+		silent = 0
+		if err := e.send([]byte(openai.Heartbeat)); err != nil {
+			e.c.leave(err)
+			return
+		}
+	}
+	e.armed.Add(1)
+	e.timer.Reset(e.c.s.cfg.Heartbeat - silent)
+}
+
+// send writes one piece and flushes it. e.mu is held.
+func (e *eventStream) send(piece []byte) error {
+	e.wrote = time.Now()
+	if e.wrote.Sub(e.deadline) > deadlineSlack {
+		e.deadline = e.wrote
+		_ = e.c.control.SetWriteDeadline(e.wrote.Add(e.c.s.cfg.WriteTimeout))
+	}
+	if !e.open {
+		e.begin()
+	}
+	if _, err := e.c.w.Write(piece); err != nil {
+		return errLeft
+	}
+	if err := e.c.control.Flush(); err != nil {
+		return errLeft
+	}
+	return nil
+}
+
+func (e *eventStream) begin() {
+	e.open = true
+	h := e.c.w.Header()
+	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Cache-Control", "no-cache, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	e.c.status = http.StatusOK
+	e.c.w.WriteHeader(http.StatusOK)
+}

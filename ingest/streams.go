@@ -1,0 +1,180 @@
+package ingest
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// How far a request is that has not ended. The endings are those of [schemas.Status].
+const (
+	statusQueued  schemas.Status = "queued"
+	statusRunning schemas.Status = "running"
+)
+
+const (
+	headerLastEventID  = "Last-Event-ID"
+	paramStartingAfter = "starting_after"
+)
+
+// target takes the request id from the path. One that cannot exist is as unknown as any other.
+func (c *call) target() error {
+	id := c.r.PathValue("id")
+	if schemas.ValidateRequestID(id) != nil {
+		return c.unknown()
+	}
+	c.name(id)
+	return nil
+}
+
+func (c *call) unknown() error {
+	return schemas.Errorf(schemas.CodeStreamNotFound, "there is no such request: check the id, which is the X-Request-Id of the answer; results are kept for a limited time")
+}
+
+// lookup finds the request that the path names.
+func (s *Ingest) lookup(c *call) (run, error) {
+	if err := c.target(); err != nil {
+		return run{}, err
+	}
+	there, err := s.find(c.ctx, c.id)
+	if err != nil {
+		return run{}, err
+	}
+	if !there.exists() && !s.readers.known(c.id) {
+		return run{}, c.unknown()
+	}
+	return there, nil
+}
+
+// stream answers GET /v1/streams/{id}: the events of a request from the beginning or from behind a cursor, whether the
+// request runs or has ended, for any number of readers.
+func (s *Ingest) stream(c *call) error {
+	release, err := s.take()
+	if err != nil {
+		return err
+	}
+	defer release()
+	there, err := s.lookup(c)
+	if err != nil {
+		return err
+	}
+	from, err := c.cursor()
+	if err != nil {
+		return err
+	}
+	if from > there.events() {
+		return schemas.Errorf(schemas.CodeInvalidValue, "the cursor names event %d, but the stream has only %d so far: send the id of the last event you saw", from-1, there.events())
+	}
+	if there.ended() {
+		_, err := c.stream(there.replay(from), streaming{resumable: true})
+		return err
+	}
+	s.announce(c.ctx, c.id)
+	return s.attend(c, true, true, func() (finished bool, err error) {
+		reader, err := s.cfg.Bus.Open(c.ctx, c.id, bus.ReadOptions{From: from})
+		if err != nil {
+			return false, err
+		}
+		defer reader.Close()
+		return c.stream(reader.Frames(c.ctx), streaming{resumable: true})
+	})
+}
+
+// cursor is the index of the first event that the caller wants. A browser that reconnects repeats the URL and adds the
+// header, so the header is the newer of the two.
+func (c *call) cursor() (from uint64, err error) {
+	if id := c.r.Header.Get(headerLastEventID); id != "" {
+		return c.after(id)
+	}
+	query := c.r.URL.Query()
+	if !query.Has(paramStartingAfter) {
+		return 0, nil
+	}
+	value := query.Get(paramStartingAfter)
+	if strings.Contains(value, ".") {
+		return c.after(value)
+	}
+	index, err := strconv.ParseUint(value, 10, 63)
+	if err != nil {
+		return 0, schemas.Errorf(schemas.CodeInvalidValue, "%s is %.100q: give the index of the last event you saw", paramStartingAfter, value).WithParam(paramStartingAfter)
+	}
+	return index + 1, nil
+}
+
+func (c *call) after(id string) (uint64, error) {
+	cursor, err := schemas.ParseCursor(id)
+	if err != nil {
+		return 0, err
+	}
+	if cursor.Request != c.id.Request {
+		return 0, schemas.Errorf(schemas.CodeInvalidValue, "the cursor belongs to another request: send back the id of the last event of this one")
+	}
+	return cursor.Index + 1, nil
+}
+
+// outcome is the answer about a request's state.
+type outcome struct {
+	ID            string          `json:"id"`
+	Status        schemas.Status  `json:"status"`
+	Model         string          `json:"model,omitempty"`
+	Accepted      int64           `json:"accepted_at,omitempty"` // unix seconds
+	Finished      int64           `json:"finished_at,omitempty"`
+	Usage         *schemas.Usage  `json:"usage,omitempty"`
+	FinishReasons []string        `json:"finish_reasons,omitempty"`
+	Response      json.RawMessage `json:"response,omitempty"`
+	Error         json.RawMessage `json:"error,omitempty"`
+	Attempts      int             `json:"attempts,omitempty"`
+	FirstTokenMS  float64         `json:"ttft_ms,omitempty"`
+	DurationMS    float64         `json:"duration_ms,omitempty"`
+	Deleted       bool            `json:"deleted,omitempty"`
+}
+
+// result answers GET /v1/streams/{id}/result: the final record, or 202 while there is none.
+func (s *Ingest) result(c *call) error {
+	if err := c.target(); err != nil {
+		return err
+	}
+	record, err := s.cfg.Bus.Result(c.ctx, c.id)
+	if err == nil {
+		return c.writeJSON(http.StatusOK, recorded(record))
+	}
+	if !errors.Is(err, bus.ErrNotFound) {
+		return unreachable(err)
+	}
+	there, err := s.lookup(c)
+	if err != nil {
+		return err
+	}
+	status := there.status()
+	if there.ended() {
+		status = statusRunning // the result follows from whoever holds the request
+	}
+	c.w.Header().Set("Retry-After", "1")
+	return c.writeJSON(http.StatusAccepted, outcome{ID: c.id.Request, Status: status})
+}
+
+func recorded(r *schemas.Result) outcome {
+	o := outcome{
+		ID: r.RequestID, Status: r.Status, Model: r.Model, Usage: r.Usage, FinishReasons: r.FinishReasons,
+		Response: r.Response, Attempts: r.Attempts, FirstTokenMS: r.FirstTokenMS, DurationMS: r.DurationMS,
+		Deleted: r.Status == schemas.StatusDeleted,
+	}
+	if !r.Accepted.IsZero() {
+		o.Accepted = r.Accepted.Unix()
+	}
+	if !r.Finished.IsZero() {
+		o.Finished = r.Finished.Unix()
+	}
+	var wrapped struct {
+		Error json.RawMessage `json:"error"`
+	}
+	if json.Unmarshal(r.Error, &wrapped) == nil {
+		o.Error = wrapped.Error
+	}
+	return o
+}
