@@ -25,6 +25,11 @@ func body(model string, stream bool) string {
 	return fmt.Sprintf(`{"model":%q,"stream":%t,"messages":[{"role":"user","content":%q}]}`, model, stream, prompt)
 }
 
+// slowBody asks for a streamed answer of so many tokens, slow enough to be cut while it runs.
+func slowBody(tokens int) string {
+	return fmt.Sprintf(`{"model":"echo","stream":true,"messages":[{"role":"user","content":%q}],"x_echo":{"interval_ms":20,"tokens":%d}}`, prompt, tokens)
+}
+
 func (n natsCLI) checkLiveAndStored(ctx context.Context) error {
 	const id = "conformance-live"
 	live, err := n.live(ctx, "llm.replies.default."+id, func() error {
@@ -196,7 +201,7 @@ func (n natsCLI) wantErrorFrame(ctx context.Context, id, code string) error {
 
 func (n natsCLI) checkCancel(ctx context.Context) error {
 	const id = "conformance-cancel"
-	if _, err := n.request(ctx, slowModel, id, body(slowModel, true)); err != nil {
+	if _, err := n.request(ctx, "echo", id, slowBody(1000)); err != nil {
 		return err
 	}
 	err := poll(ctx, func() (bool, error) {

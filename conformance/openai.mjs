@@ -10,6 +10,8 @@ const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 2
 const prompt = "one two three four five six seven eight nine ten";
 const question = (model, content = prompt) => ({ model, messages: [{ role: "user", content }] });
 
+const slow = { ...question("echo"), x_echo: { interval_ms: 20, tokens: 1000 } };
+
 async function check(name, body) {
   const line = `openai ${VERSION} on Node ${process.versions.node}: ${name}`;
   try {
@@ -69,7 +71,7 @@ await check("stream helper", async () => {
 });
 
 await check("leaving a stream early", async () => {
-  const stream = await client.chat.completions.create({ ...question("echo-slow"), stream: true });
+  const stream = await client.chat.completions.create({ ...slow, stream: true });
   for await (const chunk of stream) {
     assert.ok(chunk.choices);
     break;
@@ -104,6 +106,29 @@ for (const stream of [false, true]) {
     assert.ok(error.requestID, "no request id");
   });
 }
+
+await check("a failure before the first token has its status, and says when to retry", async () => {
+  const x_echo = { fail: "rate_limit_exceeded", retry_after_ms: 1500 };
+  const error = await rejected(() => client.chat.completions.create({ ...question("echo"), stream: true, x_echo }));
+  assert.ok(error instanceof OpenAI.RateLimitError, String(error));
+  assert.equal(error.code, "rate_limit_exceeded");
+  assert.equal(error.headers.get("retry-after"), "2");
+  assert.equal(error.headers.get("retry-after-ms"), "1500");
+});
+
+await check("an answer that is cut ends in an error, raw and helper", async () => {
+  const cut = { ...question("echo"), x_echo: { cut: 3 } };
+  let text = "";
+  const error = await rejected(async () => {
+    const stream = await client.chat.completions.create({ ...cut, stream: true });
+    for await (const chunk of stream) text += chunk.choices[0]?.delta?.content ?? "";
+  });
+  assert.ok(error instanceof OpenAI.APIError, String(error));
+  assert.ok(error.code, "no code");
+  assert.ok(whole.startsWith(text) && text !== "" && text !== whole, `read ${JSON.stringify(text)}`);
+  const helped = await rejected(() => client.chat.completions.stream(cut).finalChatCompletion());
+  assert.ok(helped instanceof OpenAI.APIError, String(helped));
+});
 
 await check("empty messages", async () => {
   const error = await rejected(() => client.chat.completions.create({ model: "echo", messages: [] }));

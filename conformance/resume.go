@@ -45,7 +45,7 @@ func checkResume(ctx context.Context, r *report, s *server) {
 }
 
 func cutAndResume(ctx context.Context, s *server, id string, cut int) error {
-	before, err := ask(ctx, s, id, cut)
+	before, err := ask(ctx, s, id, 20, cut)
 	if err != nil {
 		return err
 	}
@@ -66,9 +66,9 @@ func cutAndResume(ctx context.Context, s *server, id string, cut int) error {
 	return wholeStream(all, id, 0)
 }
 
-// ask posts a request to the slow model and stops reading after so many events.
-func ask(ctx context.Context, s *server, id string, events int) ([]event, error) {
-	return curl(ctx, events, "-H", "Content-Type: application/json", "-H", "Llm-Request-Id: "+id, "-d", body(slowModel, true),
+// ask posts a request for a slow answer of so many tokens and stops reading after so many events.
+func ask(ctx context.Context, s *server, id string, tokens, events int) ([]event, error) {
+	return curl(ctx, events, "-H", "Content-Type: application/json", "-H", "Llm-Request-Id: "+id, "-d", slowBody(tokens),
 		s.http+"/v1/chat/completions")
 }
 
@@ -153,7 +153,7 @@ func resultAndRefusals(ctx context.Context, s *server, id string) error {
 }
 
 func cancelByHTTP(ctx context.Context, s *server, id string) error {
-	if _, err := ask(ctx, s, id, 1); err != nil {
+	if _, err := ask(ctx, s, id, 1000, 1); err != nil {
 		return err
 	}
 	if status, data, err := s.do(ctx, http.MethodPost, "/v1/streams/"+id+"/cancel", nil, nil); err != nil || status/100 != 2 {

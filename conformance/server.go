@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -14,19 +13,7 @@ import (
 	"time"
 )
 
-// slowModel answers slowly enough that a reader can be cut while it runs.
-const slowModel = "echo-slow"
-
-const config = `models:
-  echo:
-    backends:
-      - {name: echo, protocol: echo}
-  echo-slow:
-    backends:
-      - {name: echo, protocol: echo, echo: {interval: 20ms}}
-`
-
-// server is a running `weir serve` with a store of its own.
+// server is a running `weir serve` with a store of its own and no configuration, so it has the echo model.
 type server struct {
 	http, nats string
 	dir, data  string
@@ -45,13 +32,9 @@ func startServer(ctx context.Context, program, dir string) (*server, error) {
 		}
 		addrs[i] = addr
 	}
-	file := filepath.Join(dir, "weir.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return nil, err
-	}
 	s := &server{http: "http://" + addrs[0], nats: "nats://" + addrs[1], dir: dir, data: filepath.Join(dir, "data"),
 		printed: &lockedBuffer{}, exited: make(chan struct{})}
-	s.command = exec.Command(program, "serve", "--config", file, "--data-dir", s.data, "--http", addrs[0], "--nats", addrs[1],
+	s.command = exec.Command(program, "serve", "--data-dir", s.data, "--http", addrs[0], "--nats", addrs[1],
 		"--admin", addrs[2], "--log-level", "warn", "--json")
 	s.command.Stdout, s.command.Stderr = s.printed, s.printed
 	if err := s.command.Start(); err != nil {
