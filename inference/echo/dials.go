@@ -9,8 +9,8 @@ import (
 
 // Bounds of the dials that a request may turn.
 const (
-	maxTokens   = 1 << 20
-	maxInterval = time.Minute
+	maxTokens     = 1 << 20
+	maxIntervalMS = 60_000
 )
 
 // Dials shape an answer and its faults. The member x_echo of a request body overrides those of the configuration one by
@@ -32,17 +32,28 @@ type Dials struct {
 // override reads the member x_echo of a body.
 func (d Dials) override(raw string) (Dials, error) {
 	if raw == "" {
-		return d, nil
+		return d, d.validate()
 	}
 	if err := json.Unmarshal([]byte(raw), &d); err != nil {
 		return d, schemas.Errorf(schemas.CodeInvalidValue, "x_echo cannot be read: send an object with tokens, interval_ms, vary, fail, retry_after_ms, cut, stall, garbage or faulty_tries").
 			WithParam("x_echo").WithCause(err)
 	}
-	if d.Tokens < 0 || d.Tokens > maxTokens || d.IntervalMS < 0 || d.interval() > maxInterval || d.RetryAfterMS < 0 {
-		return d, schemas.Errorf(schemas.CodeInvalidValue, "x_echo is out of range: tokens goes up to %d and interval_ms up to %d", maxTokens, maxInterval.Milliseconds()).
+	return d, d.validate()
+}
+
+func (d Dials) validate() error {
+	if d.Tokens < 0 || d.Tokens > maxTokens || d.IntervalMS < 0 || d.IntervalMS > maxIntervalMS || d.RetryAfterMS < 0 || d.FaultyTries < 0 {
+		return schemas.Errorf(schemas.CodeInvalidValue, "x_echo is out of range: tokens goes up to %d, interval_ms up to %d, and nothing below 0", maxTokens, maxIntervalMS).
 			WithParam("x_echo")
 	}
-	return d, nil
+	switch d.Fail {
+	case "", schemas.CodeRateLimit, schemas.CodeOverloaded, schemas.CodeUnavailable, schemas.CodeUpstreamError, schemas.CodeUpstreamTimeout,
+		schemas.CodeUpstreamInterrupted, schemas.CodeUpstreamAuth, schemas.CodeUpstreamRejected, schemas.CodeModelNotFound,
+		schemas.CodeContextLength, schemas.CodeContentFilter, schemas.CodeInternal:
+		return nil
+	}
+	return schemas.Errorf(schemas.CodeInvalidValue, "x_echo.fail is no code that a model fails with: use one such as %q or %q", schemas.CodeUpstreamError, schemas.CodeRateLimit).
+		WithParam("x_echo.fail")
 }
 
 func (d Dials) interval() time.Duration { return time.Duration(d.IntervalMS) * time.Millisecond }

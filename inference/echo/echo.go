@@ -38,7 +38,7 @@ type Backend struct{ config Config }
 
 var _ inference.Backend = (*Backend)(nil)
 
-// New makes a backend.
+// New makes a backend. Dials that are out of range fail each request.
 func New(config Config) *Backend {
 	if len(config.Models) == 0 {
 		config.Models = []string{"echo"}

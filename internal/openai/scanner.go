@@ -28,7 +28,7 @@ type scanner struct {
 }
 
 // scanners keeps decoders, whose state is several allocations.
-var scanners = sync.Pool{New: func() any { return &scanner{decoder: jsontext.NewDecoder(nil)} }}
+var scanners = sync.Pool{New: func() any { return &scanner{decoder: new(jsontext.Decoder)} }}
 
 // span is a member of an object.
 type span struct {

@@ -1,0 +1,173 @@
+// Package openaitest has a model server with dials, for tests of what calls one.
+package openaitest
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidwall/gjson"
+)
+
+// Dials say how the server answers. The zero value answers every request whole: "Hello world" in two tokens.
+type Dials struct {
+	Status int               // default 200
+	Header map[string]string // of the reply
+	Body   string            // the whole reply as it is, instead of an answer
+
+	Events []string      // data of the events of a stream; default [Answer] of "Hello", " world"
+	NoDone bool          // end the stream without [DONE]
+	Pace   time.Duration // between events
+
+	Silent bool // accept the request and never answer
+	Hold   int  // stay silent after that many events; 0 = never
+	Reset  int  // break the connection after that many events; 0 = never
+}
+
+// Request is a request as the server got it.
+type Request struct {
+	Path   string
+	Header http.Header
+	Body   string
+}
+
+// Upstream is a running server.
+type Upstream struct {
+	URL string // with /v1
+
+	server *httptest.Server
+	gone   chan struct{}
+
+	mu       sync.Mutex
+	dials    []Dials
+	requests []Request
+}
+
+// New starts a server that is stopped with the test. Each request takes the next of dials, the last one is used again.
+func New(t testing.TB, dials ...Dials) *Upstream {
+	t.Helper()
+	if len(dials) == 0 {
+		dials = []Dials{{}}
+	}
+	u := &Upstream{dials: dials, gone: make(chan struct{}, 100)}
+	u.server = httptest.NewServer(u)
+	u.URL = u.server.URL + "/v1"
+	t.Cleanup(func() {
+		u.server.CloseClientConnections()
+		u.server.Close()
+	})
+	return u
+}
+
+// Requests lists what the server was asked so far.
+func (u *Upstream) Requests() []Request {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return append([]Request(nil), u.requests...)
+}
+
+// Gone gets a value when a caller leaves before its answer is whole.
+func (u *Upstream) Gone() <-chan struct{} { return u.gone }
+
+// ServeHTTP answers as the dials say.
+func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	d := u.next(Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: string(body)})
+	for name, value := range d.Header {
+		w.Header().Set(name, value)
+	}
+	switch {
+	case d.Silent:
+		u.wait(r)
+	case d.Body != "" || d.Status >= 300:
+		w.WriteHeader(max(d.Status, http.StatusOK))
+		_, _ = io.WriteString(w, d.Body)
+	case r.URL.Path == "/v1/models":
+		_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"m1","object":"model"},{"id":"m2","object":"model"}]}`)
+	case gjson.GetBytes(body, "stream").Bool():
+		u.stream(w, r, d)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, Response("Hello world"))
+	}
+}
+
+func (u *Upstream) next(r Request) Dials {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	d := u.dials[min(len(u.requests), len(u.dials)-1)]
+	u.requests = append(u.requests, r)
+	return d
+}
+
+func (u *Upstream) stream(w http.ResponseWriter, r *http.Request, d Dials) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	control := http.NewResponseController(w)
+	events := d.Events
+	if events == nil {
+		events = Answer("Hello", " world")
+	}
+	for i, event := range events {
+		if i > 0 && i == d.Hold {
+			u.wait(r)
+			return
+		}
+		if i > 0 && i == d.Reset {
+			panic(http.ErrAbortHandler)
+		}
+		if i > 0 && d.Pace > 0 {
+			select {
+			case <-time.After(d.Pace):
+			case <-r.Context().Done():
+			}
+		}
+		_, err := fmt.Fprintf(w, "data: %s\n\n", event)
+		if err != nil || control.Flush() != nil || r.Context().Err() != nil {
+			u.left()
+			return
+		}
+	}
+	if !d.NoDone {
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+	}
+}
+
+// wait stays silent until the caller leaves.
+func (u *Upstream) wait(r *http.Request) {
+	<-r.Context().Done()
+	u.left()
+}
+
+func (u *Upstream) left() {
+	select {
+	case u.gone <- struct{}{}:
+	default:
+	}
+}
+
+// Answer is a whole answer of these tokens, as the data of its events without usage.
+func Answer(tokens ...string) []string {
+	events := []string{Chunk(`"delta":{"role":"assistant","content":""},"finish_reason":null`)}
+	for _, token := range tokens {
+		events = append(events, Chunk(fmt.Sprintf(`"delta":{"content":%q},"finish_reason":null`, token)))
+	}
+	return append(events, Chunk(`"delta":{},"finish_reason":"stop"`))
+}
+
+// Chunk is a chunk with one choice, whose members after the index are given.
+func Chunk(choice string) string {
+	return `{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"m","choices":[{"index":0,` + choice + `}]}`
+}
+
+// Usage is the usage chunk that follows an answer when it was asked for.
+const Usage = `{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}`
+
+// Response is a whole unary answer.
+func Response(text string) string {
+	return strings.ReplaceAll(`{"id":"chatcmpl-1","object":"chat.completion","created":1764000000,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"TEXT","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}`, "TEXT", text)
+}
