@@ -143,3 +143,24 @@ func TestRequestsArriveWithPartitionAndLargeBody(t *testing.T) {
 	}
 	d.Settle(bus.Ack)
 }
+
+func TestWorkThatWasThereBeforeItsConsumerIsDelivered(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	work := &schemas.Work{Request: schemas.Request{Identity: alice, ModelToken: "early", Body: []byte("{}")}, Dispatch: 1, Accepted: time.Now()}
+	if _, err := b.Dispatch(t.Context(), work); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.EnsureWorkConsumer(t.Context(), "early"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	puller := b.Work("early")
+	defer puller.Close()
+	batch, err := puller.Fetch(ctx, 4)
+	if err != nil || len(batch) != 1 {
+		t.Fatalf("got %d deliveries, error %v", len(batch), err)
+	}
+	batch[0].Settle(bus.Ack)
+}

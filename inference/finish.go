@@ -1,0 +1,91 @@
+package inference
+
+import (
+	"context"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/record"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// keepTimeout bounds the last writes of a run, which go on after the stage was told to stop.
+const keepTimeout = time.Minute
+
+// finish commits the end of the answer, or the error that ended it, and keeps the result.
+func (r *run) finish(ctx context.Context, said *answer, failed *schemas.Error) bus.Outcome {
+	if failed != nil && failed.Code == schemas.CodeShutdown && r.continuable() {
+		r.log.Info("the request is handed back", "attempt", r.attempt)
+		return bus.Nak
+	}
+	frame := &schemas.Frame{Kind: schemas.KindEnd, Data: r.summary(said, nil).Encode(), Trace: bus.TraceParent(ctx)}
+	if failed != nil {
+		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), r.summary(nil, failed).Encode()
+		r.log.Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", failed)
+	}
+	return r.commit(ctx, frame)
+}
+
+// endUnary commits a whole response, or what stands in its place.
+func (r *run) endUnary(ctx context.Context, pump *pump, frame *schemas.Frame) bus.Outcome {
+	said, failed := pump.ending()
+	if failed != nil {
+		return r.finish(ctx, nil, failed)
+	}
+	frame.Kind, frame.Summary, frame.Trace = schemas.KindEnd, r.summary(said, nil).Encode(), bus.TraceParent(ctx)
+	return r.commit(ctx, frame)
+}
+
+// commit writes the terminal frame, after which nobody writes, and keeps the result.
+func (r *run) commit(ctx context.Context, frame *schemas.Frame) bus.Outcome {
+	if err := r.write(ctx, frame); err != nil {
+		return r.lost(ctx, err)
+	}
+	return r.keep(ctx)
+}
+
+// keep stores the result of a finished chain, then the DLQ record of a dead request, and only then acknowledges.
+func (r *run) keep(ctx context.Context) bus.Outcome {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
+	defer stop()
+	result := record.Build(r.work, r.body, r.chain)
+	if err := r.w.bus.PutResult(ctx, result); err != nil {
+		r.log.Error("the result was not stored; it is tried again after the lease", "error", err)
+		return bus.Silent
+	}
+	if r.dead {
+		reason := "see the result"
+		if e, err := schemas.DecodeError(r.chain.Terminal().Data); err == nil {
+			reason = e.Message
+		}
+		if err := r.w.bus.DeadLetter(ctx, r.work.Identity, r.m.token, reason, r.d.Header, r.d.Data); err != nil {
+			r.log.Error("the request was not moved to the DLQ; it is tried again after the lease", "error", err)
+			return bus.Silent
+		}
+	}
+	r.w.meters.finished(r.m.name, result)
+	return bus.Ack
+}
+
+// continuable reports whether another worker can go on without the reader noticing.
+func (r *run) continuable() bool { return !r.chain.Visible() || r.repeatable() }
+
+func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
+	s := &schemas.Summary{
+		Status: schemas.StatusCompleted, Attempts: r.attempt, Tries: r.tries,
+		DurationMS: milliseconds(time.Since(r.began)),
+	}
+	if failed != nil {
+		s.Status = schemas.StatusOf(failed)
+	}
+	if len(r.tries) > 0 {
+		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS
+	}
+	if said != nil {
+		s.FinishReasons, s.Usage = said.finishes, said.usage
+		if said.model != r.m.name {
+			s.Model = said.model
+		}
+	}
+	return s
+}

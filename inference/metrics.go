@@ -1,0 +1,41 @@
+package inference
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+type metrics struct {
+	requests *prometheus.CounterVec // by model and status
+	duration *prometheus.HistogramVec
+	frames   prometheus.Counter
+	events   prometheus.Counter
+	lost     prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_requests_total", Help: "Finished requests by model and status."}, []string{"model", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weir_inference_request_seconds", Help: "Time from acceptance to the terminal frame.", Buckets: prometheus.ExponentialBuckets(0.005, 2.5, 12)}, []string{"model"}),
+		frames:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_frames_total", Help: "Frames committed."}),
+		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_events_total", Help: "Events committed."}),
+		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_lost_runs_total", Help: "Runs that ended because another writer had the chain or a write stayed unresolved."}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register inference metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) finished(model string, result *schemas.Result) {
+	m.requests.WithLabelValues(model, string(result.Status)).Inc()
+	m.duration.WithLabelValues(model).Observe(result.DurationMS / 1000)
+}

@@ -1,0 +1,232 @@
+package inference
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// maxRounds bounds how often a run may find that the chain went on between its look and its claim.
+const maxRounds = 10
+
+// errNotClaimed says that the start frame lost its fence, so that nothing of the attempt is visible.
+var errNotClaimed = errors.New("the chain was claimed by another")
+
+// run is one delivery of a work item, from claim to acknowledgement. It is owned by one goroutine.
+type run struct {
+	w       *Worker
+	m       *model
+	backend Backend
+	d       *bus.Delivery
+	work    *schemas.Work
+	request *openai.Request
+	body    []byte
+	log     *slog.Logger
+	began   time.Time
+
+	chain   *bus.Chain // as this run knows it
+	attempt int
+	writer  string
+	tries   []schemas.Try
+	dead    bool // the request goes to the DLQ
+}
+
+// run decides what a delivery is and carries it out.
+func (w *Worker) run(ctx context.Context, m *model, backend Backend, d *bus.Delivery) bus.Outcome {
+	work, err := schemas.DecodeWork(m.token, d.Header, d.Data)
+	if err != nil {
+		return w.refuse(ctx, m, work, d, err)
+	}
+	if !w.runs.begin(d.Sequence) {
+		d.Extend()
+		return bus.Silent
+	}
+	defer w.runs.end(d.Sequence)
+	ctx, span := w.bus.Process(ctx, d, "llm.work.{model}", work.Identity)
+	defer span.End()
+	r := w.newRun(m, backend, work, d)
+	if err := r.load(ctx); err != nil {
+		span.RecordError(err)
+		return r.loadFailed(ctx, err)
+	}
+	return r.do(ctx)
+}
+
+func (w *Worker) newRun(m *model, backend Backend, work *schemas.Work, d *bus.Delivery) *run {
+	return &run{
+		w: w, m: m, backend: backend, d: d, work: work, chain: &bus.Chain{}, began: time.Now(),
+		log: w.log.With("request_id", work.Request.Request, "tenant", work.Tenant, "model", m.name),
+	}
+}
+
+// load reads the body, from the object store when it is large.
+func (r *run) load(ctx context.Context) (err error) {
+	if r.body, err = r.w.bus.Body(ctx, &r.work.Request); err != nil {
+		return err
+	}
+	r.request, err = openai.ParseRequest(r.work.Op, r.body, openai.Policy{})
+	return err
+}
+
+// loadFailed answers a request whose body is gone or was never valid; anything else is tried again after the lease.
+func (r *run) loadFailed(ctx context.Context, err error) bus.Outcome {
+	refused, known := errors.AsType[*schemas.Error](err)
+	if errors.Is(err, bus.ErrNotFound) {
+		refused, known = schemas.Errorf(schemas.CodeInternal, "the body of the request is no longer stored; send the request again"), true
+	}
+	if !known {
+		r.log.Warn("the body of a request could not be read; it is tried again", "error", err)
+		return bus.Silent
+	}
+	return r.refuse(ctx, refused)
+}
+
+// refuse answers with an error unless the chain has gone on without this item.
+func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
+	mine, outcome := r.whoseTurn(ctx)
+	if !mine {
+		return outcome
+	}
+	r.dead = true
+	r.open()
+	return r.finish(ctx, nil, refused)
+}
+
+// do runs the request to its end, or finds out that it is not this item's to run.
+func (r *run) do(ctx context.Context) bus.Outcome {
+	mine, outcome := true, bus.Silent
+	if r.d.Delivered > 1 || r.work.Dispatch > 1 {
+		mine, outcome = r.whoseTurn(ctx)
+	}
+	for range maxRounds {
+		if !mine {
+			return outcome
+		}
+		outcome, err := r.try(ctx)
+		if !errors.Is(err, errNotClaimed) {
+			return outcome
+		}
+		if mine, outcome = r.whoseTurn(ctx); !mine {
+			return outcome
+		}
+	}
+	return bus.Silent
+}
+
+// open begins an attempt behind the chain.
+func (r *run) open() {
+	r.attempt = r.chain.Attempts()
+	r.writer = rand.Text()[:12]
+}
+
+// try makes one attempt. The error is errNotClaimed or nil; with nil the outcome stands.
+func (r *run) try(ctx context.Context) (bus.Outcome, error) {
+	r.open()
+	plan := r.plan()
+	if plan.refuse != nil {
+		return r.finish(ctx, nil, plan.refuse), nil
+	}
+	r.attempt++
+	calling, stop := r.callContext(ctx)
+	defer stop()
+	pump := newPump(r.request.Stream)
+	pumped := make(chan struct{})
+	go func() {
+		defer close(pumped)
+		pump.fill(calling, plan.wrap(r.generate(calling)))
+	}()
+	abandon := func() { stop(); <-pumped }
+	defer abandon()
+	err := r.write(ctx, &schemas.Frame{
+		Kind: schemas.KindStart, BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
+		Start: &schemas.Start{Mode: plan.mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
+	})
+	if errors.Is(err, bus.ErrFenced) {
+		return bus.Silent, errNotClaimed
+	}
+	if err != nil {
+		return r.lost(ctx, err), nil
+	}
+	return r.stream(ctx, pump, abandon), nil
+}
+
+// callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
+func (r *run) callContext(ctx context.Context) (context.Context, func()) {
+	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
+	ctx, stopTotal := context.WithTimeoutCause(ctx, r.m.total, schemas.Errorf(schemas.CodeUpstreamTimeout, "the request ran longer than %s, the model's total time", r.m.total))
+	ctx, stopDeadline := context.WithDeadlineCause(ctx, r.deadline(), schemas.Errorf(schemas.CodeDeadline, "the request's deadline passed; allow more time with %s", schemas.HeaderDeadline))
+	return ctx, func() { unwatch(); stopDeadline(); stopTotal() }
+}
+
+// generate calls the model with retries, noting every call.
+func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
+	request := &GenerateRequest{
+		Identity: r.work.Identity, Op: r.work.Op, Body: r.body, Stream: r.request.Stream, Attempt: r.attempt,
+		Deadline: r.deadline(), Header: r.work.Header,
+	}
+	return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })
+}
+
+// deadline is when the request must have ended.
+func (r *run) deadline() time.Time {
+	if r.work.Deadline.IsZero() {
+		return r.work.Accepted.Add(schemas.DefaultDeadline)
+	}
+	return r.work.Deadline
+}
+
+// stream writes what the pump holds until it ends. What arrives during a write leaves with the next.
+func (r *run) stream(ctx context.Context, pump *pump, abandon func()) bus.Outcome {
+	for {
+		data, count, ended := []byte(nil), 0, false
+		if <-pump.filled; r.request.Stream || pump.whole() {
+			data, count, ended = pump.take()
+		}
+		for count > 0 {
+			frame := &schemas.Frame{Kind: schemas.KindDelta, Count: count, Data: data}
+			if !r.request.Stream {
+				abandon()
+				return r.endUnary(ctx, pump, frame)
+			}
+			if err := r.write(ctx, frame); err != nil {
+				abandon()
+				return r.lost(ctx, err)
+			}
+			data, count, ended = pump.take()
+		}
+		if ended {
+			said, failed := pump.ending()
+			abandon()
+			return r.finish(ctx, said, failed)
+		}
+	}
+}
+
+// write appends a frame of this attempt. It does not stop when ctx ends, since a write whose outcome is unknown could
+// only be left to the lease.
+func (r *run) write(ctx context.Context, f *schemas.Frame) error {
+	f.Attempt, f.Writer, f.Index = r.attempt, r.writer, r.chain.Next()
+	sequence, err := r.w.bus.Append(context.WithoutCancel(ctx), r.work.Identity, r.chain.Sequence(), f)
+	if err != nil {
+		return err
+	}
+	f.Sequence, f.Time = sequence, time.Now()
+	r.chain.Frames = append(r.chain.Frames, f)
+	r.w.meters.frames.Inc()
+	r.w.meters.events.Add(float64(f.Count))
+	return nil
+}
+
+// recovered reports a panic in a run; the item comes back after the lease, and a third time is its last.
+func (w *Worker) recovered(p any, d *bus.Delivery) {
+	w.log.Error("a run panicked; its item comes back after the lease", "sequence", d.Sequence, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+}

@@ -1,0 +1,140 @@
+package inference
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// maxAttempts is how many workers a request may take down with it.
+const maxAttempts = 3
+
+// watchTime is how long a successor watches a chain that it could only end with an error.
+const watchTime = 2 * time.Second
+
+// whoseTurn reads the chain of an item that may not be the first of its request and decides whether this item goes on
+// with it; if not, the outcome says what becomes of the item (DESIGN §3.6).
+func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
+	for range maxRounds {
+		chain, err := r.w.bus.Chain(ctx, r.work.Identity)
+		if err != nil {
+			return false, r.puzzled("reading the chain", err)
+		}
+		r.chain = chain
+		if chain.Terminal() != nil {
+			return false, r.conclude(ctx)
+		}
+		start := chain.Start()
+		if start == nil {
+			return r.unlessFinished(ctx)
+		}
+		if start.Start.Work == r.d.Sequence {
+			return r.takeOver(ctx)
+		}
+		if start.Start.Dispatch > r.work.Dispatch {
+			return false, bus.Ack // the newer dispatch has it
+		}
+		exists, err := r.w.bus.WorkExists(ctx, start.Start.Work)
+		if err != nil {
+			return false, r.puzzled("looking up the other item", err)
+		}
+		if exists {
+			return false, bus.Ack // the other item has it, and this one is a duplicate
+		}
+		// The other item is gone: it was finished after the chain was read, or it is lost.
+		again, err := r.w.bus.Chain(ctx, r.work.Identity)
+		if err != nil {
+			return false, r.puzzled("reading the chain", err)
+		}
+		if again.Sequence() == chain.Sequence() {
+			return r.takeOver(ctx)
+		}
+	}
+	return false, bus.Silent
+}
+
+// unlessFinished lets an item without a claimed chain run, unless retention has emptied the chain of a finished request.
+func (r *run) unlessFinished(ctx context.Context) (bool, bus.Outcome) {
+	_, err := r.w.bus.Result(ctx, r.work.Identity)
+	if errors.Is(err, bus.ErrNotFound) {
+		return true, bus.Silent
+	}
+	if err != nil {
+		return false, r.puzzled("looking up the result", err)
+	}
+	return false, bus.Ack
+}
+
+// takeOver lets the item go on with an attempt that looks dead. When going on would end the answer with an error, the
+// chain is watched first: a worker that is only slow must not be cut off.
+func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
+	plan := r.plan()
+	if plan.refuse == nil {
+		return true, bus.Silent
+	}
+	timer := time.NewTimer(min(watchTime, r.w.bus.Lease()))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false, bus.Nak
+	case <-timer.C:
+	}
+	chain, err := r.w.bus.Chain(ctx, r.work.Identity)
+	if err != nil {
+		return false, r.puzzled("reading the chain", err)
+	}
+	grown := chain.Sequence() != r.chain.Sequence()
+	r.chain = chain
+	if chain.Terminal() != nil {
+		return false, r.conclude(ctx)
+	}
+	return !grown, bus.Silent
+}
+
+// conclude makes sure of the result of a finished chain.
+func (r *run) conclude(ctx context.Context) bus.Outcome {
+	return r.keep(ctx)
+}
+
+// puzzled leaves the item to its lease when the bus does not answer.
+func (r *run) puzzled(what string, err error) bus.Outcome {
+	r.log.Warn("a redelivered item could not be judged; it is tried again after the lease", "step", what, "error", err)
+	return bus.Silent
+}
+
+// lost ends a run whose write failed: the worker goes silent, unless the request has ended.
+func (r *run) lost(ctx context.Context, err error) bus.Outcome {
+	r.w.meters.lost.Inc()
+	r.log.Warn("another writer or an unknown outcome ended this run", "attempt", r.attempt, "error", err)
+	if !errors.Is(err, bus.ErrFenced) {
+		return bus.Silent
+	}
+	ctx = context.WithoutCancel(ctx)
+	chain, err := r.w.bus.Chain(ctx, r.work.Identity)
+	if err != nil || chain.Terminal() == nil {
+		return bus.Silent
+	}
+	r.chain = chain
+	return r.conclude(ctx)
+}
+
+// refuse keeps an item that cannot be read in the DLQ, and answers it when it names a request.
+func (w *Worker) refuse(ctx context.Context, m *model, work *schemas.Work, d *bus.Delivery, reason error) bus.Outcome {
+	if work != nil && work.Validate() == nil {
+		r := w.newRun(m, nil, work, d)
+		r.body = d.Data
+		return r.refuse(ctx, schemas.Errorf(schemas.CodeInternal, "the request was damaged on its way; send it again").WithCause(reason))
+	}
+	id := schemas.Identity{}
+	if work != nil {
+		id = work.Identity
+	}
+	if err := w.bus.DeadLetter(ctx, id, m.token, reason.Error(), d.Header, d.Data); err != nil {
+		w.log.Error("an unreadable item could not be moved to the DLQ; it is tried again", "sequence", d.Sequence, "error", err)
+		return bus.Silent
+	}
+	return bus.Term
+}
