@@ -1,0 +1,171 @@
+package client_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/natsd"
+	"github.com/weir-llm/weir/internal/record"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// serverURL is where the examples and tests find a pipeline.
+var serverURL string
+
+// TestMain runs one pipeline for all of the package: a server, and something that answers.
+func TestMain(m *testing.M) {
+	code, err := withPipeline(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func withPipeline(run func() int) (code int, err error) {
+	dir, err := os.MkdirTemp("", "weir-client")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	server, err := natsd.New(natsd.Config{Dir: dir, Listen: "127.0.0.1:0", Open: true})
+	if err != nil {
+		return 0, err
+	}
+	defer server.Close()
+	serverURL = server.ClientURL()
+	b, err := bus.Connect(context.Background(), bus.Config{InProcess: server, Username: server.Username(), Password: server.Password(), Name: "pipeline"})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if err := b.Setup(context.Background()); err != nil {
+		return 0, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p := pipeline{bus: b}
+	for partition := range schemas.Partitions {
+		p.serving.Go(func() { p.serve(ctx, b.Requests(partition)) })
+	}
+	code = run()
+	stop()
+	p.serving.Wait()
+	return code, nil
+}
+
+// pipeline answers requests as the stages do, with what the body tells it:
+//
+//	words   the answer, one event each
+//	fail    end with an error after them
+//	queue   never begin
+//	hang    never end
+type pipeline struct {
+	bus     *bus.Bus
+	serving sync.WaitGroup
+}
+
+type order struct {
+	Words  []string `json:"words"`
+	Stream bool     `json:"stream"`
+	Fail   bool     `json:"fail"`
+	Queue  bool     `json:"queue"`
+	Hang   bool     `json:"hang"`
+}
+
+func (p *pipeline) serve(ctx context.Context, puller *bus.Puller) {
+	defer puller.Close()
+	for {
+		deliveries, err := puller.Fetch(ctx, 16)
+		if err != nil {
+			return
+		}
+		for _, d := range deliveries {
+			d.Settle(bus.Ack)
+			r, err := schemas.DecodeRequest(d.Subject, d.Sequence, d.Header, d.Data)
+			if err != nil {
+				continue
+			}
+			p.serving.Go(func() { p.answer(ctx, r, d) })
+		}
+	}
+}
+
+func (p *pipeline) answer(ctx context.Context, r *schemas.Request, d *bus.Delivery) {
+	body, err := p.bus.Body(ctx, r)
+	if err != nil {
+		return
+	}
+	var o order
+	_ = json.Unmarshal(body, &o)
+	if o.Queue {
+		return
+	}
+	chain, err := p.bus.Chain(ctx, r.Identity)
+	if err != nil || chain.Start() != nil {
+		return
+	}
+	for _, f := range o.frames(schemas.BodyHash(body)) {
+		if err := p.append(ctx, r.Identity, f); err != nil {
+			return
+		}
+	}
+	if o.Hang {
+		p.awaitEnd(ctx, r.Identity)
+	}
+	if chain, err = p.bus.Chain(ctx, r.Identity); err != nil {
+		return
+	}
+	work := &schemas.Work{Request: *r, Dispatch: 1, Accepted: d.Time}
+	_ = record.Ensure(ctx, p.bus, work, body, chain)
+}
+
+// append writes behind whatever is last, which may be the frame with which the client made the request findable.
+func (p *pipeline) append(ctx context.Context, id schemas.Identity, f *schemas.Frame) error {
+	for {
+		chain, err := p.bus.Chain(ctx, id)
+		if err != nil {
+			return err
+		}
+		if _, err := p.bus.Append(ctx, id, chain.Sequence(), f); !errors.Is(err, bus.ErrFenced) || chain.Terminal() != nil {
+			return err
+		}
+	}
+}
+
+func (p *pipeline) awaitEnd(ctx context.Context, id schemas.Identity) {
+	for _, err := range p.bus.Read(ctx, id, bus.ReadOptions{}) {
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (o *order) frames(hash string) []*schemas.Frame {
+	const writer = "writer"
+	frames := []*schemas.Frame{{Kind: schemas.KindStart, Attempt: 1, Writer: writer, BodyHash: hash,
+		Start: &schemas.Start{Mode: schemas.ModeFresh, Work: 1, Dispatch: 1, Worker: "worker-1"}}}
+	summary := (&schemas.Summary{Status: schemas.StatusCompleted, Attempts: 1,
+		Usage: &schemas.Usage{CompletionTokens: int64(len(o.Words)), TotalTokens: int64(len(o.Words))}}).Encode()
+	if !o.Stream && !o.Fail {
+		answer := fmt.Sprintf(`{"answer": %q}`, strings.Join(o.Words, " "))
+		return append(frames, &schemas.Frame{Kind: schemas.KindEnd, Attempt: 1, Writer: writer, Count: 1, Data: []byte(answer), Summary: summary})
+	}
+	for i, word := range o.Words {
+		frames = append(frames, &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: writer, Index: uint64(i), Count: 1, Data: fmt.Appendf(nil, "{\"word\":%q}", word)})
+	}
+	end := &schemas.Frame{Kind: schemas.KindEnd, Attempt: 1, Writer: writer, Index: uint64(len(o.Words)), Data: summary}
+	if o.Fail {
+		end.Kind, end.Data = schemas.KindError, schemas.Errorf(schemas.CodeUpstreamInterrupted, "the model broke off").Encode()
+	}
+	if o.Hang {
+		return frames
+	}
+	return append(frames, end)
+}
