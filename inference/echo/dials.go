@@ -32,7 +32,7 @@ type Dials struct {
 // override reads the member x_echo of a body.
 func (d Dials) override(raw string) (Dials, error) {
 	if raw == "" {
-		return d, d.validate()
+		return d, nil
 	}
 	if err := json.Unmarshal([]byte(raw), &d); err != nil {
 		return d, schemas.Errorf(schemas.CodeInvalidValue, "x_echo cannot be read: send an object with tokens, interval_ms, vary, fail, retry_after_ms, cut, stall, garbage or faulty_tries").

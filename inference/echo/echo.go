@@ -12,6 +12,8 @@ package echo
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"time"
 
@@ -38,12 +40,18 @@ type Backend struct{ config Config }
 
 var _ inference.Backend = (*Backend)(nil)
 
-// New makes a backend. Dials that are out of range fail each request.
-func New(config Config) *Backend {
+// New makes a backend.
+func New(config Config) (*Backend, error) {
+	if config.Name == "" {
+		return nil, errors.New("backend: name is missing: give each backend one, it stands in results and metrics")
+	}
+	if err := config.Dials.validate(); err != nil {
+		return nil, fmt.Errorf("backend %s: %w", config.Name, err)
+	}
 	if len(config.Models) == 0 {
 		config.Models = []string{"echo"}
 	}
-	return &Backend{config}
+	return &Backend{config}, nil
 }
 
 // Name of the backend, as configured.

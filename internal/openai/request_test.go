@@ -14,7 +14,9 @@ import (
 
 const minimal = `{"model":"m","messages":[{"role":"user","content":"hi"}]}`
 
-func with(members string) string { return strings.Replace(minimal, `{"model"`, "{"+members+`,"model"`, 1) }
+func with(members string) string {
+	return strings.Replace(minimal, `{"model"`, "{"+members+`,"model"`, 1)
+}
 
 func TestParseRequest(t *testing.T) {
 	t.Parallel()
