@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// layout is how the stages are spread over processes.
+type layout string
+
+const (
+	separate layout = "separate" // each stage a process, two workers, one nats-server
+	single   layout = "serve"    // everything in one
+)
+
+// victims are the processes of a layout that get killed.
+func (l layout) victims() []string {
+	if l == single {
+		return []string{"serve"}
+	}
+	return []string{"ingest", "router", "worker-1", "sink", "nats"}
+}
+
+// lease of the deliveries, short so that a take-over is soon seen.
+const lease = 2 * time.Second
+
+// cluster is a running layout.
+type cluster struct {
+	dir, work  string
+	layout     layout
+	http, nats string
+	admin      map[string]string
+
+	mu    sync.Mutex
+	procs map[string]*exec.Cmd
+}
+
+func newCluster(dir string, l layout) (*cluster, error) {
+	c := &cluster{dir: dir, layout: l, admin: map[string]string{}, procs: map[string]*exec.Cmd{}}
+	var err error
+	if c.work, err = os.MkdirTemp(dir, string(l)+"-"); err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(8)
+	if err != nil {
+		return nil, err
+	}
+	c.http, c.nats = ports[0], ports[1]
+	for i, name := range c.names() {
+		c.admin[name] = ports[2+i]
+	}
+	config := fmt.Sprintf("lease: %s\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
+		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", lease, c.work)
+	return c, os.WriteFile(c.config(), []byte(config), 0o600)
+}
+
+func (c *cluster) config() string { return filepath.Join(c.work, "weir.yaml") }
+
+// names of the processes in the order of starting.
+func (c *cluster) names() []string {
+	if c.layout == single {
+		return []string{"serve"}
+	}
+	return []string{"nats", "sink", "worker-1", "worker-2", "router", "ingest"}
+}
+
+func (c *cluster) startAll(ctx context.Context) error {
+	for _, name := range c.names() {
+		if err := c.start(name); err != nil {
+			return err
+		}
+		if err := c.waitReady(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts a process of the layout.
+func (c *cluster) start(name string) error {
+	log, err := os.OpenFile(filepath.Join(c.work, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	command := c.command(name)
+	command.Stdout, command.Stderr = log, log
+	if err := command.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	c.mu.Lock()
+	c.procs[name] = command
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *cluster) command(name string) *exec.Cmd {
+	weir := func(args ...string) *exec.Cmd {
+		args = append(args, "--config", c.config(), "--admin", c.admin[name], "--http", c.http)
+		return exec.Command(filepath.Join(c.dir, "weir"), args...)
+	}
+	url := "nats://" + c.nats
+	switch name {
+	case "nats":
+		host, port, _ := net.SplitHostPort(c.nats) // made by freePorts
+		return exec.Command(filepath.Join(c.dir, "nats-server"), "-js", "-sd", filepath.Join(c.work, "nats"), "-a", host, "-p", port)
+	case "serve":
+		return weir("serve", "--nats", c.nats)
+	case "worker-1", "worker-2":
+		return weir("inference", "--nats", url)
+	}
+	return weir(name, "--nats", url)
+}
+
+// waitReady blocks until a process can take work.
+func (c *cluster) waitReady(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		if c.ready(ctx, name) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			log, _ := os.ReadFile(filepath.Join(c.work, name+".log"))
+			return fmt.Errorf("%s is not ready: %w\n%s", name, ctx.Err(), log[max(0, len(log)-2000):])
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (c *cluster) ready(ctx context.Context, name string) bool {
+	if name == "nats" {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.nats)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.admin[name]+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	response, err := plain.Do(request)
+	if err != nil {
+		return false
+	}
+	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
+}
+
+// plain asks without keeping connections, so that none outlives the process it goes to.
+var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+
+// kill ends a process at once, as power or the kernel would, and waits until it is gone.
+func (c *cluster) kill(name string) error {
+	if err := c.signal(name, syscall.SIGKILL); err != nil {
+		return err
+	}
+	_ = c.procs[name].Wait() // it was killed: that is its exit status
+	return nil
+}
+
+func (c *cluster) signal(name string, s os.Signal) error {
+	c.mu.Lock()
+	command := c.procs[name]
+	c.mu.Unlock()
+	return command.Process.Signal(s)
+}
+
+// stopAll ends everything gently, in the order of the flow.
+func (c *cluster) stopAll() error {
+	names := c.names()
+	var errs []error
+	for i := len(names) - 1; i >= 0; i-- {
+		command := c.procs[names[i]]
+		if command == nil || command.ProcessState != nil {
+			continue
+		}
+		errs = append(errs, command.Process.Signal(syscall.SIGTERM))
+		killer := time.AfterFunc(20*time.Second, func() { _ = command.Process.Kill() })
+		if err := command.Wait(); err != nil && names[i] != "nats" {
+			errs = append(errs, fmt.Errorf("%s did not stop cleanly: %w", names[i], err))
+		}
+		killer.Stop()
+	}
+	return errors.Join(errs...)
+}
+
+// freePorts finds loopback addresses that nothing listens on.
+func freePorts(n int) (addresses []string, err error) {
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close()
+		addresses = append(addresses, listener.Addr().String())
+	}
+	return addresses, nil
+}
