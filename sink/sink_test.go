@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
@@ -314,6 +316,25 @@ func TestLargeResultsInSmallCommits(t *testing.T) {
 			t.Errorf("a commit of %d records of 600 KB each, want at most 2", n)
 		}
 	}
+}
+
+func TestCommitBelongsToTheTraceOfTheRequest(t *testing.T) {
+	t.Parallel()
+	recorder := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder))
+	b := bustest.Connect(t, bustest.Server(t), bus.Config{TracerProvider: provider})
+	ctx, span := provider.Tracer("test").Start(t.Context(), "request")
+	if err := b.PutResult(ctx, storetest.Record("acme", "traced", 0)); err != nil {
+		t.Fatal(err)
+	}
+	span.End()
+	drain(t, sink.Config{Bus: b, Store: newStore(t)})
+	for _, ended := range recorder.Ended() {
+		if strings.HasPrefix(ended.Name(), "process ") && ended.SpanContext().TraceID() == span.SpanContext().TraceID() {
+			return
+		}
+	}
+	t.Error("no span of the sink is in the trace of the request")
 }
 
 func TestConfigIsChecked(t *testing.T) {

@@ -194,6 +194,31 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// A process that is killed leaves its files as they are, without a checkpoint.
+func TestWhatWasPutIsThereAfterAKill(t *testing.T) {
+	t.Parallel()
+	s, path := setup(t)
+	want := storetest.Record("acme", "kept", 0)
+	if err := s.Put(t.Context(), []*schemas.Result{want}); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(t.TempDir(), "results.db")
+	for _, suffix := range []string{"", "-wal"} {
+		data, err := os.ReadFile(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(left+suffix, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := open(t, Config{Path: left})
+	defer after.Close()
+	if got, err := after.Get(t.Context(), want.Identity()); err != nil || !bytes.Equal(got.Response, want.Response) {
+		t.Errorf("after the kill: %v, %v", got, err)
+	}
+}
+
 // What is erased must not be found in the files either.
 func TestErasedBytesAreGone(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,3 @@ CREATE TABLE payloads (
     id     INTEGER PRIMARY KEY REFERENCES results (id) ON DELETE CASCADE,
     record BLOB    NOT NULL                          -- the whole record, JSON, zstd
 ) STRICT;
-
--- +goose Down
-DROP TABLE payloads;
-DROP TABLE results;
