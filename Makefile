@@ -1,0 +1,78 @@
+# The same commands run here and in .ci/run.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+STATICCHECK := go tool -modfile=tools/go.mod staticcheck
+FUZZTIME ?= 10s
+
+.PHONY: help
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | while IFS=$$'\t' read -r name text; do printf '  %-16s %s\n' "$$name" "$$text"; done
+
+.PHONY: build
+build: ## Build the program as ./weir, static
+	CGO_ENABLED=0 go build -trimpath -o weir ./cmd/weir
+
+.PHONY: test
+test: ## Run the tests
+	go test ./...
+
+.PHONY: race
+race: ## Run the tests with the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race ./...
+
+.PHONY: vet
+vet: ## Run go vet
+	go vet ./...
+
+.PHONY: lint
+lint: ## Run staticcheck, at the version pinned in tools/go.mod
+	$(STATICCHECK) ./...
+
+.PHONY: fmt
+fmt: ## Rewrite the sources as gofmt and go fix want them
+	go fix ./...
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: fmt-check
+fmt-check: ## Fail when fmt would change something
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
+	go fix -diff ./...
+
+.PHONY: tidy-check
+tidy-check: ## Fail when a go.mod is not tidy
+	go mod tidy -diff
+	cd tools && go mod tidy -diff
+	cd conformance && go mod tidy -diff
+
+.PHONY: deploy-check
+deploy-check: ## Parse Dockerfile, docker-compose.yml and deploy/weir.yaml
+	cd tools && go vet ./... && go test ./...
+	WEIR_KEY_SHA256=$$(printf check | sha256sum | cut -d' ' -f1) go run ./cmd/weir check deploy/weir.yaml
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME (10s)
+	@git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' | while IFS=: read -r file target; do \
+		name=$${target#func }; echo "== $$name in $$(dirname "$$file")"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; done
+
+.PHONY: bench
+bench: ## Compare with the upstream called directly and nginx; prints the table (needs nginx)
+	go run ./bench
+
+.PHONY: chaos
+chaos: ## Kill everything in turn and check every answer
+	go run ./chaos
+
+.PHONY: chaos-short
+chaos-short: ## The fault run of CI, about a minute and a half
+	go run ./chaos --short
+
+.PHONY: conformance
+conformance: ## Run the real clients: OpenAI SDKs, nats CLI, curl
+	./conformance/run.sh
+
+.PHONY: check
+check: fmt-check tidy-check vet lint deploy-check test race conformance chaos-short ## Everything that CI runs
