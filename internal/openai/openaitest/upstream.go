@@ -4,10 +4,12 @@ package openaitest
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +45,8 @@ type Upstream struct {
 	server *httptest.Server
 	gone   chan struct{}
 
+	connections atomic.Int64
+
 	mu       sync.Mutex
 	dials    []Dials
 	requests []Request
@@ -55,7 +59,13 @@ func New(t testing.TB, dials ...Dials) *Upstream {
 		dials = []Dials{{}}
 	}
 	u := &Upstream{dials: dials, gone: make(chan struct{}, 100)}
-	u.server = httptest.NewServer(u)
+	u.server = httptest.NewUnstartedServer(u)
+	u.server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			u.connections.Add(1)
+		}
+	}
+	u.server.Start()
 	u.URL = u.server.URL + "/v1"
 	t.Cleanup(func() {
 		u.server.CloseClientConnections()
@@ -70,6 +80,9 @@ func (u *Upstream) Requests() []Request {
 	defer u.mu.Unlock()
 	return append([]Request(nil), u.requests...)
 }
+
+// Connections is how many the server accepted so far.
+func (u *Upstream) Connections() int { return int(u.connections.Load()) }
 
 // Gone gets a value when a caller leaves before its answer is whole.
 func (u *Upstream) Gone() <-chan struct{} { return u.gone }
