@@ -1,0 +1,19 @@
+package ingest_test
+
+import (
+	"context"
+	"io"
+)
+
+type readCloser struct {
+	io.Reader
+	io.Closer
+}
+
+// blocked is a body that never comes.
+type blocked struct{ ctx context.Context }
+
+func (b blocked) Read([]byte) (int, error) {
+	<-b.ctx.Done()
+	return 0, io.EOF
+}
