@@ -1,0 +1,235 @@
+package inference
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// scripted is a backend whose calls fail as listed, one after the other, and succeed from then on.
+type scripted struct {
+	Backend
+	failures []error
+	visible  int // events before a failure
+	calls    []GenerateRequest
+	times    []time.Time
+}
+
+func (s *scripted) Name() string { return "scripted" }
+
+func (s *scripted) Generate(_ context.Context, r *GenerateRequest) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		s.calls, s.times = append(s.calls, *r), append(s.times, time.Now())
+		chunk := &openai.Chunk{}
+		if len(s.calls) <= len(s.failures) {
+			for range s.visible {
+				if !yield(Event{Data: []byte("{}"), Chunk: chunk}, nil) {
+					return
+				}
+			}
+			yield(Event{}, s.failures[len(s.calls)-1])
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+		yield(Event{Data: []byte("{}"), Chunk: chunk}, nil)
+	}
+}
+
+// retried runs a request through the retries.
+func retried(ctx context.Context, p Retry, s *scripted, r *GenerateRequest) (events int, tries []schemas.Try, err error) {
+	for _, e := range p.Generate(ctx, s, r, func(t schemas.Try) { tries = append(tries, t) }) {
+		if e != nil {
+			return events, tries, e
+		}
+		events++
+	}
+	return events, tries, nil
+}
+
+func fails(code schemas.Code) *schemas.Error { return schemas.Errorf(code, "it failed") }
+
+func answered(status int) *schemas.Error { return openai.ReplyError(status, nil, nil) }
+
+func TestRetryMendsWhatPasses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{failures: []error{fails(schemas.CodeUpstreamError), answered(429)}}
+		events, tries, err := retried(t.Context(), Retry{}, s, &GenerateRequest{Attempt: 4})
+		if events != 1 || err != nil {
+			t.Fatalf("%d events, %v", events, err)
+		}
+		if len(tries) != 3 || tries[0].Outcome != schemas.CodeUpstreamError || tries[1].HTTPStatus != 429 || tries[2].Outcome != "" {
+			t.Errorf("tries %+v", tries)
+		}
+		if last := tries[2]; last.Attempt != 4 || last.Backend != "scripted" || last.FirstTokenMS != 10 || last.DurationMS != 10 || last.Started.IsZero() {
+			t.Errorf("last try %+v", last)
+		}
+		for i, call := range s.calls {
+			if call.Try != i+1 {
+				t.Errorf("call %d says it is try %d", i, call.Try)
+			}
+		}
+		between(t, s.times[1].Sub(s.times[0]), 100*time.Millisecond, 300*time.Millisecond)
+		between(t, s.times[2].Sub(s.times[1]), 200*time.Millisecond, 600*time.Millisecond)
+	})
+}
+
+func between(t *testing.T, got, least, most time.Duration) {
+	t.Helper()
+	if got < least || got > most+time.Microsecond {
+		t.Errorf("waited %v, want %v to %v", got, least, most)
+	}
+}
+
+func TestRetryHonoursRetryAfter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{failures: []error{fails(schemas.CodeRateLimit).WithRetryAfter(20 * time.Second)}}
+		r := &GenerateRequest{Deadline: time.Now().Add(time.Minute)}
+		if _, _, err := retried(t.Context(), Retry{}, s, r); err != nil {
+			t.Fatal(err)
+		}
+		between(t, s.times[1].Sub(s.times[0]), 20*time.Second, 20*time.Second)
+	})
+}
+
+func TestRetryGivesUpAtOnceWhenItWouldBeTooLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		limited := fails(schemas.CodeRateLimit).WithRetryAfter(20 * time.Second)
+		_, tries, err := retried(t.Context(), Retry{}, &scripted{failures: []error{limited}}, &GenerateRequest{Deadline: began.Add(10 * time.Second)})
+		if !errors.Is(err, limited) || len(tries) != 1 || time.Since(began) != 0 {
+			t.Errorf("%v after %v and %d tries", err, time.Since(began), len(tries))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if _, _, err := retried(ctx, Retry{}, &scripted{failures: []error{limited}}, &GenerateRequest{}); !errors.Is(err, limited) || time.Since(began) != 0 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+func TestRetryStops(t *testing.T) {
+	t.Parallel()
+	for name, failure := range map[string]error{
+		"the request is wrong":     fails(schemas.CodeUpstreamRejected),
+		"it is too long":           fails(schemas.CodeContextLength),
+		"the credentials":          fails(schemas.CodeUpstreamAuth),
+		"cancelled":                fails(schemas.CodeCancelled),
+		"too late":                 fails(schemas.CodeDeadline),
+		"shutting down":            fails(schemas.CodeShutdown),
+		"there is no such address": answered(404),
+		"redirected":               answered(302),
+		"a bug":                    errors.New("bug"),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &scripted{failures: []error{failure, failure, failure}}
+			if _, tries, err := retried(t.Context(), Retry{}, s, &GenerateRequest{}); err == nil || len(tries) != 1 {
+				t.Errorf("%s: %v after %d tries, want one", name, err, len(tries))
+			}
+		})
+	}
+}
+
+func TestRetryCountsTries(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[int]int{0: 3, 1: 1, 5: 5} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &scripted{failures: make([]error, 10)}
+			for i := range s.failures {
+				s.failures[i] = fails(schemas.CodeOverloaded)
+			}
+			p := Retry{MaxTries: limit, Initial: time.Second, Max: 2 * time.Second}
+			_, tries, err := retried(t.Context(), p, s, &GenerateRequest{})
+			if e := schemas.AsError(err); e.Code != schemas.CodeOverloaded || len(tries) != want {
+				t.Errorf("max_tries %d: %v after %d tries", limit, err, len(tries))
+			}
+			for i := 1; i < len(s.times); i++ {
+				between(t, s.times[i].Sub(s.times[i-1]), 500*time.Millisecond, 3*time.Second)
+			}
+		})
+	}
+}
+
+func TestRetryNeverRepeatsWhatWasSeen(t *testing.T) {
+	t.Parallel()
+	s := &scripted{failures: []error{fails(schemas.CodeUpstreamInterrupted)}, visible: 2}
+	events, tries, err := retried(t.Context(), Retry{}, s, &GenerateRequest{})
+	if events != 2 || len(tries) != 1 || schemas.AsError(err).Code != schemas.CodeUpstreamInterrupted {
+		t.Errorf("%d events, %d tries, %v", events, len(tries), err)
+	}
+	if tries[0].FirstTokenMS < 0 || tries[0].Outcome != schemas.CodeUpstreamInterrupted {
+		t.Errorf("try %+v", tries[0])
+	}
+}
+
+func TestRetryEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(50*time.Millisecond, func() { cancel(fails(schemas.CodeShutdown)) })
+		began := time.Now()
+		s := &scripted{failures: []error{fails(schemas.CodeUpstreamError)}}
+		_, tries, err := retried(ctx, Retry{Initial: time.Hour, Max: time.Hour}, s, &GenerateRequest{})
+		if schemas.AsError(err).Code != schemas.CodeShutdown || len(tries) != 1 || time.Since(began) != 50*time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+func TestRetryOfALoopThatBreaks(t *testing.T) {
+	t.Parallel()
+	s, tries := &scripted{failures: []error{fails(schemas.CodeUpstreamError)}, visible: 3}, []schemas.Try(nil)
+	for range (Retry{}).Generate(t.Context(), s, &GenerateRequest{}, func(t schemas.Try) { tries = append(tries, t) }) {
+		break
+	}
+	if len(tries) != 1 || tries[0].Outcome != schemas.CodeCancelled || len(s.calls) != 1 {
+		t.Errorf("tries %+v", tries)
+	}
+}
+
+func TestTryDoesNotQuoteTheServer(t *testing.T) {
+	t.Parallel()
+	refused := openai.ReplyError(400, nil, []byte(`{"error":{"message":"canary","code":"bad_thing"}}`))
+	_, tries, err := retried(t.Context(), Retry{}, &scripted{failures: []error{refused}}, &GenerateRequest{})
+	if schemas.AsError(err).Code != schemas.CodeUpstreamRejected || tries[0].HTTPStatus != 400 || tries[0].Cause != "model server: status 400, code bad_thing" {
+		t.Errorf("%v, try %+v", err, tries[0])
+	}
+}
+
+func TestContextError(t *testing.T) {
+	t.Parallel()
+	shutdown := fails(schemas.CodeShutdown)
+	for want, cause := range map[schemas.Code]error{
+		schemas.CodeShutdown: fmt.Errorf("wrapped: %w", shutdown), schemas.CodeCancelled: errors.New("gone"), schemas.CodeDeadline: context.DeadlineExceeded,
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cause)
+		if got := ContextError(ctx); got.Code != want {
+			t.Errorf("%v: %s, want %s", cause, got.Code, want)
+		}
+	}
+}
+
+func TestSecretHides(t *testing.T) {
+	t.Parallel()
+	s := Secret("canary")
+	data, err := json.Marshal(map[string]Secret{"key": s})
+	yaml, _ := s.MarshalYAML()
+	if shown := fmt.Sprintf("%v %+v %#v %s %q %s %v %v", s, s, s, s, s, data, yaml, s.LogValue()); err != nil || strings.Contains(shown, "canary") {
+		t.Errorf("shown as %s", shown)
+	}
+	if Secret("").String() != "" {
+		t.Error("a missing key looks set")
+	}
+}
