@@ -85,7 +85,7 @@ func (s *Ingest) submit(n *submission) error {
 		// The reader comes first, so that no frame is missed.
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{Fresh: true})
 		if err != nil {
-			return true, err
+			return true, unreachable(err)
 		}
 		defer reader.Close()
 		if _, err := s.accept(n); err != nil {

@@ -70,7 +70,7 @@ func TestLargeBodyAndAnswer(t *testing.T) {
 		j.start()
 		j.respond(`{"echo":"` + text + `"}`)
 	})
-	got := w.chat(`{"model":"m","messages":[{"role":"user","content":"` + text + `"}]}`).wants(t, 200)
+	got := w.chat(`{"model":"m","messages":[{"role":"user","content":"`+text+`"}]}`).wants(t, 200)
 	if len(got.body) != len(text)+11 {
 		t.Errorf("got %d bytes", len(got.body))
 	}

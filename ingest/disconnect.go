@@ -41,7 +41,7 @@ func (s *Ingest) attend(c *call, keep, shared bool, read func() (finished bool, 
 func (s *Ingest) abandon(ctx context.Context, id identity) {
 	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
 	defer cancel()
-	s.meters.disconnects.WithLabelValues("cancelled").Inc()
+	s.meters.abandoned.Inc()
 	reason := schemas.Errorf(schemas.CodeCancelled, "the caller left and nobody read on; send Llm-On-Disconnect: continue to let a request go on")
 	err := s.cfg.Bus.CancelRequest(ctx, id, reason)
 	if err != nil && !errors.Is(context.Cause(ctx), errDrained) && ctx.Err() == nil {

@@ -35,13 +35,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+const pollInterval = 5 * time.Millisecond
+
 func settled(want int) bool {
 	deadline := time.Now().Add(10 * time.Second)
 	for runtime.NumGoroutine() > want {
 		if time.Now().After(deadline) {
 			return false
 		}
-		runtime.Gosched()
+		<-time.After(pollInterval)
 	}
 	return true
 }
@@ -313,7 +315,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 10 s: %s", what)
 		}
-		runtime.Gosched()
+		<-time.After(pollInterval)
 	}
 }
 
@@ -335,7 +337,7 @@ func (w *bench) terminal(id schemas.Identity) *schemas.Frame {
 // stays fails the test when the request ends within d.
 func (w *bench) stays(id schemas.Identity, d time.Duration) {
 	w.t.Helper()
-	for deadline := time.Now().Add(d); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(d); time.Now().Before(deadline); <-time.After(pollInterval) {
 		chain, err := w.bus.Chain(w.t.Context(), id)
 		if err != nil {
 			w.t.Fatal(err)

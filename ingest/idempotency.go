@@ -79,7 +79,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 	return s.attend(n.call, n.keep, there.exists(), func() (finished bool, err error) {
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{})
 		if err != nil {
-			return true, err
+			return true, unreachable(err)
 		}
 		defer reader.Close()
 		if !there.exists() {

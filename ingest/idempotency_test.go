@@ -34,7 +34,14 @@ func TestSameKeyWhileItRuns(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
 	var runs atomic.Int32
-	w := setup(t, func(j *job) { runs.Add(1); j.start(); j.delta(1); j.wait(gate); j.delta(1); j.end() })
+	w := setup(t, func(j *job) {
+		runs.Add(1)
+		j.start()
+		j.delta(1)
+		j.wait(gate)
+		j.delta(1)
+		j.end()
+	})
 	first := w.do(t.Context(), "POST", "/v1/chat/completions", streaming, "Idempotency-Key", "k")
 	w.chat(otherBody, "Idempotency-Key", "k").wants(t, 422)
 	second := w.do(t.Context(), "POST", "/v1/chat/completions", streaming, "Idempotency-Key", "k")

@@ -171,7 +171,7 @@ func (s *Ingest) Run(ctx context.Context) error {
 	owned.Go(func() { served <- server.Serve(s.listener) })
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve HTTP: %w", err)
+		return errors.Join(fmt.Errorf("serve HTTP: %w", err), server.Close())
 	case <-ctx.Done():
 	}
 	return s.drain(work, cut, server)

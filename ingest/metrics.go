@@ -9,12 +9,12 @@ import (
 )
 
 type metrics struct {
-	requests    *prometheus.CounterVec
-	seconds     *prometheus.HistogramVec
-	firstEvent  prometheus.Histogram
-	open        prometheus.Gauge
-	disconnects *prometheus.CounterVec
-	attached    prometheus.Counter
+	requests   *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	firstEvent prometheus.Histogram
+	open       prometheus.Gauge
+	abandoned  prometheus.Counter
+	attached   prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -32,9 +32,9 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_ingest_open_answers", Help: "Answers under way.",
 		}),
-		disconnects: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "weir_ingest_disconnects_total", Help: "Requests left by their last reader, by what became of them: cancelled or read again.",
-		}, []string{"outcome"}),
+		abandoned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_ingest_abandoned_requests_total", Help: "Requests cancelled because nobody read them any more.",
+		}),
 		attached: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weir_ingest_idempotent_attaches_total", Help: "Requests that joined an earlier one with the same id and body.",
 		}),
@@ -43,7 +43,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.disconnects, m.attached} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -37,7 +37,7 @@ func unreachable(err error) error {
 	if _, ok := errors.AsType[*schemas.Error](err); ok {
 		return err
 	}
-	return schemas.Errorf(schemas.CodeUnavailable, "the request could not be looked up. Please try again in 1s.").WithCause(err)
+	return schemas.Errorf(schemas.CodeUnavailable, "the request cannot be reached now. Please try again in 1s.").WithCause(err)
 }
 
 // fromTheStart reports whether the chain still has its beginning. What is left of an erased or an old one does not.

@@ -143,4 +143,7 @@ func (e *eventStream) begin() {
 	h.Set("X-Accel-Buffering", "no")
 	e.c.status = http.StatusOK
 	e.c.w.WriteHeader(http.StatusOK)
+	if e.timer.Stop() { // it was set for the hold; when it has fired, it sets itself
+		e.timer.Reset(e.c.s.cfg.Heartbeat)
+	}
 }

@@ -78,7 +78,7 @@ func (s *Ingest) stream(c *call) error {
 	return s.attend(c, true, true, func() (finished bool, err error) {
 		reader, err := s.cfg.Bus.Open(c.ctx, c.id, bus.ReadOptions{From: from})
 		if err != nil {
-			return false, err
+			return false, unreachable(err)
 		}
 		defer reader.Close()
 		return c.stream(reader.Frames(c.ctx), streaming{resumable: true})

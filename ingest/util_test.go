@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"io"
+	"strings"
 )
 
 type readCloser struct {
@@ -17,3 +18,5 @@ func (b blocked) Read([]byte) (int, error) {
 	<-b.ctx.Done()
 	return 0, io.EOF
 }
+
+func newBody(s string) io.Reader { return strings.NewReader(s) }

@@ -1,0 +1,136 @@
+package ingest_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/bus/bustest"
+)
+
+// hang shows one event and then nothing.
+func hang(j *job) { j.start(); j.delta(1); j.wait(nil) }
+
+func patience(grace, detached time.Duration) func(*ingest.Config) {
+	return func(c *ingest.Config) { c.DisconnectGrace, c.DetachedMax = grace, detached }
+}
+
+// leave opens a stream, waits for its first event, and leaves.
+func (w *bench) leave(method, path, body string, header ...string) (id string) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	response := w.do(ctx, method, path, body, header...)
+	if response.StatusCode != http.StatusOK {
+		w.t.Fatalf("status %d", response.StatusCode)
+	}
+	return response.Header.Get("X-Request-Id")
+}
+
+func TestLeavingCancels(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, patience(50*time.Millisecond, time.Minute))
+	w.cancelled(w.leave("POST", "/v1/chat/completions", streaming))
+}
+
+func TestLeavingBeforeTheAnswerCancels(t *testing.T) {
+	t.Parallel()
+	jobs := make(chan *job, 1)
+	w := setup(t, func(j *job) { jobs <- j; j.wait(nil) }, patience(50*time.Millisecond, time.Minute))
+	for _, body := range []string{streaming, unary} {
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			r, _ := http.NewRequestWithContext(ctx, "POST", w.url+"/v1/chat/completions", readCloser{newBody(body), http.NoBody})
+			if response, err := w.client.Do(r); err == nil {
+				_ = response.Body.Close()
+			}
+		}()
+		j := <-jobs
+		cancel()
+		<-gone
+		w.cancelled(j.request.Request)
+	}
+}
+
+func TestLeavingDoesNotCancelWhenAskedToContinue(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, patience(20*time.Millisecond, time.Minute))
+	for _, header := range [][]string{{"Llm-On-Disconnect", "continue"}, {"Idempotency-Key", "k"}, {"Llm-Request-Id", "mine"}} {
+		id := w.leave("POST", "/v1/chat/completions", streaming, header...)
+		w.stays(of(id), 200*time.Millisecond)
+	}
+	id := w.leave("POST", "/v1/chat/completions", streaming, "Llm-Request-Id", "cancel-me", "Llm-On-Disconnect", "cancel")
+	w.cancelled(id)
+}
+
+func TestContinuingIsBounded(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, patience(10*time.Millisecond, 100*time.Millisecond))
+	w.cancelled(w.leave("POST", "/v1/chat/completions", streaming, "Llm-On-Disconnect", "continue"))
+}
+
+func TestSecondReaderKeepsTheRequest(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, patience(20*time.Millisecond, time.Minute))
+	ctx, cancel := context.WithCancel(t.Context())
+	first := w.do(ctx, "POST", "/v1/chat/completions", streaming)
+	id := first.Header.Get("X-Request-Id")
+	w.leave("GET", "/v1/streams/"+id, "")
+	cancel()
+	w.stays(of(id), 200*time.Millisecond)
+}
+
+func TestReturningWithinTheGraceKeepsTheRequest(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, patience(500*time.Millisecond, time.Minute))
+	id := w.leave("POST", "/v1/chat/completions", streaming)
+	w.leave("GET", "/v1/streams/"+id, "")
+	w.stays(of(id), 700*time.Millisecond)
+}
+
+func TestReaderAtAnotherIngestKeepsTheRequest(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	one := setupOn(t, bustest.Connect(t, server, bus.Config{}), hang, patience(100*time.Millisecond, 400*time.Millisecond))
+	two := setupOn(t, bustest.Connect(t, server, bus.Config{}), nil, patience(100*time.Millisecond, 400*time.Millisecond))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := one.do(ctx, "POST", "/v1/chat/completions", streaming)
+	id := first.Header.Get("X-Request-Id")
+	away, leave := context.WithCancel(t.Context())
+	two.do(away, "GET", "/v1/streams/"+id, "")
+	cancel()
+	// The second reader is told of again and again, so the first ingest waits as long as it reads.
+	one.stays(of(id), time.Second)
+	leave()
+	one.cancelled(id)
+}
+
+func TestReaderAtTheFirstIngestKeepsTheRequestToo(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	one := setupOn(t, bustest.Connect(t, server, bus.Config{}), hang, patience(100*time.Millisecond, 400*time.Millisecond))
+	two := setupOn(t, bustest.Connect(t, server, bus.Config{}), nil, patience(100*time.Millisecond, 400*time.Millisecond))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := one.do(ctx, "POST", "/v1/chat/completions", streaming)
+	id := first.Header.Get("X-Request-Id")
+	two.leave("GET", "/v1/streams/"+id, "")
+	one.stays(of(id), time.Second)
+}
+
+func TestKilledIngestCancelsNothing(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, patience(time.Second, time.Second))
+	id := w.leave("POST", "/v1/chat/completions", streaming)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.stays(of(id), 1500*time.Millisecond)
+}
