@@ -10,7 +10,7 @@ const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 2
 const prompt = "one two three four five six seven eight nine ten";
 const question = (model, content = prompt) => ({ model, messages: [{ role: "user", content }] });
 
-const slow = { ...question("echo"), x_echo: { interval_ms: 20, tokens: 1000 } };
+const slow = { ...question("echo"), x_echo: { interval_ms: 20, tokens: 200 } };
 
 async function check(name, body) {
   const line = `openai ${VERSION} on Node ${process.versions.node}: ${name}`;
