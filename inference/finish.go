@@ -18,12 +18,13 @@ func (r *run) finish(ctx context.Context, said *answer, failed *schemas.Error) b
 		r.log.Info("the request is handed back", "attempt", r.attempt)
 		return bus.Nak
 	}
-	frame := &schemas.Frame{Kind: schemas.KindEnd, Data: r.summary(said, nil).Encode(), Trace: bus.TraceParent(ctx)}
+	summary := r.summary(said, failed)
+	frame := &schemas.Frame{Kind: schemas.KindEnd, Data: summary.Encode(), Trace: bus.TraceParent(ctx)}
 	if failed != nil {
-		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), r.summary(nil, failed).Encode()
+		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), frame.Data
 		r.log.Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", failed)
 	}
-	return r.commit(ctx, frame)
+	return r.commit(ctx, frame, summary)
 }
 
 // endUnary commits a whole response, or what stands in its place.
@@ -32,15 +33,17 @@ func (r *run) endUnary(ctx context.Context, pump *pump, frame *schemas.Frame) bu
 	if failed != nil {
 		return r.finish(ctx, nil, failed)
 	}
-	frame.Kind, frame.Summary, frame.Trace = schemas.KindEnd, r.summary(said, nil).Encode(), bus.TraceParent(ctx)
-	return r.commit(ctx, frame)
+	summary := r.summary(said, nil)
+	frame.Kind, frame.Summary, frame.Trace = schemas.KindEnd, summary.Encode(), bus.TraceParent(ctx)
+	return r.commit(ctx, frame, summary)
 }
 
 // commit writes the terminal frame, after which nobody writes, and keeps the result.
-func (r *run) commit(ctx context.Context, frame *schemas.Frame) bus.Outcome {
+func (r *run) commit(ctx context.Context, frame *schemas.Frame, summary *schemas.Summary) bus.Outcome {
 	if err := r.write(ctx, frame); err != nil {
 		return r.lost(ctx, err)
 	}
+	r.ended = summary
 	return r.keep(ctx)
 }
 
@@ -48,7 +51,7 @@ func (r *run) commit(ctx context.Context, frame *schemas.Frame) bus.Outcome {
 func (r *run) keep(ctx context.Context) bus.Outcome {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
 	defer stop()
-	result := record.Build(r.work, r.body, r.chain)
+	result := record.Build(r.work, r.body, r.chain, r.ended)
 	if err := r.w.bus.PutResult(ctx, result); err != nil {
 		r.log.Error("the result was not stored; it is tried again after the lease", "error", err)
 		return bus.Silent

@@ -37,7 +37,8 @@ type run struct {
 	attempt int
 	writer  string
 	tries   []schemas.Try
-	dead    bool // the request goes to the DLQ
+	dead    bool             // the request goes to the DLQ
+	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 }
 
 // run decides what a delivery is and carries it out.

@@ -13,8 +13,9 @@ import (
 )
 
 // Build makes the result of a request whose chain has a terminal frame. body is the request body with large ones
-// resolved; it may be nil when it is no longer known.
-func Build(w *schemas.Work, body []byte, chain *bus.Chain) *schemas.Result {
+// resolved; it may be nil when it is no longer known. summary is that of the terminal frame for a caller that has just
+// written it, or nil.
+func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summary) *schemas.Result {
 	terminal := chain.Terminal()
 	model, err := schemas.DecodeModel(w.ModelToken)
 	if err != nil {
@@ -31,7 +32,7 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain) *schemas.Result {
 		r.Worker = start.Start.Worker
 	}
 	addTimes(r, chain)
-	addEnding(r, terminal)
+	addEnding(r, terminal, summary)
 	r.Events = eventlog.Pack(r.Accepted, chain.Frames)
 	return r
 }
@@ -51,7 +52,7 @@ func addTimes(r *schemas.Result, chain *bus.Chain) {
 }
 
 // addEnding takes over what the terminal frame says.
-func addEnding(r *schemas.Result, terminal *schemas.Frame) {
+func addEnding(r *schemas.Result, terminal *schemas.Frame, summary *schemas.Summary) {
 	encoded := terminal.Summary
 	switch {
 	case terminal.Kind == schemas.KindError:
@@ -64,16 +65,18 @@ func addEnding(r *schemas.Result, terminal *schemas.Frame) {
 	default:
 		r.Status, encoded = schemas.StatusCompleted, terminal.Data
 	}
-	summary, err := schemas.DecodeSummary(encoded)
-	if err != nil {
-		return // an error frame of another version may have none
+	if summary == nil {
+		var err error
+		if summary, err = schemas.DecodeSummary(encoded); err != nil {
+			return // an error frame of another version may have none
+		}
 	}
 	r.FinishReasons, r.Usage, r.Tries = summary.FinishReasons, summary.Usage, summary.Tries
 }
 
 // Ensure builds the result of a finished request and stores it, unless there is one already.
 func Ensure(ctx context.Context, b *bus.Bus, w *schemas.Work, body []byte, chain *bus.Chain) error {
-	return b.PutResult(ctx, Build(w, body, chain))
+	return b.PutResult(ctx, Build(w, body, chain, nil))
 }
 
 // raw is data as a member of the record, or nothing when it is not JSON: anyone in the account can write a frame.

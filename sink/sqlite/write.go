@@ -34,6 +34,9 @@ ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
 func (s *Store) Put(ctx context.Context, results []*schemas.Result) error {
 	return s.transact(ctx, "store results", func(tx *sql.Tx) error {
 		b := batch{tx: tx, codec: s.codec, now: time.Now()}
+		if err := b.prepare(ctx); err != nil {
+			return err
+		}
 		for i, r := range results {
 			if err := b.put(ctx, r); permanent(err) {
 				return &sink.RecordError{Index: i, Err: err}
@@ -95,6 +98,19 @@ type batch struct {
 	tx    *sql.Tx
 	codec *sink.Codec
 	now   time.Time
+
+	isErased, result, payload *sql.Stmt // prepared for puts; they end with the transaction
+}
+
+// prepare compiles what every record of a batch runs, because compiling costs more than running.
+func (b *batch) prepare(ctx context.Context) error {
+	for text, stmt := range map[string]**sql.Stmt{selectErased: &b.isErased, insertResult: &b.result, insertPayload: &b.payload} {
+		var err error
+		if *stmt, err = b.tx.PrepareContext(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *batch) put(ctx context.Context, r *schemas.Result) error {
@@ -106,7 +122,7 @@ func (b *batch) put(ctx context.Context, r *schemas.Result) error {
 		return b.insert(ctx, sink.Tombstone(r), &through)
 	}
 	var erased bool
-	if err := b.tx.QueryRowContext(ctx, selectErased, r.Tenant, r.RequestID, millis(r.Accepted)).Scan(&erased); err != nil {
+	if err := b.isErased.QueryRowContext(ctx, r.Tenant, r.RequestID, millis(r.Accepted)).Scan(&erased); err != nil {
 		return err
 	}
 	if erased {
@@ -126,7 +142,7 @@ func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *ti
 	if erasedThrough != nil {
 		erased = new(millis(*erasedThrough))
 	}
-	done, err := b.tx.ExecContext(ctx, insertResult,
+	done, err := b.result.ExecContext(ctx,
 		r.Tenant, r.RequestID, millis(r.Accepted), optional(r.Started), optional(r.Finished), r.Model, r.Op, r.Priority,
 		r.Status, sink.ErrorCode(r), usage.PromptTokens, usage.CompletionTokens, usage.TotalTokens, r.Attempts,
 		r.FirstTokenMS, r.DurationMS, r.Worker, r.Cache, len(payload), erased, string(metadata))
@@ -140,7 +156,7 @@ func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *ti
 	if err != nil {
 		return err
 	}
-	_, err = b.tx.ExecContext(ctx, insertPayload, id, payload)
+	_, err = b.payload.ExecContext(ctx, id, payload)
 	return err
 }
 
