@@ -24,14 +24,17 @@ func (c *call) stream(body io.Reader) error {
 		if err != nil {
 			return c.ended(err)
 		}
-		c.hush()
 		if event.Done() {
 			c.done = true
 			c.drain(body)
 			break
 		}
-		if err := c.event(&event); err != nil || c.stopped {
+		counts, err := c.event(&event)
+		if err != nil || c.stopped {
 			return err
+		}
+		if !counts {
+			continue
 		}
 		wait := c.backend.config.Timeouts.Idle
 		if c.whole() {
@@ -42,34 +45,37 @@ func (c *call) stream(body io.Reader) error {
 	return c.ended(nil)
 }
 
-// event passes on one event, or returns the error that it is or tells of.
-func (c *call) event(event *openai.Event) error {
+// event passes on one event, or returns the error that it is or tells of. An event that is no part of the answer does not
+// count as a sign of life of the model.
+func (c *call) event(event *openai.Event) (counts bool, err error) {
 	data := openai.ToUTF8(event.Data)
 	if err := c.chunk.Peek(data); err != nil {
 		switch {
 		case event.IsError():
-			return openai.EventError(nil)
+			return false, openai.EventError(nil)
 		case event.Cut:
-			return interrupted()
+			return false, interrupted()
 		}
-		return schemas.Errorf(schemas.CodeUpstreamError, "the model server sent an event that is not a JSON object; try again").WithCause(err)
+		return false, schemas.Errorf(schemas.CodeUpstreamError, "the model server sent an event that is not a JSON object; try again").WithCause(err)
 	}
 	switch {
 	case c.chunk.Error != "":
-		return openai.EventError([]byte(c.chunk.Error))
+		return false, openai.EventError([]byte(c.chunk.Error))
 	case event.IsError():
-		return openai.EventError(data)
+		return false, openai.EventError(data)
+	case event.Named() && !c.chunk.HasChoices():
+		return false, nil
 	}
 	for i := range c.chunk.Choices {
 		if c.chunk.Choices[i].Finish == "error" {
-			return schemas.Errorf(schemas.CodeUpstreamError, "the model server ended the answer with finish_reason \"error\"; try again")
+			return false, schemas.Errorf(schemas.CodeUpstreamError, "the model server ended the answer with finish_reason \"error\"; try again")
 		}
 	}
 	c.events++
 	c.ending.Add(&c.chunk)
 	data, _ = c.mender.Mend(data, &c.chunk)
 	c.pass(data)
-	return nil
+	return true, nil
 }
 
 // whole reports whether every choice that was asked for has ended.

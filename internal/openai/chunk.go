@@ -165,6 +165,9 @@ func (c *Chunk) peekDelta(choice *Choice, delta gjson.Result) {
 	})
 }
 
+// HasChoices reports whether the member choices is there, if only as an empty array.
+func (c *Chunk) HasChoices() bool { return c.hasChoices }
+
 // UsageOnly reports whether the chunk carries usage and nothing of the answer.
 func (c *Chunk) UsageOnly() bool { return c.Usage != "" && len(c.Choices) == 0 }
 

@@ -26,8 +26,9 @@ type Event struct {
 }
 
 var (
-	doneData  = []byte("[DONE]")
-	errorType = []byte("error")
+	doneData    = []byte("[DONE]")
+	errorType   = []byte("error")
+	messageType = []byte("message")
 )
 
 // Done reports whether the event is the OpenAI end mark, which proves nothing about the answer before it.
@@ -35,6 +36,9 @@ func (e *Event) Done() bool { return bytes.Equal(bytes.TrimSpace(e.Data), doneDa
 
 // IsError reports whether the event is named as an error.
 func (e *Event) IsError() bool { return bytes.Equal(e.Type, errorType) }
+
+// Named reports whether the event has a type of its own.
+func (e *Event) Named() bool { return len(e.Type) > 0 && !bytes.Equal(e.Type, messageType) }
 
 // Reader reads server-sent events. It is owned by one goroutine.
 type Reader struct {
