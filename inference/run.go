@@ -171,7 +171,7 @@ func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 // generate calls the model with retries, noting every call.
 func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
 	request := &GenerateRequest{
-		Identity: r.work.Identity, Op: r.work.Op, Body: r.body, Stream: r.request.Stream, Attempt: r.attempt,
+		Identity: r.work.Identity, Op: r.work.Op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
 		Deadline: r.deadline(), Header: r.work.Header,
 	}
 	return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })
