@@ -3,12 +3,14 @@ package ingest_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
+	"github.com/weir-llm/weir/schemas"
 )
 
 // hang shows one event and then nothing.
@@ -133,4 +135,20 @@ func TestKilledIngestCancelsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.stays(of(id), 1500*time.Millisecond)
+}
+
+func TestReaderThatStopsReadingIsGivenUp(t *testing.T) {
+	t.Parallel()
+	ids := make(chan string, 1)
+	w := setup(t, func(j *job) {
+		j.start()
+		line := `{"choices":[],"x":"` + strings.Repeat("x", 200<<10) + `"}`
+		for !j.fenced && j.ctx.Err() == nil && j.index < 100 {
+			j.write(&schemas.Frame{Kind: schemas.KindDelta, Count: 1, Data: []byte(line)})
+		}
+		ids <- j.request.Request
+		j.wait(nil)
+	}, patience(20*time.Millisecond, time.Minute), func(c *ingest.Config) { c.WriteTimeout = 200 * time.Millisecond })
+	w.do(t.Context(), "POST", "/v1/chat/completions", streaming)
+	w.cancelled(<-ids)
 }

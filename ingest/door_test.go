@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tidwall/gjson"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/schemas"
@@ -187,5 +189,25 @@ func TestNothingConfidentialIsLogged(t *testing.T) {
 	families, err := registry.Gather()
 	if err != nil || len(families) < 3 {
 		t.Errorf("%d metric families, %v", len(families), err)
+	}
+}
+
+func TestOneTraceFromTheCaller(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	parents := make(chan string, 1)
+	w := setup(t, func(j *job) {
+		parents <- j.header[schemas.HeaderTraceParent][0]
+		tokens(1)(j)
+	}, func(c *ingest.Config) { c.TracerProvider = provider })
+	w.chat(streaming, "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").wants(t, 200)
+	eventually(t, "the span", func() bool { return len(spans.GetSpans()) == 1 })
+	span := spans.GetSpans()[0]
+	if span.Name != "POST /v1/chat/completions" || span.Parent.SpanID().String() != "b7ad6b7169203331" {
+		t.Errorf("span %q below %s", span.Name, span.Parent.SpanID())
+	}
+	if parent := <-parents; !strings.Contains(parent, "0af7651916cd43dd8448eb211c80319c-"+span.SpanContext.SpanID().String()) {
+		t.Errorf("the request carries %s", parent)
 	}
 }

@@ -119,7 +119,7 @@ func (e *eventStream) tick() {
 // send writes one piece and flushes it. e.mu is held.
 func (e *eventStream) send(piece []byte) error {
 	e.wrote = time.Now()
-	if e.wrote.Sub(e.deadline) > deadlineSlack {
+	if e.wrote.Sub(e.deadline) > min(deadlineSlack, e.c.s.cfg.WriteTimeout/4) {
 		e.deadline = e.wrote
 		_ = e.c.control.SetWriteDeadline(e.wrote.Add(e.c.s.cfg.WriteTimeout))
 	}
