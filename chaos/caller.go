@@ -49,6 +49,9 @@ func newCall(id, model string, same, stream bool, tokens, intervalMS int) *call 
 	return &call{id: id, body: data, same: same, stream: stream}
 }
 
+// streams is the client of all callers.
+var streams = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+
 var errAgain = errors.New("cut off")
 
 // run goes on until the request has ended for its reader.
@@ -81,7 +84,7 @@ func (c *call) once(ctx context.Context, address string) error {
 	if c.cursor != "" {
 		request.Header.Set("Last-Event-ID", c.cursor)
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := streams.Do(request)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errAgain, err)
 	}

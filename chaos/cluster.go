@@ -39,6 +39,7 @@ type cluster struct {
 	layout     layout
 	http, nats string
 	admin      map[string]string
+	cells      int // that ran
 
 	mu    sync.Mutex
 	procs map[string]*exec.Cmd
@@ -62,6 +63,9 @@ func newCluster(dir string, l layout) (*cluster, error) {
 		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", lease, c.work)
 	return c, os.WriteFile(c.config(), []byte(config), 0o600)
 }
+
+// nextCell numbers the cells, so that the requests of each have ids of their own.
+func (c *cluster) nextCell() int { c.cells++; return c.cells }
 
 func (c *cluster) config() string { return filepath.Join(c.work, "weir.yaml") }
 

@@ -76,11 +76,9 @@ func runLayout(ctx context.Context, dir string, l layout, moments []moment, repo
 	return checkStore(ctx, c, done, report)
 }
 
-var serial int
-
 // runCell sends the requests of a cell, kills the victim at the moment, brings it back, and checks every ending.
 func runCell(ctx context.Context, c *cluster, victim string, m moment, report *report) ([]*call, error) {
-	serial++
+	serial := c.nextCell()
 	var calls []*call
 	for i := range callsPerKind {
 		id := fmt.Sprintf("c%d-%d", serial, i)
@@ -88,7 +86,7 @@ func runCell(ctx context.Context, c *cluster, victim string, m moment, report *r
 			newCall(id+"-vary", m.model, false, true, m.tokens, m.intervalMS))
 	}
 	calls = append(calls, newCall(fmt.Sprintf("c%d-unary", serial), m.model, true, false, m.tokens, m.intervalMS))
-	if err := undisturbed(ctx, c, calls, m.model, m.tokens); err != nil {
+	if err := undisturbed(ctx, c, calls, serial, m.model, m.tokens); err != nil {
 		return nil, err
 	}
 	err := runCalls(ctx, c, calls, func(ctx context.Context) error {
@@ -114,12 +112,12 @@ func runCell(ctx context.Context, c *cluster, victim string, m moment, report *r
 
 // runZombie stops a worker past its lease, lets the other take over, and wakes it again: nothing it then writes may show.
 func runZombie(ctx context.Context, c *cluster, report *report) ([]*call, error) {
-	serial++
+	serial := c.nextCell()
 	var calls []*call
 	for i := range 2 * callsPerKind {
 		calls = append(calls, newCall(fmt.Sprintf("z%d-%d", serial, i), "echo", true, true, 60, 50))
 	}
-	if err := undisturbed(ctx, c, calls, "echo", 60); err != nil {
+	if err := undisturbed(ctx, c, calls, serial, "echo", 60); err != nil {
 		return nil, err
 	}
 	err := runCalls(ctx, c, calls, func(ctx context.Context) error {
@@ -144,7 +142,7 @@ func runZombie(ctx context.Context, c *cluster, report *report) ([]*call, error)
 }
 
 // undisturbed learns the answer that the deterministic calls must get, from a request without a fault.
-func undisturbed(ctx context.Context, c *cluster, calls []*call, model string, tokens int) error {
+func undisturbed(ctx context.Context, c *cluster, calls []*call, serial int, model string, tokens int) error {
 	reference := newCall(fmt.Sprintf("ref-%d", serial), model, true, true, tokens, 0)
 	ctx, cancel := context.WithTimeout(ctx, cellTimeout)
 	defer cancel()

@@ -1,5 +1,7 @@
 package schemas
 
+import "strings"
+
 // HeaderPrefix is what every header of the pipeline's own begins with.
 const HeaderPrefix = "Llm-"
 
@@ -53,6 +55,11 @@ func RequestHeaders() []string {
 		HeaderRequestID, HeaderDeadline, HeaderPriority, HeaderCache, HeaderCacheTTL, HeaderCacheNamespace,
 		HeaderCoalesce, HeaderOp, HeaderOnDisconnect, HeaderStreamEvents, HeaderTraceParent, HeaderTraceState,
 	}
+}
+
+// IsOwnHeader reports whether a header is of the pipeline, and not of NATS or a stranger.
+func IsOwnHeader(key string) bool {
+	return strings.HasPrefix(key, "Llm-") || key == HeaderTraceParent || key == HeaderTraceState
 }
 
 // Header is the header of a message, as net/http and nats.go both spell the type. Keys are case-sensitive.

@@ -78,6 +78,9 @@ func WorkSubject(modelToken string) string { return "llm.work." + modelToken }
 // DLQSubject is where a request that could not be processed is kept with the reason.
 func DLQSubject(tenant, modelToken string) string { return "llm.dlq." + tenant + "." + modelToken }
 
+// TenantResults is the subject space of a tenant's results.
+func TenantResults(tenant string) string { return "llm.results." + tenant + ".*" }
+
 // EventSubject is where an operational event of a kind is published.
 func EventSubject(kind string) string { return "llm.events." + kind }
 

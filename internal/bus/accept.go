@@ -78,7 +78,7 @@ func (b *Bus) WorkExists(ctx context.Context, sequence uint64) (bool, error) {
 func (b *Bus) DeadLetter(ctx context.Context, id schemas.Identity, modelToken, reason string, h schemas.Header, body []byte) error {
 	msg := nats.NewMsg(schemas.DLQSubject(dlqToken(id.Tenant), dlqToken(modelToken)))
 	for key, values := range h {
-		if len(key) > 4 && key[:4] == "Llm-" || key == schemas.HeaderTraceParent {
+		if schemas.IsOwnHeader(key) {
 			msg.Header[key] = values
 		}
 	}
@@ -190,6 +190,12 @@ func (b *Bus) checkRoom(ctx context.Context) error {
 }
 
 func (b *Bus) measureRoom(ctx context.Context) *schemas.Error {
+	if b.cfg.Room != nil {
+		if err := b.cfg.Room(); err != nil {
+			b.log.Error("new requests are refused", "error", err)
+			return storageFull()
+		}
+	}
 	for _, name := range []string{schemas.StreamReplies, schemas.StreamResults} {
 		stream, err := b.js.Stream(ctx, name)
 		if err != nil {
@@ -198,10 +204,14 @@ func (b *Bus) measureRoom(ctx context.Context) *schemas.Error {
 		info := stream.CachedInfo()
 		if limit := info.Config.MaxBytes; limit > 0 && info.State.Bytes > uint64(limit)/100*roomPercent {
 			b.log.Error("new requests are refused: a stream is 90 % full; raise its limit or shorten its age", "stream", name, "bytes", info.State.Bytes, "limit", limit)
-			return schemas.Errorf(schemas.CodeUnavailable, "the server's storage is full; nothing accepted is lost. Please try again in 30s.").WithRetryAfter(30 * time.Second)
+			return storageFull()
 		}
 	}
 	return nil
+}
+
+func storageFull() *schemas.Error {
+	return schemas.Errorf(schemas.CodeUnavailable, "the server's storage is full; nothing accepted is lost. Please try again in 30s.").WithRetryAfter(30 * time.Second)
 }
 
 // startSend opens the span of a publish.

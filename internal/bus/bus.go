@@ -60,6 +60,8 @@ type Config struct {
 	Lease    time.Duration // default DefaultLease
 	// StoreBytes is the size that the bounded streams share; default 8 GiB.
 	StoreBytes int64
+	// Room reports why the store should take no new requests, beyond what the streams themselves tell; optional.
+	Room func() error
 
 	Logger         *slog.Logger          // optional
 	TracerProvider trace.TracerProvider  // optional

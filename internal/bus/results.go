@@ -109,7 +109,7 @@ func (b *Bus) resultsConsumer(ctx context.Context, tenant string, since time.Tim
 		if err := schemas.ValidateTenant(tenant); err != nil {
 			return nil, err
 		}
-		cfg.FilterSubject = "llm.results." + tenant + ".*"
+		cfg.FilterSubject = schemas.TenantResults(tenant)
 	}
 	if !since.IsZero() {
 		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &since

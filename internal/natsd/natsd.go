@@ -24,6 +24,7 @@ import (
 const (
 	readyWithin    = 10 * time.Second
 	memoryStore    = 64 << 20 // no stream of Weir lives in memory
+	unlimitedStore = 1 << 50  // each stream has its bound, and Room watches the disk
 	pingInterval   = 20 * time.Second
 	maxPingsOut    = 2
 	directoryPerms = 0o700
@@ -31,20 +32,16 @@ const (
 
 // Config of the embedded server.
 type Config struct {
-	Dir           string       // required: the data directory; the store and the operator's context are made in it
-	Listen        string       // host:port, port 0 for any; "" for no listener, in-process connections only
-	Open          bool         // loopback connections without credentials are in account LLM
-	SyncAlways    bool         // fsync before every acknowledgement (durability power)
-	MaxStoreBytes int64        // bytes all streams may take; 0 = three quarters of what the disk has
-	Logger        *slog.Logger // optional
+	Dir        string       // required: the data directory; the store and the operator's context are made in it
+	Listen     string       // host:port, port 0 for any; "" for no listener, in-process connections only
+	Open       bool         // loopback connections without credentials are in account LLM
+	SyncAlways bool         // fsync before every acknowledgement (durability power)
+	Logger     *slog.Logger // optional
 }
 
 func (c Config) validate() error {
 	if c.Dir == "" {
 		return errors.New("natsd: Dir is empty: name the data directory")
-	}
-	if c.MaxStoreBytes < 0 {
-		return fmt.Errorf("natsd: MaxStoreBytes is %d: use 0 for three quarters of the disk, or a positive number", c.MaxStoreBytes)
 	}
 	return nil
 }
@@ -52,6 +49,7 @@ func (c Config) validate() error {
 // Server is a running embedded nats-server. Its methods are safe for concurrent use.
 type Server struct {
 	nats        *server.Server
+	dir         string
 	lock        *os.File
 	password    string
 	contextFile string
@@ -78,7 +76,7 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{lock: lock, password: users.add(pipelineUser, accountPipeline)}
+	s := &Server{dir: opts.StoreDir, lock: lock, password: users.add(pipelineUser, accountPipeline)}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -120,7 +118,7 @@ func options(cfg Config) (*server.Options, error) {
 		StoreDir:               filepath.Join(cfg.Dir, storeFolder),
 		SyncAlways:             cfg.SyncAlways,
 		JetStreamMaxMemory:     memoryStore,
-		JetStreamMaxStore:      cfg.MaxStoreBytes,
+		JetStreamMaxStore:      unlimitedStore,
 		MaxPayload:             1 << 20,
 		PingInterval:           pingInterval,
 		MaxPingsOut:            maxPingsOut,

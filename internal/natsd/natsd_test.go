@@ -136,23 +136,14 @@ func TestAddressInUse(t *testing.T) {
 
 func TestConfigRefused(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"no directory":   {},
-		"negative bytes": {Dir: t.TempDir(), MaxStoreBytes: -1},
-		"bad address":    {Dir: t.TempDir(), Listen: "nonsense"},
+		"no directory": {},
+		"bad address":  {Dir: t.TempDir(), Listen: "nonsense"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := New(cfg); err == nil {
 				t.Error("New accepted it")
 			}
 		})
-	}
-}
-
-func TestMaxStoreBytes(t *testing.T) {
-	s := startServer(t, Config{Dir: t.TempDir(), MaxStoreBytes: 1 << 20})
-	js := streams(t, pipeline(t, s))
-	if _, err := js.CreateStream(timeout(t), jetstream.StreamConfig{Name: "S", MaxBytes: 2 << 20}); err == nil {
-		t.Error("a stream may reserve more bytes than the store has")
 	}
 }
 
