@@ -59,9 +59,13 @@ func newCluster(dir string, l layout) (*cluster, error) {
 	for i, name := range c.names() {
 		c.admin[name] = ports[2+i]
 	}
+	return c, c.writeConfig()
+}
+
+func (c *cluster) writeConfig() error {
 	config := fmt.Sprintf("lease: %s\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
 		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", lease, c.work)
-	return c, os.WriteFile(c.config(), []byte(config), 0o600)
+	return os.WriteFile(c.config(), []byte(config), 0o600)
 }
 
 // nextCell numbers the cells, so that the requests of each have ids of their own.

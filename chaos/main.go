@@ -59,6 +59,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 			}
 		}
 	}
+	if err := runFullDisk(ctx, dir, report); err != nil {
+		return err
+	}
 	return report.close()
 }
 

@@ -181,7 +181,10 @@ const (
 func (b *Bus) checkRoom(ctx context.Context) error {
 	checked, now := b.room.checked.Load(), time.Now().UnixNano()
 	if now-checked > int64(roomInterval) && b.room.checked.CompareAndSwap(checked, now) {
-		b.room.full.Store(b.measureRoom(ctx))
+		full := b.measureRoom(ctx)
+		if before := b.room.full.Swap(full); before != nil && full == nil {
+			b.log.Info("new requests are accepted again")
+		}
 	}
 	if full := b.room.full.Load(); full != nil {
 		return full
@@ -192,8 +195,7 @@ func (b *Bus) checkRoom(ctx context.Context) error {
 func (b *Bus) measureRoom(ctx context.Context) *schemas.Error {
 	if b.cfg.Room != nil {
 		if err := b.cfg.Room(); err != nil {
-			b.log.Error("new requests are refused", "error", err)
-			return storageFull()
+			return b.storageFull(err)
 		}
 	}
 	for _, name := range []string{schemas.StreamReplies, schemas.StreamResults} {
@@ -203,14 +205,17 @@ func (b *Bus) measureRoom(ctx context.Context) *schemas.Error {
 		}
 		info := stream.CachedInfo()
 		if limit := info.Config.MaxBytes; limit > 0 && info.State.Bytes > uint64(limit)/100*roomPercent {
-			b.log.Error("new requests are refused: a stream is 90 % full; raise its limit or shorten its age", "stream", name, "bytes", info.State.Bytes, "limit", limit)
-			return storageFull()
+			return b.storageFull(fmt.Errorf("stream %s holds %d of %d bytes, which is over %d %%: raise its limit or shorten its age", name, info.State.Bytes, limit, roomPercent))
 		}
 	}
 	return nil
 }
 
-func storageFull() *schemas.Error {
+// storageFull logs why requests are refused, once, and gives the caller's view of it.
+func (b *Bus) storageFull(reason error) *schemas.Error {
+	if b.room.full.Load() == nil {
+		b.log.Error("new requests are refused", "error", reason)
+	}
 	return schemas.Errorf(schemas.CodeUnavailable, "the server's storage is full; nothing accepted is lost. Please try again in 30s.").WithRetryAfter(30 * time.Second)
 }
 

@@ -164,7 +164,7 @@ func differences(want, live jetstream.StreamConfig) []difference {
 	add("retention", want.Retention, live.Retention)
 	add("discard", want.Discard, live.Discard)
 	add("discard_new_per_subject", want.DiscardNewPerSubject, live.DiscardNewPerSubject)
-	add("max_msgs_per_subject", want.MaxMsgsPerSubject, live.MaxMsgsPerSubject)
+	add("max_msgs_per_subject", max(want.MaxMsgsPerSubject, 0), max(live.MaxMsgsPerSubject, 0))
 	add("storage", want.Storage, live.Storage)
 	add("replicas", want.Replicas, live.Replicas)
 	add("deny_delete", want.DenyDelete, live.DenyDelete)
