@@ -59,7 +59,7 @@ func RequestHeaders() []string {
 
 // IsOwnHeader reports whether a header is of the pipeline, and not of NATS or a stranger.
 func IsOwnHeader(key string) bool {
-	return strings.HasPrefix(key, "Llm-") || key == HeaderTraceParent || key == HeaderTraceState
+	return strings.HasPrefix(key, HeaderPrefix) || key == HeaderTraceParent || key == HeaderTraceState
 }
 
 // Header is the header of a message, as net/http and nats.go both spell the type. Keys are case-sensitive.

@@ -61,9 +61,6 @@ func RouterConsumer(partition int) string { return "router_" + strconv.Itoa(part
 // QueueFilter is the stored subject space of a partition.
 func QueueFilter(partition int) string { return "llm.queue." + strconv.Itoa(partition) + ".*.*" }
 
-// ResultsFilter is the subject space of a tenant's results.
-func ResultsFilter(tenant string) string { return "llm.results." + tenant + ".*" }
-
 // WorkConsumer names the durable consumer of LLM_WORK for an encoded model.
 func WorkConsumer(modelToken string) string { return "model_" + modelToken }
 
