@@ -25,13 +25,12 @@ type call struct {
 	want   string // the whole answer, when it is always the same
 	stream bool
 
-	seen     atomic.Int64 // events
-	text     strings.Builder
-	finish   string
-	code     schemas.Code // of the error that ended it
-	cursor   string       // of the last event
-	accepted bool
-	resumes  int
+	seen    atomic.Int64 // events
+	text    strings.Builder
+	finish  string
+	code    schemas.Code // of the error that ended it
+	cursor  string       // of the last event
+	resumes int
 }
 
 func newCall(id, model string, same, stream bool, tokens, intervalMS int) *call {

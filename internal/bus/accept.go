@@ -46,7 +46,7 @@ func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) 
 		span.RecordError(err)
 		return Accepted{}, acceptError(err)
 	}
-	return Accepted{Sequence: acked.Sequence, Duplicate: acked.Duplicate}, nil
+	return Accepted(acked), nil
 }
 
 // Dispatch makes a request available to the workers of its model and returns its LLM_WORK sequence. The same dispatch

@@ -51,14 +51,12 @@ func (b *Bus) resolve(ctx context.Context, id schemas.Identity, msg *nats.Msg, f
 		}
 		answer, _ := errors.AsType[*jsError](err)
 		if answer != nil && answer.ErrCode == codeWrongLastSequence {
-			sequence, known, lastErr := b.ownsLast(ctx, id, f)
-			if known && sequence > 0 {
+			// A leader that does not answer is asked again; the expectation keeps a repeated write harmless.
+			if sequence, known := b.ownsLast(ctx, id, f); known && sequence > 0 {
 				return sequence, "committed", nil
-			}
-			if known {
+			} else if known {
 				return 0, "fenced", ErrFenced
 			}
-			err = lastErr // the leader did not answer; the expectation keeps a repeated write harmless
 		}
 		if waitErr := sleep(ctx, retryWait(answer)); waitErr != nil {
 			return 0, "unresolved", waitErr
@@ -87,16 +85,15 @@ func retryWait(answer *jsError) time.Duration {
 
 // ownsLast asks the leader whether the chain's last frame is f. Sequence 0 says that it is not; known is false when the
 // leader could not be asked.
-func (b *Bus) ownsLast(ctx context.Context, id schemas.Identity, f *schemas.Frame) (sequence uint64, known bool, err error) {
+func (b *Bus) ownsLast(ctx context.Context, id schemas.Identity, f *schemas.Frame) (sequence uint64, known bool) {
 	last, err := b.lastFrame(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		return 0, true, nil
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return 0, true
+	case err != nil:
+		return 0, false
+	case last.Same(f):
+		return last.Sequence, true
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	if last.Same(f) {
-		return last.Sequence, true, nil
-	}
-	return 0, true, nil
+	return 0, true
 }
