@@ -10,6 +10,7 @@ type answer struct {
 	finishes []string // by choice
 	usage    *schemas.Usage
 	model    string // what the backend says answered
+	response []byte // a whole unary response
 }
 
 // note learns from an event.

@@ -78,6 +78,10 @@ type Event struct {
 	// Chunk is what Data says, never nil, so that nobody needs to parse it again. It too is valid only until the loop body
 	// returns; its strings may be kept.
 	Chunk *openai.Chunk
+
+	// More says that the next event is already here, so that both may leave in one frame. It is never set while the next
+	// event is still to come.
+	More bool
 }
 
 // Capabilities tells what may be done after a backend's answer was cut.

@@ -13,28 +13,24 @@ import (
 const keepTimeout = time.Minute
 
 // finish commits the end of the answer, or the error that ended it, and keeps the result.
-func (r *run) finish(ctx context.Context, said *answer, failed *schemas.Error) bus.Outcome {
+func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
+	var failed *schemas.Error
+	if err != nil {
+		failed = schemas.AsError(err)
+	}
 	if failed != nil && failed.Code == schemas.CodeShutdown && r.continuable() {
 		r.log.Info("the request is handed back", "attempt", r.attempt)
 		return bus.Nak
 	}
 	summary := r.summary(said, failed)
 	frame := &schemas.Frame{Kind: schemas.KindEnd, Data: summary.Encode(), Trace: bus.TraceParent(ctx)}
-	if failed != nil {
+	switch {
+	case failed != nil:
 		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), frame.Data
 		r.log.Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", failed)
+	case said.response != nil:
+		frame.Count, frame.Data, frame.Summary = 1, said.response, frame.Data
 	}
-	return r.commit(ctx, frame, summary)
-}
-
-// endUnary commits a whole response, or what stands in its place.
-func (r *run) endUnary(ctx context.Context, pump *pump, frame *schemas.Frame) bus.Outcome {
-	said, failed := pump.ending()
-	if failed != nil {
-		return r.finish(ctx, nil, failed)
-	}
-	summary := r.summary(said, nil)
-	frame.Kind, frame.Summary, frame.Trace = schemas.KindEnd, summary.Encode(), bus.TraceParent(ctx)
 	return r.commit(ctx, frame, summary)
 }
 

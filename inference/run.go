@@ -139,25 +139,21 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	r.attempt++
 	calling, stop := r.callContext(ctx)
 	defer stop()
-	pump := newPump(r.request.Stream)
-	pumped := make(chan struct{})
-	go func() {
-		defer close(pumped)
-		pump.fill(calling, plan.wrap(r.generate(calling)))
-	}()
-	abandon := func() { stop(); <-pumped }
-	defer abandon()
-	err := r.write(ctx, &schemas.Frame{
-		Kind: schemas.KindStart, BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
-		Start: &schemas.Start{Mode: plan.mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
-	})
-	if errors.Is(err, bus.ErrFenced) {
+	claim := r.claim(ctx, plan.mode, stop)
+	defer claim.wait()
+	said, failed := r.stream(ctx, plan.wrap(r.generate(calling)), claim)
+	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {
 		return bus.Silent, errNotClaimed
-	}
-	if err != nil {
+	} else if err != nil {
 		return r.lost(ctx, err), nil
 	}
-	return r.stream(ctx, pump, abandon), nil
+	if lost, ok := errors.AsType[*lostError](failed); ok {
+		return r.lost(ctx, lost.err), nil
+	}
+	if failed != nil && calling.Err() != nil {
+		failed = ContextError(calling) // the reason, not how the call noticed
+	}
+	return r.finish(ctx, said, failed), nil
 }
 
 // callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
@@ -183,33 +179,6 @@ func (r *run) deadline() time.Time {
 		return r.work.Accepted.Add(schemas.DefaultDeadline)
 	}
 	return r.work.Deadline
-}
-
-// stream writes what the pump holds until it ends. What arrives during a write leaves with the next.
-func (r *run) stream(ctx context.Context, pump *pump, abandon func()) bus.Outcome {
-	for {
-		data, count, ended := []byte(nil), 0, false
-		if <-pump.filled; r.request.Stream || pump.whole() {
-			data, count, ended = pump.take()
-		}
-		for count > 0 {
-			frame := &schemas.Frame{Kind: schemas.KindDelta, Count: count, Data: data}
-			if !r.request.Stream {
-				abandon()
-				return r.endUnary(ctx, pump, frame)
-			}
-			if err := r.write(ctx, frame); err != nil {
-				abandon()
-				return r.lost(ctx, err)
-			}
-			data, count, ended = pump.take()
-		}
-		if ended {
-			said, failed := pump.ending()
-			abandon()
-			return r.finish(ctx, said, failed)
-		}
-	}
 }
 
 // write appends a frame of this attempt. It does not stop when ctx ends, since a write whose outcome is unknown could

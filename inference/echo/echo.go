@@ -218,7 +218,10 @@ func (c *call) pass(data []byte) bool {
 	if err := c.chunk.Peek(data); err != nil {
 		panic(err) // our own chunk
 	}
-	c.stopped = !c.yield(inference.Event{Data: data, Chunk: &c.chunk}, nil)
+	// Without a pause the next event is there at once; the last one is the usage.
+	dials := c.answer.dials
+	more := dials.IntervalMS == 0 && dials.Stall == nil
+	c.stopped = !c.yield(inference.Event{Data: data, Chunk: &c.chunk, More: more}, nil)
 	return !c.stopped
 }
 

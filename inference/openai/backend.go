@@ -54,6 +54,7 @@ func newClient(config Config) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:         dialer.DialContext,
+			ReadBufferSize:      openai.ReadBytes, // what arrived during a write leaves in one frame
 			TLSHandshakeTimeout: config.Timeouts.Connect,
 			MaxIdleConns:        config.MaxInFlight,
 			MaxIdleConnsPerHost: config.MaxInFlight,

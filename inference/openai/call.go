@@ -31,6 +31,7 @@ type call struct {
 	request *inference.GenerateRequest
 	yield   func(inference.Event, error) bool
 	stopped bool // the loop body broke out
+	held    bool // the last event was passed on with the promise of more
 
 	ctx     context.Context // of the call: ends when a timeout passes, with that as its cause
 	cancel  context.CancelCauseFunc
@@ -192,15 +193,24 @@ func (c *call) unary(body io.Reader) error {
 		return schemas.Errorf(schemas.CodeUpstreamInterrupted, "the model server's answer has no finish_reason, so it may be cut; try again")
 	}
 	data, _ = c.mender.Mend(data, &c.chunk)
-	c.pass(data)
+	c.pass(data, false)
 	return nil
 }
 
 // pass hands an event to the loop body, and reports whether to go on.
-func (c *call) pass(data []byte) bool {
+func (c *call) pass(data []byte, more bool) bool {
 	c.hush() // the loop body's time is not the server's
-	c.stopped = !c.yield(inference.Event{Data: data, Chunk: &c.chunk}, nil)
+	c.stopped = !c.yield(inference.Event{Data: data, Chunk: &c.chunk, More: more}, nil)
+	c.held = more
 	return !c.stopped
+}
+
+// letGo lets an event go that was passed on with the promise of more, when what followed was not for the caller.
+func (c *call) letGo() {
+	if c.held && !c.stopped {
+		c.chunk = openai.Chunk{}
+		c.pass(nil, false)
+	}
 }
 
 // readDocument reads a body that is not a stream.

@@ -26,6 +26,7 @@ func (c *call) stream(body io.Reader) error {
 		}
 		if event.Done() {
 			c.done = true
+			c.letGo()
 			c.drain(body)
 			break
 		}
@@ -34,6 +35,9 @@ func (c *call) stream(body io.Reader) error {
 			return err
 		}
 		if !counts {
+			if !event.More {
+				c.letGo()
+			}
 			continue
 		}
 		wait := c.backend.config.Timeouts.Idle
@@ -74,7 +78,7 @@ func (c *call) event(event *openai.Event) (counts bool, err error) {
 	c.events++
 	c.ending.Add(&c.chunk)
 	data, _ = c.mender.Mend(data, &c.chunk)
-	c.pass(data)
+	c.pass(data, event.More)
 	return true, nil
 }
 

@@ -92,17 +92,19 @@ func (p *Puller) open() error {
 	return nil
 }
 
-// pull asks for what is wanted beyond what open pulls already ask for.
+// pull asks for what is wanted beyond what open pulls already ask for, once that is half of it: a pull for each message
+// would cost as much as the message.
 func (p *Puller) pull(ctx context.Context, want int) error {
-	now := time.Now()
+	now, enough := time.Now(), want/2
 	for number, open := range p.pulls {
 		if open.left <= 0 || now.After(open.expiry) || now.Sub(open.sign) > 2*pullHeartbeat+pullHeartbeat/2 {
 			delete(p.pulls, number)
 			continue
 		}
 		want -= open.left
+		enough -= open.left
 	}
-	if want <= 0 {
+	if want <= 0 || enough < 0 {
 		return nil
 	}
 	if p.backoff > 0 {

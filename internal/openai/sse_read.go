@@ -21,11 +21,20 @@ type Event struct {
 	ID   []byte // the last id field seen, in this event or before it
 	Data []byte // the data lines, joined by newlines
 
+	// More reports that the next event is already in the read buffer, whole.
+	More bool
+
 	// Cut reports that the stream ended inside the last line, so that Data may not be whole.
 	Cut bool
 }
 
+// ReadBytes is how much of a stream is read at once.
+const ReadBytes = 16 << 10
+
 var (
+	dataField   = []byte("data:")
+	blankLF     = []byte("\n\n")
+	blankCRLF   = []byte("\r\n\r\n")
 	doneData    = []byte("[DONE]")
 	errorType   = []byte("error")
 	messageType = []byte("message")
@@ -53,7 +62,7 @@ type Reader struct {
 }
 
 // NewReader reads events from r, which it never closes.
-func NewReader(r io.Reader) *Reader { return &Reader{in: bufio.NewReaderSize(r, 4<<10)} }
+func NewReader(r io.Reader) *Reader { return &Reader{in: bufio.NewReaderSize(r, ReadBytes)} }
 
 // Sniff waits for the first byte that is not white space and returns it without consuming it. Called before
 // [Reader.Events], it tells a stream from a JSON document or a page of HTML, whatever the content type claims.
@@ -103,11 +112,30 @@ func (r *Reader) Events() iter.Seq2[Event, error] {
 	}
 }
 
+// hasNext reports whether the read buffer holds another whole event. Comments are none.
+func (r *Reader) hasNext() bool {
+	buffered, err := r.in.Peek(r.in.Buffered())
+	for err == nil && len(buffered) > 0 {
+		end := bytes.Index(buffered, blankLF)
+		if end < 0 {
+			end = bytes.Index(buffered, blankCRLF)
+		}
+		if end < 0 {
+			return false
+		}
+		if bytes.Contains(buffered[:end], dataField) {
+			return true
+		}
+		buffered = buffered[end+len(blankLF):]
+	}
+	return false
+}
+
 // dispatch yields the pending event, if it has data, and starts the next one.
 func (r *Reader) dispatch(cut bool, yield func(Event, error) bool) bool {
 	more := true
 	if r.hasData && len(r.data) > 0 {
-		more = yield(Event{Type: r.kind, ID: r.id, Data: r.data, Cut: cut}, nil)
+		more = yield(Event{Type: r.kind, ID: r.id, Data: r.data, More: r.hasNext(), Cut: cut}, nil)
 	}
 	r.kind, r.data, r.hasData = r.kind[:0], r.data[:0], false
 	return more

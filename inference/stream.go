@@ -1,0 +1,115 @@
+package inference
+
+import (
+	"context"
+	"iter"
+	"sync"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// lostError ends a stream whose write failed.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return "write a frame: " + e.err.Error() }
+
+// claim is a start frame that is being appended while the model call is already under way.
+type claim struct{ wait func() error }
+
+// claim opens the attempt behind the chain. When the chain is not to be had, the model call is stopped.
+func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
+	frame := &schemas.Frame{
+		Kind: schemas.KindStart, BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
+		Start: &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
+	}
+	done := make(chan error, 1)
+	go func() {
+		err := r.write(ctx, frame)
+		if err != nil {
+			stop()
+		}
+		done <- err
+	}()
+	return claim{wait: sync.OnceValue(func() error { return <-done })}
+}
+
+// stream writes what the model says until it ends. It reads on only when what it has read is committed, so that what
+// arrives during a write leaves together in the next: at a slow pace each token goes at once, and the faster they come the
+// less each costs. A unary answer is left to be committed with its end.
+func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim claim) (*answer, error) {
+	said, gathered := &answer{}, frameData{}
+	for event, err := range events {
+		if err != nil {
+			return r.flushed(ctx, &gathered, claim, err)
+		}
+		said.note(event.Chunk)
+		switch {
+		case len(event.Data) == 0 && event.More:
+			continue
+		case len(event.Data) == 0:
+		case !r.request.Stream:
+			said.response = append([]byte(nil), event.Data...)
+			continue
+		case !gathered.fits(event.Data):
+			if err := r.flush(ctx, &gathered, claim); err != nil {
+				return nil, err
+			}
+			fallthrough
+		default:
+			gathered.add(event.Data)
+		}
+		if event.More {
+			continue
+		}
+		if err := r.flush(ctx, &gathered, claim); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.flush(ctx, &gathered, claim); err != nil {
+		return nil, err
+	}
+	return said, nil
+}
+
+// flushed writes what came before an error, and returns the error.
+func (r *run) flushed(ctx context.Context, gathered *frameData, claim claim, failed error) (*answer, error) {
+	if err := r.flush(ctx, gathered, claim); err != nil {
+		return nil, err
+	}
+	return nil, failed
+}
+
+// flush commits the gathered events in one frame, once the chain is claimed.
+func (r *run) flush(ctx context.Context, gathered *frameData, claim claim) error {
+	if gathered.count == 0 {
+		return nil
+	}
+	if err := claim.wait(); err != nil {
+		return &lostError{err}
+	}
+	if err := r.write(ctx, &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: gathered.data}); err != nil {
+		return &lostError{err}
+	}
+	*gathered = frameData{}
+	return nil
+}
+
+// frameData gathers the events of a frame, newline-separated.
+type frameData struct {
+	data  []byte
+	count int
+}
+
+// fits reports whether the event goes into the same frame, which holds as much as a message may carry.
+func (f *frameData) fits(event []byte) bool {
+	return f.count == 0 || len(f.data)+1+len(event) <= schemas.InlineBytes
+}
+
+func (f *frameData) add(event []byte) {
+	if f.count > 0 {
+		f.data = append(f.data, '\n')
+	}
+	f.data = append(f.data, event...)
+	f.count++
+}
