@@ -1,0 +1,150 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/weir-llm/weir/inference"
+)
+
+// Config is everything that an operator may set. The order is file < environment (WEIR_*) < flag, and the defaults are
+// such that none is needed.
+//
+// The doc tags are the descriptions in config.schema.json.
+type Config struct {
+	HTTP      string           `yaml:"http" doc:"Address of the HTTP door, host:port; port 0 for any. Beyond loopback it needs keys."`
+	NATS      string           `yaml:"nats" doc:"serve: address the embedded NATS server listens on (host:port), or a nats:// URL to use that server instead. Elsewhere: the server to connect to."`
+	Context   string           `yaml:"context,omitempty" doc:"Context of the nats CLI to connect with, by name or file, instead of nats."`
+	Creds     string           `yaml:"creds,omitempty" doc:"NATS credentials file."`
+	Admin     string           `yaml:"admin" doc:"Address of /livez, /readyz, /metrics and /debug/pprof, host:port; off to have none."`
+	DataDir   string           `yaml:"data_dir" doc:"Directory of the embedded NATS server's store and of the SQLite database."`
+	LogLevel  string           `yaml:"log_level" enum:"debug,info,warn,error" doc:"Least level that is logged."`
+	Models    map[string]Model `yaml:"models" doc:"The models that can be asked for, by name. Without any there is echo."`
+	Keys      []Key            `yaml:"keys,omitempty" doc:"API keys. Without any, loopback has open access as tenant default."`
+	Ingest    Ingest           `yaml:"ingest,omitempty" doc:"Limits of the HTTP door."`
+	Telemetry Telemetry        `yaml:"telemetry,omitempty" doc:"Where traces go."`
+	Sink      Sink             `yaml:"sink,omitempty" doc:"Where results are kept."`
+
+	Durability   string   `yaml:"durability" enum:"power,process" doc:"power: the embedded server syncs to disk before every acknowledgement. process: it survives any kill but not a power cut, and is faster."`
+	Lease        Duration `yaml:"lease" doc:"How long work stays with a worker that gives no sign of life."`
+	Replicas     int      `yaml:"replicas" doc:"Replicas of each stream: 1, or 3 on a cluster."`
+	DrainTimeout Duration `yaml:"drain_timeout" doc:"How long stopping may take before what still runs is cut off."`
+}
+
+// Model is a model name and who answers for it.
+type Model struct {
+	Backends []Backend `yaml:"backends" doc:"Who is called. At least one."`
+	Timeouts Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
+	Retry    Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+}
+
+// Backend is one upstream.
+type Backend struct {
+	Name                string           `yaml:"name" doc:"Name in results, logs and metrics; unique within the model."`
+	Protocol            string           `yaml:"protocol" enum:"openai,echo" doc:"openai: anything with POST /chat/completions. echo: built in, answers with the prompt."`
+	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1."`
+	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token. Use ${VARIABLE} to keep it out of the file."`
+	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
+	MaxInFlight         int              `yaml:"max_in_flight,omitempty" doc:"Calls that may run at once; default 32."`
+	Deterministic       *bool            `yaml:"deterministic,omitempty" doc:"The same request at temperature 0 gives the same answer, so that a cut answer may be spliced from a second run. Default: true for echo, else false."`
+	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
+	Echo                Echo             `yaml:"echo,omitempty" doc:"Dials of an echo backend."`
+}
+
+// Echo has the dials of an echo backend. The member x_echo of a request turns them for one request.
+type Echo struct {
+	Tokens     int  `yaml:"tokens,omitempty" doc:"Length of the answer; the text is repeated or cut. Default: the text once."`
+	IntervalMS int  `yaml:"interval_ms,omitempty" doc:"Milliseconds before each token."`
+	Vary       bool `yaml:"vary,omitempty" doc:"Each call gives another text."`
+}
+
+// Timeouts of one call.
+type Timeouts struct {
+	Connect    Duration `yaml:"connect,omitempty" doc:"To connect; default 3s."`
+	FirstToken Duration `yaml:"first_token,omitempty" doc:"To the first token; default 60s."`
+	Idle       Duration `yaml:"idle,omitempty" doc:"Between two tokens; default 60s."`
+	Total      Duration `yaml:"total,omitempty" doc:"For the whole answer; default 15m."`
+}
+
+// Retry says how a call that failed before its first token is tried again.
+type Retry struct {
+	MaxTries int      `yaml:"max_tries,omitempty" doc:"Calls in all; default 3."`
+	Initial  Duration `yaml:"initial,omitempty" doc:"First pause; default 200ms."`
+	Max      Duration `yaml:"max,omitempty" doc:"Longest pause; default 5s."`
+}
+
+// Key is an API key, of which only the hash is stored.
+type Key struct {
+	ID     string `yaml:"id" doc:"Name of the key in logs."`
+	Tenant string `yaml:"tenant" doc:"Tenant whose requests come with this key: 1 to 64 of A-Z a-z 0-9 _ -."`
+	SHA256 string `yaml:"sha256" doc:"SHA-256 of the key in hex: printf %s \"$KEY\" | sha256sum."`
+}
+
+// Ingest has the limits of the HTTP door.
+type Ingest struct {
+	MaxBodyBytes    int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
+	MaxStreams      int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
+	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
+	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
+}
+
+// Telemetry says where traces go.
+type Telemetry struct {
+	OTLPEndpoint string `yaml:"otlp_endpoint,omitempty" doc:"OTLP over HTTP, such as http://127.0.0.1:4318. Without it no traces are made."`
+}
+
+// Sink says where results are kept.
+type Sink struct {
+	Path string `yaml:"path,omitempty" doc:"The SQLite file; default weir.db in data_dir."`
+}
+
+// off is the value of an address that is not listened on.
+const off = "off"
+
+func defaultConfig() Config {
+	return Config{
+		HTTP: "127.0.0.1:8080", NATS: "127.0.0.1:4222", Admin: "127.0.0.1:8081", DataDir: "./weir-data", LogLevel: "info",
+		Durability: "power", Lease: Duration(30 * time.Second), Replicas: 1, DrainTimeout: Duration(30 * time.Second),
+	}
+}
+
+// complete fills in what depends on other settings.
+func (c *Config) complete() {
+	if len(c.Models) == 0 {
+		c.Models = map[string]Model{"echo": {Backends: []Backend{{Name: "echo", Protocol: "echo"}}}}
+	}
+	if c.Sink.Path == "" {
+		c.Sink.Path = filepath.Join(c.DataDir, "weir.db")
+	}
+}
+
+func (c *Config) modelNames() []string { return slices.Sorted(maps.Keys(c.Models)) }
+
+// loadConfig reads the file (none when the path is empty), the environment and the flags that were given, in this order.
+func loadConfig(path string, env, flags map[string]string) (*Config, error) {
+	cfg, from := defaultConfig(), origins{}
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, &configError{At: "--config", Problem: err.Error(), Next: "name a file that exists, or leave it out: the defaults are enough to start"}
+		}
+		if err := decodeFile(path, data, env, &cfg, from); err != nil {
+			return nil, err
+		}
+	}
+	if err := setFromEnvironment(&cfg, env, from); err != nil {
+		return nil, err
+	}
+	if err := setFromFlags(&cfg, flags, from); err != nil {
+		return nil, err
+	}
+	cfg.complete()
+	if err := cfg.validate(); err != nil {
+		err.At = from.of(err.Key)
+		return nil, err
+	}
+	return &cfg, nil
+}
