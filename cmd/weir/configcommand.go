@@ -34,6 +34,7 @@ func (c *cli) printConfig() error {
 	if err != nil {
 		return err
 	}
+	cfg.NATS = redactUser(cfg.NATS)
 	var data bytes.Buffer
 	encoder := yaml.NewEncoder(&data)
 	encoder.SetIndent(2)

@@ -12,7 +12,9 @@ import (
 // client connects a command that sends requests or follows results.
 func (c *cli) client(ctx context.Context, cfg *Config, command string) (*client.Client, error) {
 	to := busConfig(reachable(cfg), "weir-"+command)
-	return client.Connect(ctx, client.Config{URL: to.URL, Context: to.Context, CredsFile: to.CredsFile, Name: to.Name})
+	return client.Connect(ctx, client.Config{
+		URL: to.URL, Username: to.Username, Password: to.Password, Context: to.Context, CredsFile: to.CredsFile, Name: to.Name,
+	})
 }
 
 // log connects a command that reads the log itself.

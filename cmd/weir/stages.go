@@ -111,7 +111,7 @@ func (n *node) openAdmin(ctx context.Context) (address string, err error) {
 
 // announce says that the process is ready and where, in one line.
 func (c *cli) announce(n *node, command, admin string, log *slog.Logger) {
-	nats := n.cfg.NATS
+	nats := redactUser(n.cfg.NATS)
 	if n.nats != nil {
 		nats = n.nats.ClientURL()
 	} else if n.cfg.Context != "" {

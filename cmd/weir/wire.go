@@ -142,14 +142,18 @@ func (n *node) openBus(ctx context.Context, command string) (err error) {
 	return nil
 }
 
-// busConfig says how to reach the server that the configuration names.
+// busConfig says how to reach the server that the configuration names. A password in the URL is taken out of it, because
+// an address may be shown in errors and logs.
 func busConfig(cfg *Config, name string) bus.Config {
-	url := cfg.NATS
-	if !strings.Contains(url, "://") {
-		url = "nats://" + url
+	servers := cfg.NATS
+	if !strings.Contains(servers, "://") {
+		servers = "nats://" + servers
 	}
+	servers, user := splitUser(servers)
+	password, _ := user.Password()
 	return bus.Config{
-		URL: url, Context: cfg.Context, CredsFile: cfg.Creds, Name: name, Replicas: cfg.Replicas, Lease: time.Duration(cfg.Lease),
+		URL: servers, Username: user.Username(), Password: password, Context: cfg.Context, CredsFile: cfg.Creds, Name: name,
+		Replicas: cfg.Replicas, Lease: time.Duration(cfg.Lease),
 	}
 }
 

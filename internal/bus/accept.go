@@ -221,5 +221,5 @@ func (b *Bus) storageFull(reason error) *schemas.Error {
 
 // startSend opens the span of a publish.
 func (b *Bus) startSend(ctx context.Context, destination string, id schemas.Identity) (context.Context, trace.Span) {
-	return b.tracer.Start(ctx, "send "+destination, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attributes(destination, "send", id)...))
+	return b.start(ctx, trace.SpanKindProducer, "send", destination, id)
 }

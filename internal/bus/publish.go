@@ -55,9 +55,7 @@ func apiError(data []byte) *jsError {
 
 // publish makes one try. A [jsError] is an answer; any other error leaves the outcome unknown.
 func publish(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (ack, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	reply, err := conn.RequestMsgWithContext(ctx, msg)
+	reply, err := request(ctx, conn, msg)
 	if err != nil {
 		return ack{}, err
 	}
@@ -69,6 +67,16 @@ func publish(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (ack, error) {
 		return ack{}, fmt.Errorf("unexpected answer to a publish on %s", msg.Subject)
 	}
 	return ack{Sequence: fields[0].Uint(), Duplicate: fields[1].Bool()}, nil
+}
+
+// request sends a message and waits for the answer, at most tryTimeout.
+func request(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (*nats.Msg, error) {
+	if ctx.Done() == nil {
+		return conn.RequestMsg(msg, tryTimeout) // the frame writer's path: no context to make for each frame
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	return conn.RequestMsgWithContext(ctx, msg)
 }
 
 // sleep waits unless ctx ends first.

@@ -62,6 +62,14 @@ func attributes(destination, operation string, id schemas.Identity) []attribute.
 
 // Process opens the span of handling a delivery as a child of the span that sent it.
 func (b *Bus) Process(ctx context.Context, d *Delivery, destination string, id schemas.Identity) (context.Context, trace.Span) {
-	return b.tracer.Start(Extract(ctx, d.Header), "process "+destination, trace.WithSpanKind(trace.SpanKindConsumer),
-		trace.WithAttributes(attributes(destination, "process", id)...))
+	return b.start(Extract(ctx, d.Header), trace.SpanKindConsumer, "process", destination, id)
+}
+
+// start opens a span. What only a recording span shows is put together only for one.
+func (b *Bus) start(ctx context.Context, kind trace.SpanKind, operation, destination string, id schemas.Identity) (context.Context, trace.Span) {
+	ctx, span := b.tracer.Start(ctx, operation+" "+destination, trace.WithSpanKind(kind))
+	if span.IsRecording() {
+		span.SetAttributes(attributes(destination, operation, id)...)
+	}
+	return ctx, span
 }

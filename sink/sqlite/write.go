@@ -32,7 +32,7 @@ ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
 
 // Put implements [sink.Store].
 func (s *Store) Put(ctx context.Context, results []*schemas.Result) error {
-	return s.transact(ctx, "store results", func(tx *sql.Tx) error {
+	return s.transact(ctx, "store results", func(ctx context.Context, tx *sql.Tx) error {
 		b := batch{tx: tx, codec: s.codec, now: time.Now()}
 		if err := b.prepare(ctx); err != nil {
 			return err
@@ -50,7 +50,7 @@ func (s *Store) Put(ctx context.Context, results []*schemas.Result) error {
 
 // Erase implements [sink.Store].
 func (s *Store) Erase(ctx context.Context, id schemas.Identity) error {
-	err := s.transact(ctx, "erase "+id.String(), func(tx *sql.Tx) error {
+	err := s.transact(ctx, "erase "+id.String(), func(ctx context.Context, tx *sql.Tx) error {
 		b := batch{tx: tx, codec: s.codec, now: time.Now()}
 		n, err := b.erase(ctx, id, b.now)
 		if err == nil && n == 0 {
@@ -68,15 +68,21 @@ func (s *Store) Erase(ctx context.Context, id schemas.Identity) error {
 	return nil
 }
 
-func (s *Store) transact(ctx context.Context, what string, do func(*sql.Tx) error) error {
+func (s *Store) transact(ctx context.Context, what string, do func(context.Context, *sql.Tx) error) error {
 	if s.write == nil {
 		return fmt.Errorf("%s: %w", what, errReadOnly)
 	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	// A transaction is short and runs to its end: the driver starts a goroutine for every statement to watch a context
+	// that can end.
+	ctx = context.WithoutCancel(ctx)
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := do(tx); err != nil {
+	if err := do(ctx, tx); err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", what, err), rollback(tx))
 	}
 	if err := tx.Commit(); err != nil {
