@@ -105,6 +105,10 @@ func (s *Sink) Run(ctx context.Context) error {
 	return nil
 }
 
+// gather is how long results pile up between two batches that are not full. The first result after a pause is kept at
+// once, and under load a commit serves many.
+const gather = 50 * time.Millisecond
+
 // take handles batches until ctx is done.
 func (s *Sink) take(ctx, work context.Context, puller *bus.Puller) {
 	retry := s.retry()
@@ -117,6 +121,9 @@ func (s *Sink) take(ctx, work context.Context, puller *bus.Puller) {
 		s.health.set(fetching, err)
 		if err == nil {
 			retry.Reset()
+			if len(deliveries) < s.cfg.BatchSize {
+				wait(ctx, gather)
+			}
 			continue
 		}
 		wait(ctx, retry.NextBackOff())
