@@ -1,10 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -134,30 +134,27 @@ func (d *fileDecoder) entries(node *yaml.Node, key string, f func(name, value *y
 	return nil
 }
 
-// setScalar reads text into a field as the yaml package would, with errors for people.
+// setScalar reads text into a field that holds one value.
 func setScalar(v reflect.Value, text string) error {
-	if v.Kind() == reflect.String {
-		v.SetString(text)
-		return nil
+	if u, ok := v.Addr().Interface().(yaml.Unmarshaler); ok {
+		return u.UnmarshalYAML(&yaml.Node{Kind: yaml.ScalarNode, Value: text})
 	}
-	node := &yaml.Node{Kind: yaml.ScalarNode, Value: text}
-	if err := node.Decode(v.Addr().Interface()); err != nil {
-		if _, isType := errors.AsType[*yaml.TypeError](err); isType {
-			return fmt.Errorf("%q is not %s", text, wanted(v.Kind()))
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		if text != "true" && text != "false" {
+			return fmt.Errorf("%q is not a switch; write true or false", text)
 		}
-		return err
+		v.SetBool(text == "true")
+	default:
+		n, err := strconv.ParseInt(text, 10, v.Type().Bits())
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", text)
+		}
+		v.SetInt(n)
 	}
 	return nil
-}
-
-func wanted(kind reflect.Kind) string {
-	switch kind {
-	case reflect.Bool:
-		return "a switch; write true or false"
-	case reflect.Float64:
-		return "a number"
-	}
-	return "a whole number"
 }
 
 var reference = regexp.MustCompile(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}`)

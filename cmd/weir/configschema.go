@@ -14,7 +14,7 @@ func configSchema() map[string]any {
 	return schema
 }
 
-// reference is the form of a value that is taken from the environment, which any value may be.
+// variablePattern is the form of a value that is taken from the environment, which any value may be.
 const variablePattern = `\$\{[A-Za-z_][A-Za-z0-9_]*\}`
 
 func schemaOf(t reflect.Type) map[string]any {
@@ -31,8 +31,6 @@ func schemaOf(t reflect.Type) map[string]any {
 		return map[string]any{"type": "array", "items": schemaOf(t.Elem())}
 	case t.Kind() == reflect.Bool:
 		return orVariable(map[string]any{"type": "boolean"})
-	case t.Kind() == reflect.Float64:
-		return orVariable(map[string]any{"type": "number", "minimum": 0})
 	case t.Kind() == reflect.String:
 		return map[string]any{"type": "string"}
 	}

@@ -1,0 +1,336 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-llm/weir/inference"
+)
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "weir.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+const someHash = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+
+func TestConfigErrors(t *testing.T) {
+	backend := "models:\n  m:\n    backends:\n      - {name: b, protocol: openai, url: http://h/v1%s}\n"
+	tests := map[string]struct {
+		file string
+		want string // after the file's name
+	}{
+		"not YAML":           {"http: [", ":1: "},
+		"tab":                {"models:\n\tm: 1", ":2: "},
+		"unknown key":        {"htp: x", ":1: htp: this key does not exist; did you mean http?"},
+		"unknown key, far":   {"zzzzzzzz: x", ":1: zzzzzzzz: this key does not exist; the keys here are http, nats"},
+		"unknown nested":     {"models:\n  m:\n    backend: []", ":3: models.m.backend: this key does not exist; did you mean backends?"},
+		"key twice":          {"http: 127.0.0.1:1\nhttp: 127.0.0.1:2", ":2: http: this key is already on line 1; remove one of the two"},
+		"list for value":     {"http: [a]", ":1: http: it is a list; write one value"},
+		"value for mapping":  {"sink: x", ":1: sink: it is a single value; write keys and values below it"},
+		"value for list":     {"keys: x", ":1: keys: it is a single value; write a list"},
+		"empty value":        {"http:", ":1: http: it is empty; write one value"},
+		"unset variable":     {"http: ${NOPE}", ":1: http: the environment variable NOPE is not set; set it, or write $${NOPE}"},
+		"bare duration":      {"lease: 30", `:1: lease: "30" is not a duration; write a number with its unit`},
+		"negative duration":  {"lease: -3s", `:1: lease: "-3s" is not a duration`},
+		"short lease":        {"lease: 10ms", ":1: lease: 10ms is too short to renew; use at least 1s"},
+		"short drain":        {"drain_timeout: 0s", ":1: drain_timeout: 0s is too short"},
+		"not a number":       {"replicas: many", `:1: replicas: "many" is not a whole number`},
+		"fraction":           {"replicas: 1.5", `:1: replicas: "1.5" is not a whole number`},
+		"replicas":           {"replicas: 2", ":1: replicas: 2 replicas cannot be had; use 1 on a single server, 3 or 5"},
+		"durability":         {"durability: maximum", `:1: durability: "maximum" is not known; use power or process`},
+		"log level":          {"log_level: loud", `:1: log_level: "loud" is not known; use debug or info or warn or error`},
+		"address":            {"http: localhost", `:1: http: "localhost" is not an address; write host:port`},
+		"port":               {"admin: 127.0.0.1:99999", `:1: admin: "99999" is not a port`},
+		"nats address":       {"nats: nowhere", `:1: nats: "nowhere" is not an address`},
+		"nats URL":           {"nats: nats://", `:1: nats: "nats://" is not the URL of a NATS server; write nats://host:4222`},
+		"no data_dir":        {`data_dir: ""`, ":1: data_dir: it is empty; name a directory"},
+		"otlp":               {"telemetry: {otlp_endpoint: collector}", `:1: telemetry.otlp_endpoint: "collector" is not the URL of a collector`},
+		"body limit":         {"ingest: {max_body_bytes: 99999999999}", ":1: ingest.max_body_bytes: 99999999999 is out of range; use 1 to 10485760"},
+		"no backend":         {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
+		"no name":            {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
+		"protocol":           {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai or echo`},
+		"no url":             {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
+		"url of echo":        {"models:\n  m:\n    backends: [{name: b, protocol: echo, url: http://x}]", ":3: models.m.backends[0].url: an echo backend calls nobody; remove it"},
+		"dials of openai":    {fmt.Sprintf(backend, ", echo: {tokens: 3}"), ":4: models.m.backends[0].echo: only an echo backend has these dials"},
+		"bool":               {fmt.Sprintf(backend, ", deterministic: maybe"), `:4: models.m.backends[0].deterministic: "maybe" is not a switch; write true or false`},
+		"in flight":          {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
+		"same backend twice": {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
+		"tries":              {fmt.Sprintf(backend, "") + "    retry: {max_tries: -1}", ":5: models.m.retry.max_tries: -1 is out of range"},
+		"retry max":          {fmt.Sprintf(backend, "") + "    retry: {initial: 3s, max: 1s}", ":5: models.m.retry.max: 1s is shorter than initial, 3s"},
+		"long model":         {"models:\n  " + strings.Repeat("x", 129) + ": {backends: [{name: b, protocol: echo}]}", ":2: models." + strings.Repeat("x", 129) + ": model name is too long"},
+		"key tenant":         {"keys:\n- {id: a, tenant: a.b, sha256: " + someHash + "}", `:2: keys[0].tenant: "a.b" cannot be a tenant; use 1 to 64 of`},
+		"key hash":           {"keys:\n- {id: a, tenant: a, sha256: abc}", ":2: keys[0].sha256: it is not the 64 hex digits of a SHA-256; write the output of"},
+		"key id":             {"keys:\n- {tenant: a, sha256: " + someHash + "}", `:2: keys[0].id: "" is empty or taken`},
+		"key twice the same": {"keys:\n- {id: a, tenant: a, sha256: " + someHash + "}\n- {id: b, tenant: a, sha256: " + someHash + "}", `:3: keys[1].sha256: it is the same key as "a"`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			file := writeConfig(t, tt.file)
+			_, err := loadConfig(file, nil, nil)
+			if err == nil {
+				t.Fatalf("%q was accepted", tt.file)
+			}
+			if want := "configuration: " + file + tt.want; !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("error = %v\nwant     %s…", err, want)
+			}
+		})
+	}
+}
+
+func TestConfigOrder(t *testing.T) {
+	file := writeConfig(t, "http: 127.0.0.1:1\nadmin: 127.0.0.1:1\nnats: 127.0.0.1:1\nsink: {path: file.db}\n")
+	env := map[string]string{
+		"WEIR_ADMIN": "127.0.0.1:2", "WEIR_NATS": "127.0.0.1:2", "WEIR_SINK_PATH": "env.db", "WEIR_DRAIN_TIMEOUT": "2m",
+		"WEIR_LEASE": "", "WEIR_PORT": "tcp://10.0.0.1:80", "WEIR_REPLICAS": "3",
+	}
+	cfg, err := loadConfig(file, env, map[string]string{"nats": "127.0.0.1:3", "log-level": "debug"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []any{cfg.HTTP, cfg.Admin, cfg.NATS, cfg.Sink.Path, cfg.DrainTimeout.String(), cfg.Lease.String(), cfg.LogLevel, cfg.Replicas}
+	want := []any{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "env.db", "2m", "30s", "debug", 3}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for name, bad := range map[string]map[string]string{
+		"configuration: WEIR_LEASE: \"soon\" is not a duration":  {"WEIR_LEASE": "soon"},
+		"configuration: WEIR_REPLICAS: replicas: 2 replicas can": {"WEIR_REPLICAS": "2"},
+	} {
+		if _, err := loadConfig(file, bad, nil); err == nil || !strings.HasPrefix(err.Error(), name) {
+			t.Errorf("error = %v, want %s", err, name)
+		}
+	}
+	if _, err := loadConfig(file, nil, map[string]string{"http": "x"}); err == nil || !strings.HasPrefix(err.Error(), `configuration: --http: http: "x" is not an address`) {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestConfigExpansion(t *testing.T) {
+	env := map[string]string{"A": "a: b # {c}", "N": "7", "EMPTY": ""}
+	tests := map[string]string{
+		"x${A}y": "xa: b # {c}y", "$${A}": "${A}", "$$": "$", "$A": "$A", "${N}${N}": "77", "${EMPTY}": "", "${}": "${}", "$$${N}": "$7",
+	}
+	for in, want := range tests {
+		if got, missing := expand(in, env); got != want || missing != "" {
+			t.Errorf("expand(%q) = %q, %q; want %q", in, got, missing, want)
+		}
+	}
+	// A value never becomes structure, and a number may come from the environment.
+	file := writeConfig(t, "data_dir: ${A}\nmodels: {m: {backends: [{name: \"${A}\", protocol: echo, max_in_flight: \"${N}\"}]}}")
+	cfg, err := loadConfig(file, env, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := cfg.Models["m"].Backends[0]; b.Name != env["A"] || b.MaxInFlight != 7 || cfg.DataDir != env["A"] {
+		t.Errorf("config = %+v", cfg)
+	}
+}
+
+func TestConfigAnchors(t *testing.T) {
+	file := writeConfig(t, "models:\n  a: &m {backends: [{name: b, protocol: echo}]}\n  c: *m\n")
+	cfg, err := loadConfig(file, nil, nil)
+	if err != nil || len(cfg.Models["c"].Backends) != 1 {
+		t.Errorf("config = %+v, %v", cfg, err)
+	}
+}
+
+func exampleEnvironment() []string {
+	return []string{"OPENAI_API_KEY=sk-very-secret", "ACME_KEY_SHA256=" + someHash}
+}
+
+const exampleFile = "../../weir.example.yaml"
+
+func TestExampleConfig(t *testing.T) {
+	cfg, err := loadConfig(exampleFile, environment(exampleEnvironment()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key := cfg.Models["gpt-4.1"].Backends[0].APIKey; key.Reveal() != "sk-very-secret" {
+		t.Errorf("API key = %q", key.Reveal())
+	}
+	defaults, err := loadConfig("", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := *cfg, *defaults
+	got.Models, want.Models, got.Keys, got.Telemetry, got.Ingest, got.Sink, want.Sink = nil, nil, nil, Telemetry{}, Ingest{}, Sink{}, Sink{}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the example says of a default what is not so (-default +example):\n%s", diff)
+	}
+}
+
+// TestConfigCommandLoadsAgain checks that what is printed is the same configuration, apart from secrets.
+func TestConfigCommandLoadsAgain(t *testing.T) {
+	for name, file := range map[string]string{"defaults": "", "example": exampleFile} {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"config"}
+			if file != "" {
+				args = append(args, "--config", file)
+			}
+			out, _, err := callWith(t, exampleEnvironment(), nil, args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(out, "very-secret") {
+				t.Fatalf("a secret is printed:\n%s", out)
+			}
+			want, err := loadConfig(file, environment(exampleEnvironment()), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := loadConfig(writeConfig(t, out), nil, nil)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			same := cmp.Comparer(func(a, b inference.Secret) bool { return a.String() == b.String() })
+			if diff := cmp.Diff(want, got, same); diff != "" {
+				t.Errorf("(-before +after printing)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestConfigHidesPasswords(t *testing.T) {
+	servers := "nats://weir:pw1@n1:4222,nats://weir:pw1@n2:4222,nats://tok3n@n3:4222"
+	for _, args := range [][]string{{"config"}, {"config", "--json"}} {
+		out, _, err := callWith(t, []string{"WEIR_NATS=" + servers}, nil, args...)
+		if err != nil || strings.Contains(out, "pw1") || strings.Contains(out, "tok3n") || !strings.Contains(out, "@n1:4222") {
+			t.Errorf("%v printed %s, %v", args, out, err)
+		}
+	}
+	to := busConfig(&Config{NATS: servers}, "x")
+	if to.URL != "nats://n1:4222,nats://n2:4222,nats://tok3n@n3:4222" || to.Username != "weir" || to.Password != "pw1" {
+		t.Errorf("bus config = %+v", to)
+	}
+	if to := busConfig(&Config{NATS: "127.0.0.1:4222"}, "x"); to.URL != "nats://127.0.0.1:4222" || to.Username != "" {
+		t.Errorf("bus config = %+v", to)
+	}
+}
+
+func TestConfigSchemaFile(t *testing.T) {
+	out, _, err := call(t, "config", "--schema")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "config.schema.json", out)
+	schema := map[string]any{}
+	if err := json.Unmarshal([]byte(out), &schema); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var example any
+	if err := yaml.Unmarshal(data, &example); err != nil {
+		t.Fatal(err)
+	}
+	inSchema(t, "", schema, example)
+}
+
+// inSchema checks that every key of the document is described.
+func inSchema(t *testing.T, key string, schema map[string]any, document any) {
+	t.Helper()
+	switch document := document.(type) {
+	case map[string]any:
+		for name, value := range document {
+			properties, _ := schema["properties"].(map[string]any)
+			below, ok := properties[name].(map[string]any)
+			if !ok {
+				below, ok = schema["additionalProperties"].(map[string]any)
+			}
+			if !ok {
+				t.Errorf("the schema does not have %s", join(key, name))
+				continue
+			}
+			inSchema(t, join(key, name), below, value)
+		}
+	case []any:
+		items, ok := schema["items"].(map[string]any)
+		if !ok {
+			t.Errorf("the schema says that %s is no list", key)
+		}
+		for _, item := range document {
+			inSchema(t, key, items, item)
+		}
+	default:
+		if schema["type"] == "object" || schema["type"] == "array" {
+			t.Errorf("the schema says that %s is an %s", key, schema["type"])
+		}
+	}
+}
+
+func TestCheckCommand(t *testing.T) {
+	good, bad := writeConfig(t, "lease: 20s"), writeConfig(t, "\nlease: 20")
+	if out, _, err := call(t, "check", good); err != nil || out != good+" is valid: 1 model, 0 keys\n" {
+		t.Errorf("check = %q, %v", out, err)
+	}
+	if out, _, err := call(t, "check", bad); exitCode(err) != 1 || out != "" || !strings.Contains(err.Error(), ":2: lease: ") {
+		t.Errorf("check = %q, %v", out, err)
+	}
+	out, _, err := call(t, "check", bad, "--json")
+	var report checked
+	if jsonErr := json.Unmarshal([]byte(out), &report); jsonErr != nil || err == nil || report.Valid || report.Key != "lease" || report.At != bad+":2" {
+		t.Errorf("check --json = %q, %v", out, err)
+	}
+	if _, _, err := call(t, "check", filepath.Join(t.TempDir(), "none.yaml")); exitCode(err) != 1 {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestRefusesToListenBeyondLoopbackWithoutKeys(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"serve", "--http", "0.0.0.0:0"}, "http: refusing to listen on 0.0.0.0:0 without API keys"},
+		{[]string{"serve", "--http", ":0"}, "http: refusing"},
+		{[]string{"serve", "--http", "127.0.0.1:0", "--nats", "0.0.0.0:0"}, "nats: refusing"},
+		{[]string{"ingest", "--http", "192.0.2.1:0"}, "http: refusing"},
+	} {
+		_, _, err := call(t, append(tt.args, "--data-dir", t.TempDir())...)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "add a key under keys") {
+			t.Errorf("%v: error = %v", tt.args, err)
+		}
+	}
+	for address, want := range map[string]bool{"127.0.0.1:1": true, "localhost:1": true, "[::1]:1": true, "127.9.9.9:1": true, "0.0.0.0:1": false, ":1": false, "example.com:1": false, "[::]:1": false} {
+		if loopback(address) != want {
+			t.Errorf("loopback(%q) = %v", address, !want)
+		}
+	}
+}
+
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	b := Backend{APIKey: "sk-very-secret"}
+	data, _ := json.Marshal(b)
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "%v %+v %#v %s %s", b, b, b, b.APIKey, data)
+	if strings.Contains(text.String(), "very-secret") {
+		t.Errorf("printed: %s", &text)
+	}
+}
+
+func TestDurationText(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 200 * time.Millisecond: "200ms", 30 * time.Second: "30s", 5 * time.Minute: "5m", time.Hour: "1h",
+		90 * time.Minute: "1h30m", 10*time.Minute + 10*time.Second: "10m10s", 20 * time.Hour: "20h",
+	} {
+		if got := Duration(d).String(); got != want {
+			t.Errorf("%v = %q, want %q", d, got, want)
+		}
+	}
+}

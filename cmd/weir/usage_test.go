@@ -1,0 +1,76 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// golden compares with a file.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs (-file +now); if it is meant: go test ./cmd/weir -update\n%s", file, diff)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	commands := (&cli{}).root().Commands()
+	names := []string{""}
+	for _, cmd := range commands {
+		if !cmd.Hidden {
+			names = append(names, cmd.Name())
+		}
+	}
+	for _, name := range names {
+		t.Run("weir "+name, func(t *testing.T) {
+			out, stderr, err := call(t, append(strings.Fields(name), "--help")...)
+			if err != nil || stderr != "" {
+				t.Fatalf("help failed: %v, %s", err, stderr)
+			}
+			golden(t, filepath.Join("testdata", "usage", strings.TrimSuffix("weir-"+name, "-")+".txt"), out)
+		})
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"servr"}, `there is no command "servr": did you mean serve?; see weir --help`},
+		{[]string{"serve", "now"}, "weir serve takes no argument, not 1 arguments; see weir serve --help"},
+		{[]string{"ask"}, "weir ask takes one prompt, not 0 arguments; see weir ask --help"},
+		{[]string{"check"}, "weir check takes one file"},
+		{[]string{"replay"}, "name a request, or a time with --since; see weir replay --help"},
+		{[]string{"replay", "r1", "--since", "1h"}, "name either a request or a time, not both"},
+		{[]string{"serve", "--nope"}, "unknown flag: --nope; see weir serve --help"},
+		{[]string{"tail", "--since", "soon"}, "invalid argument \"soon\""},
+	} {
+		out, _, err := call(t, tt.args...)
+		if exitCode(err) != 2 || !strings.Contains(err.Error(), tt.want) || out != "" {
+			t.Errorf("weir %v: exit %d, error %v, printed %q", tt.args, exitCode(err), err, out)
+		}
+	}
+	if exitCode(nil) != 0 || exitCode(errCancelled) != 130 || exitCode(os.ErrNotExist) != 1 {
+		t.Error("exit codes")
+	}
+}

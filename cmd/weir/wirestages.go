@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/weir-llm/weir/inference"
+	"github.com/weir-llm/weir/inference/echo"
+	"github.com/weir-llm/weir/inference/openai"
+	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/router"
+	"github.com/weir-llm/weir/sink"
+	"github.com/weir-llm/weir/sink/sqlite"
+)
+
+// Shares of the drain limit. What ingest cannot finish goes on in inference, and ends up in the sink.
+const (
+	ingestShare    = 0.5
+	inferenceShare = 0.3
+	sinkShare      = 0.1
+)
+
+// share is a part of the drain limit; a stage that runs alone has nearly all of it.
+func (n *node) share(part float64, alone bool) time.Duration {
+	if alone {
+		part = 0.9
+	}
+	return time.Duration(part * float64(n.cfg.DrainTimeout))
+}
+
+func (n *node) ingest(alone bool) (part, error) {
+	keys := make([]ingest.Key, len(n.cfg.Keys))
+	for i, k := range n.cfg.Keys {
+		keys[i] = ingest.Key{ID: k.ID, Hash: k.SHA256, Tenant: k.Tenant}
+	}
+	door, err := ingest.New(ingest.Config{
+		Bus: n.bus, Addr: n.cfg.HTTP, Keys: keys, Models: n.cfg.modelNames,
+		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
+		DisconnectGrace: time.Duration(n.cfg.Ingest.DisconnectGrace), DetachedMax: time.Duration(n.cfg.Ingest.DetachedMax),
+		DrainLimit: n.share(ingestShare, alone), Logger: n.log, TracerProvider: n.tracer, Registerer: n.registry,
+	})
+	if err != nil {
+		return part{}, err
+	}
+	n.httpAddress = door.Addr().String()
+	n.checks = append(n.checks, door.Ready)
+	return part{cmdIngest, door.Run}, nil
+}
+
+func (n *node) router(bool) (part, error) {
+	r, err := router.New(router.Config{Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Logger: n.log, Registerer: n.registry})
+	if err != nil {
+		return part{}, err
+	}
+	return part{cmdRouter, r.Run}, nil
+}
+
+func (n *node) inference(alone bool) (part, error) {
+	models := make(map[string]inference.Model, len(n.cfg.Models))
+	for name, m := range n.cfg.Models {
+		served, err := n.model(name, m)
+		if err != nil {
+			return part{}, err
+		}
+		models[name] = served
+	}
+	worker, err := inference.New(inference.Config{
+		Bus: n.bus, Name: n.name, Models: models, DrainTimeout: n.share(inferenceShare, alone),
+		Logger: n.log, TracerProvider: n.tracer, Registerer: n.registry,
+	})
+	if err != nil {
+		return part{}, err
+	}
+	return part{cmdInference, worker.Run}, nil
+}
+
+func (n *node) model(name string, m Model) (inference.Model, error) {
+	served := inference.Model{
+		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
+	}
+	for _, b := range m.Backends {
+		backend, err := newBackend(name, b, m.Timeouts)
+		if err != nil {
+			return served, fmt.Errorf("model %s: %w", name, err)
+		}
+		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b)})
+	}
+	return served, nil
+}
+
+const defaultMaxInFlight = 32
+
+func maxInFlight(b Backend) int {
+	if b.MaxInFlight == 0 {
+		return defaultMaxInFlight
+	}
+	return b.MaxInFlight
+}
+
+func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) {
+	if b.Protocol == "echo" {
+		return echo.New(echo.Config{
+			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic,
+			Dials: echo.Dials{Tokens: b.Echo.Tokens, IntervalMS: b.Echo.IntervalMS, Vary: b.Echo.Vary},
+		})
+	}
+	return openai.New(openai.Config{
+		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
+		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
+		Timeouts: inference.Timeouts{
+			Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+		},
+	})
+}
+
+func (n *node) sink(alone bool) (part, error) {
+	if err := os.MkdirAll(filepath.Dir(n.cfg.Sink.Path), 0o700); err != nil {
+		return part{}, fmt.Errorf("make the directory of the database: %w; choose another with --data-dir", err)
+	}
+	store, err := sqlite.Open(context.Background(), sqlite.Config{Path: n.cfg.Sink.Path})
+	if err != nil {
+		return part{}, err
+	}
+	n.onClose(store.Close)
+	s, err := sink.New(sink.Config{Bus: n.bus, Store: store, DrainTimeout: n.share(sinkShare, alone), Logger: n.log, Registerer: n.registry})
+	if err != nil {
+		return part{}, err
+	}
+	n.checks = append(n.checks, s.Ready)
+	return part{cmdSink, s.Run}, nil
+}
