@@ -128,7 +128,10 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 	if b.js, err = jetstream.New(b.control); err != nil {
 		return nil, errors.Join(fmt.Errorf("open JetStream: %w", err), b.Close())
 	}
-	return b, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
 }
 
 func (b *Bus) dial(name string) (*nats.Conn, error) {
