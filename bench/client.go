@@ -18,9 +18,11 @@ const answerTimeout = 30 * time.Second
 // connection is an HTTP/1.1 client of one kept-alive connection. It exists because the load generator shares the cores with
 // what it measures: it reads the socket on the caller's goroutine and allocates nothing per answer.
 type connection struct {
-	socket net.Conn
-	reader *bufio.Reader
-	lines  eventScanner
+	addr    string
+	socket  net.Conn
+	reader  *bufio.Reader
+	request []byte
+	lines   eventScanner
 }
 
 func dial(ctx context.Context, addr string) (*connection, error) {
@@ -28,24 +30,22 @@ func dial(ctx context.Context, addr string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &connection{socket: socket, reader: bufio.NewReaderSize(socket, 64<<10)}, nil
+	return &connection{addr: addr, socket: socket, reader: bufio.NewReaderSize(socket, 64<<10)}, nil
 }
 
 func (c *connection) Close() error { return c.socket.Close() }
 
-// newPost encodes the request once; it is sent as it is each time.
-func newPost(addr, path string, body []byte) []byte {
-	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, addr, len(body))
-	return append([]byte(head), body...)
-}
+// completionsPath is where every request goes.
+const completionsPath = "/v1/chat/completions"
 
-// post sends an encoded request and calls event with the data of each event of a streamed answer, or once with the body
-// of another. It returns when the answer has ended.
-func (c *connection) post(request []byte, event func(data []byte)) error {
+// post implements [caller].
+func (c *connection) post(body []byte, event func(data []byte)) error {
 	if err := c.socket.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
-	if _, err := c.socket.Write(request); err != nil {
+	c.request = fmt.Appendf(c.request[:0], "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", completionsPath, c.addr, len(body))
+	c.request = append(c.request, body...)
+	if _, err := c.socket.Write(c.request); err != nil {
 		return fmt.Errorf("send the request: %w", err)
 	}
 	status, length, err := c.readHead()

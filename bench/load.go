@@ -15,6 +15,7 @@ import (
 // with Interval 0 measures throughput, and with an interval it is a number of concurrent streams at that pace.
 type load struct {
 	Clients  int
+	Raw      bool // by the leanest client there is, instead of one that works as an SDK does
 	Stream   bool
 	Tokens   int           // per answer
 	Interval time.Duration // between an answer's tokens
@@ -90,7 +91,7 @@ type client struct {
 }
 
 func (c *client) run(ctx context.Context, firstTokens int) {
-	conn, err := dial(ctx, c.addr)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		c.tally.Failed = append(c.tally.Failed, err)
 		return
@@ -113,6 +114,13 @@ func (c *client) run(ctx context.Context, firstTokens int) {
 	}
 }
 
+func (c *client) connect(ctx context.Context) (caller, error) {
+	if c.Raw {
+		return dial(ctx, c.addr)
+	}
+	return newSDKCaller(c.addr), nil
+}
+
 func (c *client) request(tokens int) []byte {
 	type message struct {
 		Role    string `json:"role"`
@@ -127,11 +135,11 @@ func (c *client) request(tokens int) []byte {
 	if err != nil {
 		panic(err) // strings and numbers always marshal
 	}
-	return newPost(c.addr, "/v1/chat/completions", body)
+	return body
 }
 
 // ask sends one request and counts its answer; a short answer is an error.
-func (c *client) ask(conn *connection, request []byte, tokens int) error {
+func (c *client) ask(conn caller, request []byte, tokens int) error {
 	c.tokens, c.done, c.failure = 0, false, ""
 	event := c.streamed
 	if !c.Stream {
@@ -191,6 +199,7 @@ func loadCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	addr := flags.String("addr", "127.0.0.1:8080", "address of the server")
 	l := load{}
 	flags.IntVar(&l.Clients, "clients", 32, "concurrent clients, each with one request under way")
+	flags.BoolVar(&l.Raw, "raw", false, "use the leanest client there is, which decodes nothing, instead of one that works as an SDK does")
 	flags.BoolVar(&l.Stream, "stream", true, "streamed answers")
 	flags.IntVar(&l.Tokens, "tokens", 64, "tokens per answer")
 	flags.DurationVar(&l.Interval, "interval", 0, "time between tokens; 0 is as fast as possible")

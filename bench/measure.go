@@ -14,16 +14,16 @@ type scenario struct {
 }
 
 // scenarios are those of the design; the quick ones only show that everything works.
-func scenarios(quick bool) []scenario {
+func scenarios(quick, raw bool) []scenario {
 	warmup, window, streams := 300*time.Millisecond, time.Second, 200
 	if quick {
 		warmup, window, streams = 100*time.Millisecond, 300*time.Millisecond, 20
 	}
 	return []scenario{
-		{"streamed", load{Clients: 32, Stream: true, Tokens: 64, Warmup: warmup, Window: window}},
-		{"unary", load{Clients: 32, Tokens: 64, Warmup: warmup, Window: window}},
-		{"single", load{Clients: 1, Stream: true, Tokens: 64, Warmup: warmup, Window: window}},
-		{"paced", load{Clients: streams, Stream: true, Tokens: 64, Interval: 20 * time.Millisecond, Warmup: 2 * warmup, Window: window}},
+		{"streamed", load{Raw: raw, Clients: 32, Stream: true, Tokens: 64, Warmup: warmup, Window: window}},
+		{"unary", load{Raw: raw, Clients: 32, Tokens: 64, Warmup: warmup, Window: window}},
+		{"single", load{Raw: raw, Clients: 1, Stream: true, Tokens: 64, Warmup: warmup, Window: window}},
+		{"paced", load{Raw: raw, Clients: streams, Stream: true, Tokens: 64, Interval: 20 * time.Millisecond, Warmup: 2 * warmup, Window: window}},
 	}
 }
 

@@ -45,6 +45,7 @@ func tableCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	rounds := flags.Int("rounds", 10, "one-second rounds of each load on each target")
 	names := flags.String("targets", strings.Join(targetNames, ","), "which of direct, nginx, process and power take part")
 	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	raw := flags.Bool("raw", false, "load with the leanest client there is, which decodes nothing, instead of one that works as an SDK does")
 	nginx := flags.String("nginx", "nginx", "the nginx program")
 	parent := flags.String("dir", "", "where Weir keeps its data during the run; on a disk, or power is meaningless (default: the temporary directory)")
 	if err := flags.Parse(args); err != nil {
@@ -65,7 +66,7 @@ func tableCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	if err := fleet.start(ctx, strings.Split(*names, ",")); err != nil {
 		return err
 	}
-	all, err := measure(ctx, fleet.targets, scenarios(*quick), *rounds, stderr)
+	all, err := measure(ctx, fleet.targets, scenarios(*quick, *raw), *rounds, stderr)
 	if err != nil {
 		return err
 	}
