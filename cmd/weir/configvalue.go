@@ -17,17 +17,18 @@ type configError struct {
 }
 
 func (e *configError) Error() string {
-	text := "configuration: "
+	var text strings.Builder
+	text.WriteString("configuration: ")
 	for _, part := range []string{e.At, e.Key} {
 		if part != "" {
-			text += part + ": "
+			text.WriteString(part + ": ")
 		}
 	}
-	text += e.Problem
+	text.WriteString(e.Problem)
 	if e.Next != "" {
-		text += "; " + e.Next
+		text.WriteString("; " + e.Next)
 	}
-	return text
+	return text.String()
 }
 
 // origins says for a key where its value was given, so that a check that runs later can still name the line.

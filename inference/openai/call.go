@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -156,9 +157,7 @@ func (c *call) send(method, path string, body []byte) (*http.Response, error) {
 }
 
 func (c *call) setHeaders(h http.Header, method string) {
-	for name, values := range c.backend.header {
-		h[name] = values
-	}
+	maps.Copy(h, c.backend.header)
 	for _, name := range [...]string{schemas.HeaderTraceParent, schemas.HeaderTraceState} {
 		if v := c.request.Header[name]; len(v) > 0 {
 			h.Set(name, v[0])

@@ -1,5 +1,7 @@
 package openai
 
+import "slices"
+
 // Endings follows which choices of an answer have their finish_reason.
 type Endings struct {
 	reasons []string // by choice index; empty while the choice goes on
@@ -34,12 +36,7 @@ func (e *Endings) Whole(n int) bool {
 	if len(e.reasons) == 0 || len(e.reasons) < n {
 		return false
 	}
-	for _, reason := range e.reasons {
-		if reason == "" {
-			return false
-		}
-	}
-	return true
+	return !slices.Contains(e.reasons, "")
 }
 
 // Reasons lists the finish reasons by choice; one that goes on is empty.
