@@ -14,8 +14,14 @@ import (
 	"time"
 )
 
+// asProgram makes the test binary behave as weir itself, for tests about signals and exit codes.
+const asProgram = "WEIR_TEST_AS_PROGRAM"
+
 // TestMain checks that nothing that the program starts outlives it.
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	before := runtime.NumGoroutine()
 	code := m.Run()
 	if code == 0 {

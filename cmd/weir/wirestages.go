@@ -16,10 +16,11 @@ import (
 	"github.com/weir-llm/weir/sink/sqlite"
 )
 
-// Shares of the drain limit. What ingest cannot finish goes on in inference, and ends up in the sink.
+// Shares of the drain limit. What ingest cannot finish goes on in inference, and ends up in the sink. Ingest has the
+// most, because what its callers wait for runs on while it drains.
 const (
-	ingestShare    = 0.5
-	inferenceShare = 0.3
+	ingestShare    = 0.6
+	inferenceShare = 0.25
 	sinkShare      = 0.1
 )
 
