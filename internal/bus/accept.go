@@ -41,7 +41,7 @@ func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) 
 	msg := &nats.Msg{Subject: schemas.RequestSubject(r.Tenant, r.ModelToken), Header: stored.Encode(), Data: stored.Body}
 	msg.Header[schemas.HeaderMsgID] = []string{r.String()}
 	inject(ctx, msg.Header)
-	acked, err := b.publishStored(ctx, msg)
+	acked, err := b.publishStored(ctx, msg, transient)
 	if err != nil {
 		span.RecordError(err)
 		return Accepted{}, acceptError(err)
@@ -57,7 +57,7 @@ func (b *Bus) Dispatch(ctx context.Context, w *schemas.Work) (uint64, error) {
 	msg := &nats.Msg{Subject: schemas.WorkSubject(w.ModelToken), Header: w.Encode(), Data: w.Body}
 	msg.Header[schemas.HeaderMsgID] = []string{w.MsgID()}
 	inject(ctx, msg.Header)
-	acked, err := b.publishStored(ctx, msg)
+	acked, err := b.publishStored(ctx, msg, transient)
 	if err != nil {
 		span.RecordError(err)
 		return 0, fmt.Errorf("dispatch %s: %w", w.Identity, err)
@@ -86,7 +86,7 @@ func (b *Bus) DeadLetter(ctx context.Context, id schemas.Identity, modelToken, r
 	msg.Header[schemas.HeaderRequestID] = []string{id.Request}
 	msg.Header[schemas.HeaderReason] = []string{oneLine(reason)}
 	msg.Data = body
-	_, err := b.publishStored(ctx, msg)
+	_, err := b.publishStored(ctx, msg, transient)
 	return wrap("write to the DLQ", err)
 }
 
@@ -120,41 +120,11 @@ func (b *Bus) Event(kind string, data []byte) {
 	}
 }
 
-// publishStored publishes until JetStream has answered, for messages that carry an id or may be stored twice.
-func (b *Bus) publishStored(ctx context.Context, msg *nats.Msg) (ack, error) {
-	deadline := time.Now().Add(resolveTimeout)
-	for {
-		acked, err := publish(ctx, b.control, msg)
-		if err == nil {
-			return acked, nil
-		}
-		answer, _ := errors.AsType[*jsError](err)
-		if answer != nil && !transient(answer) {
-			return ack{}, answer
-		}
-		if time.Now().After(deadline) {
-			return ack{}, fmt.Errorf("%w: %w", ErrUnresolved, err)
-		}
-		if waitErr := sleep(ctx, retryWait(answer)); waitErr != nil {
-			return ack{}, fmt.Errorf("%w: %w", waitErr, err)
-		}
-	}
-}
-
-// transient reports whether a publish that was answered so may succeed when it is repeated.
-func transient(e *jsError) bool {
-	switch e.ErrCode {
-	case codeInFlight, codeDuplicateInFlight, 10008, 10167:
-		return true
-	}
-	return false
-}
-
 func acceptError(err error) error {
 	answer, ok := errors.AsType[*jsError](err)
 	switch {
-	case ok && (answer.ErrCode == codeMaxPerSubject || answer.ErrCode == codeMaxMessages):
-		return schemas.Errorf(schemas.CodeOverloaded, "too many requests of this tenant and model are waiting. Please try again in 1s.").WithRetryAfter(time.Second).WithCause(err)
+	case ok && answer.ErrCode == codeStoreFailed:
+		return schemas.Errorf(schemas.CodeOverloaded, "too many requests are waiting. Please try again in 1s.").WithRetryAfter(time.Second).WithCause(err)
 	case ok:
 		return schemas.Errorf(schemas.CodeUnavailable, "the request could not be stored; it was not accepted. Please try again in 5s.").WithRetryAfter(5 * time.Second).WithCause(err)
 	}
@@ -176,14 +146,15 @@ const (
 	roomPercent  = 90
 )
 
-// checkRoom refuses new requests when LLM_REPLIES or LLM_RESULTS is 90 % full, so that nothing live is ever evicted. The
-// streams are looked at once a second.
+// checkRoom refuses new requests when a stream that running requests write to is 90 % full, so that nothing live is ever
+// evicted. The streams are looked at once a second.
 func (b *Bus) checkRoom(ctx context.Context) error {
 	checked, now := b.room.checked.Load(), time.Now().UnixNano()
 	if now-checked > int64(roomInterval) && b.room.checked.CompareAndSwap(checked, now) {
-		full := b.measureRoom(ctx)
-		if before := b.room.full.Swap(full); before != nil && full == nil {
-			b.log.Info("new requests are accepted again")
+		if full, known := b.measureRoom(ctx); known {
+			if before := b.room.full.Swap(full); before != nil && full == nil {
+				b.log.Info("new requests are accepted again")
+			}
 		}
 	}
 	if full := b.room.full.Load(); full != nil {
@@ -192,23 +163,24 @@ func (b *Bus) checkRoom(ctx context.Context) error {
 	return nil
 }
 
-func (b *Bus) measureRoom(ctx context.Context) *schemas.Error {
+// measureRoom says why there is no room, or nil. It is not known when a stream does not answer; the publish will tell.
+func (b *Bus) measureRoom(ctx context.Context) (full *schemas.Error, known bool) {
 	if b.cfg.Room != nil {
 		if err := b.cfg.Room(); err != nil {
-			return b.storageFull(err)
+			return b.storageFull(err), true
 		}
 	}
-	for _, name := range []string{schemas.StreamReplies, schemas.StreamResults} {
+	for _, name := range []string{schemas.StreamReplies, schemas.StreamResults, objectsStream} {
 		stream, err := b.js.Stream(ctx, name)
 		if err != nil {
-			return nil // the publish itself will tell
+			return nil, false
 		}
 		info := stream.CachedInfo()
 		if limit := info.Config.MaxBytes; limit > 0 && info.State.Bytes > uint64(limit)/100*roomPercent {
-			return b.storageFull(fmt.Errorf("stream %s holds %d of %d bytes, which is over %d %%: raise its limit or shorten its age", name, info.State.Bytes, limit, roomPercent))
+			return b.storageFull(fmt.Errorf("stream %s holds %d of %d bytes, which is over %d %%: raise its limit or shorten its age", name, info.State.Bytes, limit, roomPercent)), true
 		}
 	}
-	return nil
+	return nil, true
 }
 
 // storageFull logs why requests are refused, once, and gives the caller's view of it.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -29,58 +30,44 @@ func (b *Bus) Append(ctx context.Context, id schemas.Identity, expect uint64, f 
 	msg.Header[schemas.HeaderExpectedSeq] = []string{strconv.FormatUint(expect, 10)}
 	acked, err := publish(ctx, b.frames, msg)
 	if err == nil {
-		b.meters.appends.WithLabelValues("ok").Inc()
+		b.meters.ok.Inc()
 		return acked.Sequence, nil
 	}
 	began := time.Now()
 	sequence, outcome, err := b.resolve(ctx, id, msg, f, err)
-	b.meters.appends.WithLabelValues(outcome).Inc()
+	outcome.Inc()
 	b.meters.stalled.Observe(time.Since(began).Seconds())
 	return sequence, err
 }
 
 // resolve goes on until it is certain whether the frame is committed.
-func (b *Bus) resolve(ctx context.Context, id schemas.Identity, msg *nats.Msg, f *schemas.Frame, err error) (uint64, string, error) {
+func (b *Bus) resolve(ctx context.Context, id schemas.Identity, msg *nats.Msg, f *schemas.Frame, err error) (uint64, prometheus.Counter, error) {
 	deadline := time.Now().Add(resolveTimeout)
 	for {
 		if ctx.Err() != nil {
-			return 0, "unresolved", context.Cause(ctx)
+			return 0, b.meters.unresolved, context.Cause(ctx)
 		}
-		if time.Now().After(deadline) {
-			return 0, "unresolved", fmt.Errorf("append a frame of %s: %w: %w", id, ErrUnresolved, err)
+		if time.Now().After(deadline) || hopeless(err) {
+			return 0, b.meters.unresolved, fmt.Errorf("append a frame of %s: %w: %w", id, ErrUnresolved, err)
 		}
 		answer, _ := errors.AsType[*jsError](err)
 		if answer != nil && answer.ErrCode == codeWrongLastSequence {
 			// A leader that does not answer is asked again; the expectation keeps a repeated write harmless.
 			if sequence, known := b.ownsLast(ctx, id, f); known && sequence > 0 {
-				return sequence, "committed", nil
+				return sequence, b.meters.committed, nil
 			} else if known {
-				return 0, "fenced", ErrFenced
+				return 0, b.meters.fenced, ErrFenced
 			}
 		}
 		if waitErr := sleep(ctx, retryWait(answer)); waitErr != nil {
-			return 0, "unresolved", waitErr
+			return 0, b.meters.unresolved, waitErr
 		}
 		acked, tryErr := publish(ctx, b.frames, msg)
 		if tryErr == nil {
-			return acked.Sequence, "retried", nil
+			return acked.Sequence, b.meters.retried, nil
 		}
 		err = tryErr
 	}
-}
-
-// retryWait is how long to wait before a try after an answer, or after none.
-func retryWait(answer *jsError) time.Duration {
-	if answer == nil {
-		return 250 * time.Millisecond
-	}
-	switch answer.ErrCode {
-	case codeInFlight, codeDuplicateInFlight:
-		return 30 * time.Millisecond
-	case codeWrongLastSequence:
-		return 50 * time.Millisecond
-	}
-	return 250 * time.Millisecond
 }
 
 // ownsLast asks the leader whether the chain's last frame is f. Sequence 0 says that it is not; known is false when the
@@ -88,7 +75,7 @@ func retryWait(answer *jsError) time.Duration {
 func (b *Bus) ownsLast(ctx context.Context, id schemas.Identity, f *schemas.Frame) (sequence uint64, known bool) {
 	last, err := b.lastFrame(ctx, id)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, errDamaged):
 		return 0, true
 	case err != nil:
 		return 0, false

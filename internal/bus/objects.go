@@ -7,25 +7,45 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-llm/weir/schemas"
 )
 
+// objectsStream is what the object store is made of.
+const objectsStream = "OBJ_" + schemas.BucketObjects
+
 // putObject stores a body under a name that is never used twice: writing an existing name would purge the bytes that a
-// committed message points to.
+// committed message points to. A server that does not answer is asked again for as long as a write may take.
 func (b *Bus) putObject(ctx context.Context, id schemas.Identity, data []byte) (*schemas.Object, error) {
+	sum := sha256.Sum256(data)
+	deadline := time.Now().Add(resolveTimeout)
+	for {
+		object := &schemas.Object{Name: id.String() + "/" + rand.Text() + "/0", Size: int64(len(data)), Digest: hex.EncodeToString(sum[:])}
+		err := b.putBytes(ctx, object.Name, data)
+		if err == nil {
+			return object, nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil || hopeless(err) {
+			return nil, fmt.Errorf("store a body of %d bytes: %w", len(data), err)
+		}
+		if waitErr := sleep(ctx, retryWait(nil)); waitErr != nil {
+			return nil, fmt.Errorf("store a body of %d bytes: %w: %w", len(data), waitErr, err)
+		}
+	}
+}
+
+func (b *Bus) putBytes(ctx context.Context, name string, data []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*tryTimeout)
+	defer cancel()
 	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
+		return fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
 	}
-	sum := sha256.Sum256(data)
-	object := &schemas.Object{Name: id.String() + "/" + rand.Text() + "/0", Size: int64(len(data)), Digest: hex.EncodeToString(sum[:])}
-	if _, err := store.PutBytes(ctx, object.Name, data); err != nil {
-		return nil, fmt.Errorf("store a body of %d bytes: %w", len(data), err)
-	}
-	return object, nil
+	_, err = store.PutBytes(ctx, name, data)
+	return err
 }
 
 // getObject reads and verifies a body.
@@ -42,23 +62,31 @@ func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, er
 		return nil, fmt.Errorf("read body %s: %w", object.Name, err)
 	}
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != object.Digest {
-		return nil, fmt.Errorf("body %s does not match its digest", object.Name)
+		return nil, fmt.Errorf("body %s does not match its digest: %w", object.Name, errDamaged)
 	}
 	return data, nil
 }
 
-// eraseObjects removes every body of a request.
-func (b *Bus) eraseObjects(ctx context.Context, objects ...*schemas.Object) error {
+// eraseObjects removes every body of a request: those that messages name, and those of writers that never got to write
+// one. It looks through the names of all objects, as only erasure can afford.
+func (b *Bus) eraseObjects(ctx context.Context, id schemas.Identity) error {
 	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
 	}
-	for _, object := range objects {
-		if object == nil {
+	objects, err := store.List(ctx)
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", schemas.BucketObjects, err)
+	}
+	for _, info := range objects {
+		if object := (&schemas.Object{Name: info.Name}); !object.BelongsTo(id) {
 			continue
 		}
-		if err := store.Delete(ctx, object.Name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
-			return fmt.Errorf("erase body %s: %w", object.Name, err)
+		if err := store.Delete(ctx, info.Name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+			return fmt.Errorf("erase body %s: %w", info.Name, err)
 		}
 	}
 	return nil

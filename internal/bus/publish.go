@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,14 +11,16 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// JetStream error codes that decide what becomes of a publish (docs/adr/0001).
+// JetStream error codes that decide what becomes of a publish or a read (docs/adr/0001).
 const (
-	codeWrongLastSequence = 10071
-	codeInFlight          = 10164 // on replicated streams: an earlier write to the subject is not yet committed
-	codeDuplicateInFlight = 10158
-	codeMaxPerSubject     = 10077
+	codeUnavailable       = 10008 // no leader at the moment
+	codeResources         = 10023
 	codeNoMessage         = 10037
-	codeMaxMessages       = 10122
+	codeWrongLastSequence = 10071
+	codeStoreFailed       = 10077 // a limit of the stream is reached, whichever it is; nothing was stored
+	codeDuplicateInFlight = 10158
+	codeInFlight          = 10164 // on replicated streams: an earlier write to the subject is not yet committed
+	codeTooFast           = 10167
 )
 
 const (
@@ -39,6 +42,26 @@ type jsError struct {
 }
 
 func (e *jsError) Error() string { return fmt.Sprintf("%s (%d)", e.Text, e.ErrCode) }
+
+// answered reports whether err is JetStream's answer with a code.
+func answered(err error, code int) bool {
+	e, ok := errors.AsType[*jsError](err)
+	return ok && e.ErrCode == code
+}
+
+// transient reports whether what was answered so may succeed when it is repeated.
+func transient(e *jsError) bool {
+	switch e.ErrCode {
+	case codeInFlight, codeDuplicateInFlight, codeUnavailable, codeResources, codeTooFast:
+		return true
+	}
+	return false
+}
+
+// hopeless reports whether a message was never sent and never will be.
+func hopeless(err error) bool {
+	return errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject)
+}
 
 // apiError reads the error member of an API answer.
 func apiError(data []byte) *jsError {
@@ -62,11 +85,47 @@ func publish(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (ack, error) {
 	if e := apiError(reply.Data); e != nil {
 		return ack{}, e
 	}
-	fields := gjson.GetManyBytes(reply.Data, "seq", "duplicate")
-	if !fields[0].Exists() {
+	sequence := gjson.GetBytes(reply.Data, "seq")
+	if !sequence.Exists() {
 		return ack{}, fmt.Errorf("unexpected answer to a publish on %s", msg.Subject)
 	}
-	return ack{Sequence: fields[0].Uint(), Duplicate: fields[1].Bool()}, nil
+	return ack{Sequence: sequence.Uint(), Duplicate: gjson.GetBytes(reply.Data, "duplicate").Bool()}, nil
+}
+
+// publishStored publishes until JetStream has answered, for messages that carry an id, are fenced, or may be stored
+// twice. An answer for which retry returns false is returned at once.
+func (b *Bus) publishStored(ctx context.Context, msg *nats.Msg, retry func(*jsError) bool) (ack, error) {
+	deadline := time.Now().Add(resolveTimeout)
+	for {
+		acked, err := publish(ctx, b.control, msg)
+		if err == nil {
+			return acked, nil
+		}
+		answer, _ := errors.AsType[*jsError](err)
+		if answer != nil && !retry(answer) {
+			return ack{}, answer
+		}
+		if time.Now().After(deadline) || hopeless(err) {
+			return ack{}, fmt.Errorf("%w: %w", ErrUnresolved, err)
+		}
+		if waitErr := sleep(ctx, retryWait(answer)); waitErr != nil {
+			return ack{}, fmt.Errorf("%w: %w", waitErr, err)
+		}
+	}
+}
+
+// retryWait is how long to wait before a try after an answer, or after none.
+func retryWait(answer *jsError) time.Duration {
+	if answer == nil {
+		return 250 * time.Millisecond
+	}
+	switch answer.ErrCode {
+	case codeInFlight, codeDuplicateInFlight:
+		return 30 * time.Millisecond
+	case codeWrongLastSequence:
+		return 50 * time.Millisecond
+	}
+	return 250 * time.Millisecond
 }
 
 // request sends a message and waits for the answer, at most tryTimeout.

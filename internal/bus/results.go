@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,6 +15,13 @@ import (
 
 // PutResult stores the final record of a request. The first writer wins; it returns nil when there was a record already.
 func (b *Bus) PutResult(ctx context.Context, r *schemas.Result) error {
+	_, err := b.putResult(ctx, r)
+	return err
+}
+
+// putResult reports whether r is the record now. A store without room is waited for: the request has ended, and giving
+// its result up would lose it.
+func (b *Bus) putResult(ctx context.Context, r *schemas.Result) (won bool, err error) {
 	id := r.Identity()
 	ctx, span := b.startSend(ctx, "llm.results.{tenant}.{request}", id)
 	defer span.End()
@@ -24,18 +30,18 @@ func (b *Bus) PutResult(ctx context.Context, r *schemas.Result) error {
 	if len(msg.Data) > schemas.InlineBytes {
 		object, err := b.putObject(ctx, id, msg.Data)
 		if err != nil {
-			return err
+			return false, err
 		}
 		msg.Header[schemas.HeaderObject] = []string{object.String()}
 		msg.Data = nil
 	}
-	msg.Header[schemas.HeaderExpectedSeq] = []string{strconv.Itoa(0)}
+	msg.Header[schemas.HeaderExpectedSeq] = []string{"0"}
 	inject(ctx, msg.Header)
-	_, err := b.publishStored(ctx, msg)
-	if answer, ok := errors.AsType[*jsError](err); ok && (answer.ErrCode == codeWrongLastSequence || answer.ErrCode == codeMaxPerSubject) {
-		return nil
+	_, err = b.publishStored(ctx, msg, func(e *jsError) bool { return transient(e) || e.ErrCode == codeStoreFailed })
+	if answered(err, codeWrongLastSequence) {
+		return false, nil
 	}
-	return wrap("store the result of "+id.String(), err)
+	return err == nil, wrap("store the result of "+id.String(), err)
 }
 
 // Result is the final record of a request, or [ErrNotFound].
@@ -44,7 +50,11 @@ func (b *Bus) Result(ctx context.Context, id schemas.Identity) (*schemas.Result,
 	if err != nil {
 		return nil, err
 	}
-	return b.decodeResult(ctx, m.Header, m.Data)
+	r, err := b.decodeResult(ctx, m.Header, m.Data)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("the result of %s is stored, but not its payload: %v", id, err) // there is one, so not ErrNotFound
+	}
+	return r, err
 }
 
 // DecodeResult reads a delivery of LLM_RESULTS.
@@ -124,46 +134,48 @@ func (b *Bus) resultsConsumer(ctx context.Context, tenant string, since time.Tim
 // Erase removes the payloads of a finished request from the log and leaves a tombstone as its result. The terminal frame
 // of an unfinished answer stays, so that an item that is still queued finds the request ended.
 func (b *Bus) Erase(ctx context.Context, id schemas.Identity) error {
-	chain, err := b.Chain(ctx, id)
-	if err != nil {
+	last, err := b.lastFrame(ctx, id)
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, errDamaged) {
 		return err
 	}
-	tombstone := &schemas.Result{V: schemas.Version, Tenant: id.Tenant, RequestID: id.Request, Status: schemas.StatusDeleted, Finished: time.Now()}
-	last, err := b.getLast(ctx, schemas.StreamResults, id.Result())
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	objects := chainObjects(chain)
-	if last != nil {
-		old, err := b.decodeResult(ctx, last.Header, last.Data)
-		if err == nil {
-			tombstone.Accepted, tombstone.Model, tombstone.Op = old.Accepted, old.Model, old.Op
-		}
-		if object, err := schemas.ParseObject(header(last.Header, schemas.HeaderObject)); err == nil {
-			objects = append(objects, object)
-		}
-		if err := b.purge(ctx, schemas.StreamResults, id.Result(), 0); err != nil {
-			return err
-		}
-	}
-	if err := b.PutResult(ctx, tombstone); err != nil {
+	if err := b.bury(ctx, id); err != nil {
 		return err
 	}
 	keep := uint64(0)
-	if terminal := chain.Terminal(); terminal != nil && terminal.Kind == schemas.KindError {
+	if last != nil && last.Kind == schemas.KindError {
 		keep = 1
 	}
 	if err := b.purge(ctx, schemas.StreamReplies, id.Replies(), keep); err != nil {
 		return err
 	}
-	return b.eraseObjects(ctx, objects...)
+	return b.eraseObjects(ctx, id)
 }
 
-func chainObjects(chain *Chain) (objects []*schemas.Object) {
-	for _, f := range chain.Frames {
-		objects = append(objects, f.Object)
+// bury puts a tombstone in the place of a result. Whoever finishes the request meanwhile may be faster with a record that
+// has payloads, which goes the same way.
+func (b *Bus) bury(ctx context.Context, id schemas.Identity) error {
+	tombstone := &schemas.Result{V: schemas.Version, Tenant: id.Tenant, RequestID: id.Request, Status: schemas.StatusDeleted, Finished: time.Now()}
+	for {
+		last, err := b.getLast(ctx, schemas.StreamResults, id.Result())
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if last != nil {
+			old, err := b.decodeResult(ctx, last.Header, last.Data)
+			if err == nil {
+				tombstone.Accepted, tombstone.Model, tombstone.Op = old.Accepted, old.Model, old.Op
+			}
+			if err == nil && old.Status == schemas.StatusDeleted {
+				return nil
+			}
+			if err := b.purge(ctx, schemas.StreamResults, id.Result(), 0); err != nil {
+				return err
+			}
+		}
+		if won, err := b.putResult(ctx, tombstone); won || err != nil {
+			return err
+		}
 	}
-	return objects
 }
 
 func (b *Bus) purge(ctx context.Context, stream, subject string, keep uint64) error {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/weir-llm/weir/schemas"
@@ -55,7 +54,8 @@ func (b *Bus) getMessage(ctx context.Context, stream string, query map[string]an
 	if err := json.Unmarshal(reply.Data, &answer); err != nil {
 		return nil, fmt.Errorf("read from %s: %w", stream, err)
 	}
-	if answer.Error != nil && answer.Error.Code == 404 {
+	// Not every 404: that the stream itself is missing must not look like an empty chain.
+	if answer.Error != nil && answer.Error.ErrCode == codeNoMessage {
 		return nil, ErrNotFound
 	}
 	if answer.Error != nil {
@@ -75,12 +75,7 @@ func (b *Bus) lastFrame(ctx context.Context, id schemas.Identity) (*schemas.Fram
 	if err != nil {
 		return nil, err
 	}
-	f, err := schemas.DecodeFrame(m.Header, m.Data)
-	if err != nil {
-		return nil, err
-	}
-	f.Sequence, f.Time = m.Sequence, m.Time
-	return f, nil
+	return decodeFrame(m.Header, m.Data, m.Sequence, m.Time)
 }
 
 // storedFrames reads the frames of a chain from the stream sequence from on, up to and including sequence last, which the
@@ -139,7 +134,7 @@ func (b *Bus) storedBatch(ctx context.Context, id schemas.Identity, from uint64)
 		if err != nil {
 			return nil, fmt.Errorf("read the frames of %s: %w", id, err)
 		}
-		f, err := rawFrame(m)
+		f, err := decodeFrame(m.Header, m.Data, m.Sequence, m.Time)
 		if err != nil {
 			return nil, fmt.Errorf("read the frames of %s: %w", id, err)
 		}
@@ -148,11 +143,14 @@ func (b *Bus) storedBatch(ctx context.Context, id schemas.Identity, from uint64)
 	return frames, nil
 }
 
-func rawFrame(m *jetstream.RawStreamMsg) (*schemas.Frame, error) {
-	f, err := schemas.DecodeFrame(m.Header, m.Data)
+// errDamaged says that what is stored cannot be read, now or later.
+var errDamaged = errors.New("damaged")
+
+func decodeFrame(h nats.Header, data []byte, sequence uint64, at time.Time) (*schemas.Frame, error) {
+	f, err := schemas.DecodeFrame(h, data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("frame %d: %w: %w", sequence, errDamaged, err)
 	}
-	f.Sequence, f.Time = m.Sequence, m.Time
+	f.Sequence, f.Time = sequence, at
 	return f, nil
 }
