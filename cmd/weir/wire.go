@@ -121,7 +121,8 @@ func (n *node) openBus(ctx context.Context, command string) (err error) {
 	cfg := busConfig(n.cfg, "weir-"+command)
 	if n.nats != nil {
 		cfg.URL, cfg.Context, cfg.CredsFile = "", "", ""
-		cfg.InProcess, cfg.Username, cfg.Password = n.nats, n.nats.Username(), n.nats.Password()
+		// Over loopback, because the in-process pipe hands over every piece from goroutine to goroutine, unbuffered.
+		cfg.URL, cfg.Username, cfg.Password = n.nats.ClientURL(), n.nats.Username(), n.nats.Password()
 		cfg.Room = n.nats.Room
 	}
 	cfg.Logger, cfg.TracerProvider, cfg.Registerer = n.log, n.tracer, n.registry
