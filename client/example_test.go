@@ -87,7 +87,7 @@ func ExampleClient_Wait() {
 	}
 	fmt.Println(result.Status, result.Usage.TotalTokens, string(result.Response))
 	// Output:
-	// completed 2 {"answer":"Hello world"}
+	// completed 2 {"answer": "Hello world"}
 }
 
 func ExampleClient_Cancel() {

@@ -3,6 +3,7 @@ package schemas
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -35,67 +36,99 @@ func StatusOf(e *Error) Status {
 
 // Usage is the OpenAI usage object.
 type Usage struct {
-	PromptTokens     int64           `json:"prompt_tokens"`
-	CompletionTokens int64           `json:"completion_tokens"`
-	TotalTokens      int64           `json:"total_tokens"`
-	PromptDetails    json.RawMessage `json:"prompt_tokens_details,omitempty"`
-	OutputDetails    json.RawMessage `json:"completion_tokens_details,omitempty"`
+	PromptTokens     int64
+	CompletionTokens int64
+	TotalTokens      int64
+	PromptDetails    json.RawMessage
+	OutputDetails    json.RawMessage
 
-	Extra Extra `json:"-"` // vendors add members of their own, such as a cost
+	Extra Extra // vendors add members of their own, such as a cost
 }
 
-type usage Usage // without methods
+func (u *Usage) extra() *Extra { return &u.Extra }
+
+func (u *Usage) members() []member {
+	return []member{
+		{"prompt_tokens", &u.PromptTokens, true},
+		{"completion_tokens", &u.CompletionTokens, true},
+		{"total_tokens", &u.TotalTokens, true},
+		{"prompt_tokens_details", &u.PromptDetails, false},
+		{"completion_tokens_details", &u.OutputDetails, false},
+	}
+}
 
 // MarshalJSON writes the object with its unknown members.
-func (u Usage) MarshalJSON() ([]byte, error) { return encodeKeeping(usage(u), u.Extra), nil }
+func (u Usage) MarshalJSON() ([]byte, error) { return appendRecord(nil, &u), nil }
 
-// UnmarshalJSON keeps unknown members.
-func (u *Usage) UnmarshalJSON(data []byte) error { return decodeKeeping(data, (*usage)(u), &u.Extra) }
+// UnmarshalJSON keeps unknown members. The raw ones share data.
+func (u *Usage) UnmarshalJSON(data []byte) error { return decodeRecord(data, u) }
 
 // Try is one call of a backend.
 type Try struct {
-	Attempt      int       `json:"attempt"`
-	Backend      string    `json:"backend"`
-	Started      time.Time `json:"started"`
-	FirstTokenMS float64   `json:"first_token_ms,omitzero"`
-	DurationMS   float64   `json:"duration_ms"`
-	Outcome      Code      `json:"outcome,omitempty"` // empty: it succeeded
-	Cause        string    `json:"cause,omitempty"`
-	HTTPStatus   int       `json:"http_status,omitempty"`
+	Attempt      int
+	Backend      string
+	Started      time.Time
+	FirstTokenMS float64
+	DurationMS   float64
+	Outcome      Code // empty: it succeeded
+	Cause        string
+	HTTPStatus   int
 
-	Extra Extra `json:"-"`
+	Extra Extra
 }
 
-type try Try // without methods
+func (t *Try) extra() *Extra { return &t.Extra }
 
-// MarshalJSON writes the object with its unknown members.
-func (t Try) MarshalJSON() ([]byte, error) { return encodeKeeping(try(t), t.Extra), nil }
-
-// UnmarshalJSON keeps unknown members.
-func (t *Try) UnmarshalJSON(data []byte) error { return decodeKeeping(data, (*try)(t), &t.Extra) }
+func (t *Try) members() []member {
+	return []member{
+		{"attempt", &t.Attempt, true},
+		{"backend", &t.Backend, true},
+		{"started", &t.Started, true},
+		{"first_token_ms", &t.FirstTokenMS, false},
+		{"duration_ms", &t.DurationMS, true},
+		{"outcome", (*string)(&t.Outcome), false},
+		{"cause", &t.Cause, false},
+		{"http_status", &t.HTTPStatus, false},
+	}
+}
 
 // Summary is the payload of an end frame: how the answer came about. With the chain and the request it is all that is
 // needed to write the result, so that whoever finds a finished chain can finish the request.
 type Summary struct {
-	Status        Status   `json:"status"`
-	FinishReasons []string `json:"finish_reasons,omitempty"` // by choice
-	Usage         *Usage   `json:"usage,omitempty"`
-	Attempts      int      `json:"attempts"`
-	FirstTokenMS  float64  `json:"ttft_ms,omitzero"`
-	DurationMS    float64  `json:"duration_ms,omitzero"`
-	Model         string   `json:"model,omitempty"` // the model that answered, when it differs
-	Tries         []Try    `json:"tries,omitempty"`
+	Status        Status
+	FinishReasons []string // by choice
+	Usage         *Usage
+	Attempts      int
+	FirstTokenMS  float64
+	DurationMS    float64
+	Model         string // the model that answered, when it differs
+	Tries         []Try
 
-	Extra Extra `json:"-"`
+	Extra Extra
 }
 
 // Encode writes the summary as one line of JSON.
-func (s *Summary) Encode() []byte { return encodeKeeping(s, s.Extra) }
+func (s *Summary) Encode() []byte { return appendRecord(nil, s) }
+
+func (s *Summary) extra() *Extra { return &s.Extra }
+
+func (s *Summary) members() []member {
+	return []member{
+		{"status", (*string)(&s.Status), true},
+		{"finish_reasons", &s.FinishReasons, false},
+		{"usage", &s.Usage, false},
+		{"attempts", &s.Attempts, true},
+		{"ttft_ms", &s.FirstTokenMS, false},
+		{"duration_ms", &s.DurationMS, false},
+		{"model", &s.Model, false},
+		{"tries", &s.Tries, false},
+	}
+}
 
 // DecodeSummary reads what [Summary.Encode] wrote, of any version.
 func DecodeSummary(data []byte) (*Summary, error) {
 	s := &Summary{}
-	if err := decodeKeeping(data, s, &s.Extra); err != nil {
+	if err := decodeRecord(data, s); err != nil {
 		return nil, fmt.Errorf("decode summary: %w", err)
 	}
 	return s, nil
@@ -103,45 +136,58 @@ func DecodeSummary(data []byte) (*Summary, error) {
 
 // Result is the one final record of a request, in LLM_RESULTS and in the database.
 type Result struct {
-	V         int    `json:"v"`
-	Tenant    string `json:"tenant"`
-	RequestID string `json:"request_id"`
-	Model     string `json:"model"`
-	Op        Op     `json:"op"`
+	V         int
+	Tenant    string
+	RequestID string
+	Model     string
+	Op        Op
 
-	Accepted time.Time `json:"accepted"`
-	Started  time.Time `json:"started,omitzero"` // the first attempt
-	Finished time.Time `json:"finished"`         // when the terminal frame was committed
+	Accepted time.Time
+	Started  time.Time // the first attempt
+	Finished time.Time // when the terminal frame was committed
 
-	Status        Status          `json:"status"`
-	Error         json.RawMessage `json:"error,omitempty"` // the OpenAI error object
-	FinishReasons []string        `json:"finish_reasons,omitempty"`
-	Usage         *Usage          `json:"usage,omitempty"`
-	Attempts      int             `json:"attempts"`
-	FirstTokenMS  float64         `json:"ttft_ms,omitzero"`
-	DurationMS    float64         `json:"duration_ms,omitzero"`
-	Tries         []Try           `json:"tries,omitempty"`
+	Status        Status
+	Error         json.RawMessage // the OpenAI error object
+	FinishReasons []string
+	Usage         *Usage
+	Attempts      int
+	FirstTokenMS  float64
+	DurationMS    float64
+	Tries         []Try
 
-	Priority Priority `json:"priority,omitempty"`
-	Dispatch int      `json:"dispatch,omitempty"`
-	Worker   string   `json:"worker,omitempty"`
-	Cache    string   `json:"cache,omitempty"`
+	Priority Priority
+	Dispatch int
+	Worker   string
+	Cache    string
 
-	BodyHash   string          `json:"body_hash,omitempty"`
-	Request    json.RawMessage `json:"request,omitempty"`     // the body, when it is JSON
-	RequestRaw []byte          `json:"request_raw,omitempty"` // the body, when it is not
-	Response   json.RawMessage `json:"response,omitempty"`    // a unary response, or the stream put together
-	Events     *EventLog       `json:"events,omitempty"`
+	BodyHash   string
+	Request    json.RawMessage // the body, when it is JSON
+	RequestRaw []byte          // the body, when it is not
+	Response   json.RawMessage // a unary response, or the stream put together
+	Events     *EventLog
 
-	Extra Extra `json:"-"`
+	Extra Extra
 }
 
 // EventLog is every event of a request with the frame structure it was committed in, compressed.
 type EventLog struct {
-	Encoding string      `json:"encoding"` // zstd
-	Count    int         `json:"count"`
-	Frames   []FrameMark `json:"frames"`
-	Data     []byte      `json:"data"` // the events, newline-separated
+	Encoding string // zstd
+	Count    int
+	Frames   []FrameMark
+	Data     []byte // the events, newline-separated
+
+	Extra Extra
+}
+
+func (l *EventLog) extra() *Extra { return &l.Extra }
+
+func (l *EventLog) members() []member {
+	return []member{
+		{"encoding", &l.Encoding, true},
+		{"count", &l.Count, true},
+		{"frames", &l.Frames, true},
+		{"data", &l.Data, true},
+	}
 }
 
 // FrameMark is one delta frame: how many events it held and when it was committed, relative to acceptance.
@@ -149,6 +195,13 @@ type FrameMark struct {
 	Count   int   `json:"n"`
 	AfterMS int64 `json:"t"`
 	Attempt int   `json:"a"`
+}
+
+func appendFrameMark(b []byte, m *FrameMark) []byte {
+	b = strconv.AppendInt(append(b, `{"n":`...), int64(m.Count), 10)
+	b = strconv.AppendInt(append(b, `,"t":`...), m.AfterMS, 10)
+	b = strconv.AppendInt(append(b, `,"a":`...), int64(m.Attempt), 10)
+	return append(b, '}')
 }
 
 // Identity of the request.
@@ -165,12 +218,50 @@ func (r *Result) SetRequest(body []byte) {
 }
 
 // Encode writes the record as JSON.
-func (r *Result) Encode() []byte { return encodeKeeping(r, r.Extra) }
+func (r *Result) Encode() []byte {
+	size := 1024 + len(r.Request) + len(r.Response)
+	if r.Events != nil {
+		size += 2*len(r.Events.Data) + 24*len(r.Events.Frames)
+	}
+	return appendRecord(make([]byte, 0, size), r)
+}
+
+func (r *Result) extra() *Extra { return &r.Extra }
+
+func (r *Result) members() []member {
+	return []member{
+		{"v", &r.V, true},
+		{"tenant", &r.Tenant, true},
+		{"request_id", &r.RequestID, true},
+		{"model", &r.Model, true},
+		{"op", (*string)(&r.Op), true},
+		{"accepted", &r.Accepted, true},
+		{"started", &r.Started, false},
+		{"finished", &r.Finished, true},
+		{"status", (*string)(&r.Status), true},
+		{"error", &r.Error, false},
+		{"finish_reasons", &r.FinishReasons, false},
+		{"usage", &r.Usage, false},
+		{"attempts", &r.Attempts, true},
+		{"ttft_ms", &r.FirstTokenMS, false},
+		{"duration_ms", &r.DurationMS, false},
+		{"tries", &r.Tries, false},
+		{"priority", (*string)(&r.Priority), false},
+		{"dispatch", &r.Dispatch, false},
+		{"worker", &r.Worker, false},
+		{"cache", &r.Cache, false},
+		{"body_hash", &r.BodyHash, false},
+		{"request", &r.Request, false},
+		{"request_raw", &r.RequestRaw, false},
+		{"response", &r.Response, false},
+		{"events", &r.Events, false},
+	}
+}
 
 // DecodeResult reads what [Result.Encode] wrote, of any version.
 func DecodeResult(data []byte) (*Result, error) {
 	r := &Result{}
-	if err := decodeKeeping(data, r, &r.Extra); err != nil {
+	if err := decodeRecord(data, r); err != nil {
 		return nil, fmt.Errorf("decode result: %w", err)
 	}
 	if err := r.Identity().Validate(); err != nil {

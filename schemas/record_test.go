@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -151,5 +152,55 @@ func TestErrorText(t *testing.T) {
 	foreign := AsError(fmt.Errorf("secret detail: %w", io.EOF))
 	if foreign.Code != CodeInternal || strings.Contains(string(foreign.Encode()), "secret") || !errors.Is(foreign, io.EOF) {
 		t.Errorf("AsError of a foreign error = %v, encoded %s", foreign, foreign.Encode())
+	}
+}
+
+// TestRecordWritesWhatEncodingJSONWrites checks values for which a plain writer would be wrong.
+func TestRecordWritesWhatEncodingJSONWrites(t *testing.T) {
+	for _, text := range []string{"", "plain", `quote " and \`, "line\nfeed", "\x00\x1f\x7f", "ü 😀 \u2028", "bad \xff utf-8", "<&>"} {
+		want := encodeJSON(struct {
+			Attempt  int       `json:"attempt"`
+			Backend  string    `json:"backend"`
+			Started  time.Time `json:"started"`
+			Duration float64   `json:"duration_ms"`
+			Cause    string    `json:"cause,omitempty"`
+		}{1, text, accepted.Add(time.Nanosecond), 1e-7, text})
+		try := Try{Attempt: 1, Backend: text, Started: accepted.Add(time.Nanosecond), DurationMS: 1e-7, Cause: text}
+		got := appendRecord(nil, &try)
+		if string(got) != string(want) {
+			t.Errorf("wrote %s, want %s", got, want)
+		}
+		var back Try
+		if err := decodeRecord(got, &back); err != nil || back.Backend != strings.ToValidUTF8(text, "\ufffd") {
+			t.Errorf("read %+v, %v back from %s", back, err, got)
+		}
+	}
+}
+
+func TestRecordIsOneLine(t *testing.T) {
+	r := &Result{V: 1, Tenant: "acme", RequestID: "r1"}
+	r.SetRequest([]byte("{\r\n  \"model\": \"a b\",\n  \"n\": [1,\n2]\n}"))
+	data := r.Encode()
+	if strings.ContainsAny(string(data), "\r\n") || !strings.Contains(string(data), `"request":{"model":"a b","n":[1,2]}`) {
+		t.Errorf("wrote %s", data)
+	}
+}
+
+func TestDecodeRecordRefusesWhatIsNoRecord(t *testing.T) {
+	for _, data := range []string{"", " ", "{", "[]", `"x"`, "1", "{} {}", `{"status":1}`, `{"attempts":"1"}`, `{"usage":[]}`, `{"tries":{}}`, `{"tries":[1]}`, `{"usage":{"prompt_tokens":1.5}}`} {
+		if s, err := DecodeSummary([]byte(data)); err == nil {
+			t.Errorf("%q was read as %+v", data, s)
+		}
+	}
+}
+
+func TestDecodeRecordReadsWhatJSONAllows(t *testing.T) {
+	s, err := DecodeSummary([]byte(" {\t\"st\\u0061tus\" :\r\n \"f\\u0061iled\" , \"attempts\" : 3 , \"usage\":null,\"tries\":[ null , {\"attempt\":2} ],\"finish_reasons\":[ \"a\" ],\"x\":\"}\\\"]\" } "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Summary{Status: StatusFailed, Attempts: 3, Tries: []Try{{}, {Attempt: 2}}, FinishReasons: []string{"a"}, Extra: Extra{"x": json.RawMessage(`"}\"]"`)}}
+	if diff := cmp.Diff(want, s); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
