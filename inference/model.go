@@ -17,6 +17,7 @@ type model struct {
 	backends    []Slot
 	retry       Retry
 	total       time.Duration
+	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
 	slots       int
 	freed       chan struct{} // capacity 1: a slot may be free
 
@@ -41,6 +42,7 @@ func newModel(name string, m Model) (*model, error) {
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
 	}
+	served.overdue = schemas.Errorf(schemas.CodeUpstreamTimeout, "the request ran longer than %s, the model's total time", served.total)
 	for _, slot := range m.Backends {
 		if slot.MaxInFlight < 1 {
 			return nil, fmt.Errorf("inference: backend %q of model %q: max_in_flight is %d, use at least 1", slot.Backend.Name(), name, slot.MaxInFlight)

@@ -159,10 +159,16 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 // callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
 func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
-	ctx, stopTotal := context.WithTimeoutCause(ctx, r.m.total, schemas.Errorf(schemas.CodeUpstreamTimeout, "the request ran longer than %s, the model's total time", r.m.total))
-	ctx, stopDeadline := context.WithDeadlineCause(ctx, r.deadline(), schemas.Errorf(schemas.CodeDeadline, "the request's deadline passed; allow more time with %s", schemas.HeaderDeadline))
-	return ctx, func() { unwatch(); stopDeadline(); stopTotal() }
+	end, cause := r.deadline(), errDeadline
+	if total := time.Now().Add(r.m.total); total.Before(end) {
+		end, cause = total, r.m.overdue
+	}
+	ctx, stop := context.WithDeadlineCause(ctx, end, cause)
+	return ctx, func() { unwatch(); stop() }
 }
+
+// errDeadline is shared and never changed.
+var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline passed; allow more time with %s", schemas.HeaderDeadline)
 
 // generate calls the model with retries, noting every call.
 func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {

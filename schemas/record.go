@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -38,15 +39,21 @@ func appendRecord(b []byte, r record) []byte {
 			b = appendValue(appendName(b, m.name), m.value)
 		}
 	}
-	extra := *r.extra()
-	for _, name := range slices.Sorted(maps.Keys(extra)) {
-		b = appendRaw(append(appendString(append(b, ','), name), ':'), extra[name])
+	if extra := *r.extra(); len(extra) > 0 {
+		b = appendExtra(b, extra)
 	}
 	if len(b) == start {
 		return append(b, "{}"...)
 	}
 	b[start] = '{' // instead of the first comma
 	return append(b, '}')
+}
+
+func appendExtra(b []byte, extra Extra) []byte {
+	for _, name := range slices.Sorted(maps.Keys(extra)) {
+		b = appendRaw(append(appendString(append(b, ','), name), ':'), extra[name])
+	}
+	return b
 }
 
 // appendName writes the comma and the name, which needs no escaping.
@@ -92,6 +99,10 @@ func appendValue(b []byte, value any) []byte {
 		return strconv.AppendInt(b, int64(*v), 10)
 	case *int64:
 		return strconv.AppendInt(b, *v, 10)
+	case *float64:
+		if f := math.Abs(*v); f == 0 || f >= 1e-6 && f < 1e21 { // beyond, encoding/json writes an exponent
+			return strconv.AppendFloat(b, *v, 'f', -1, 64)
+		}
 	case *time.Time:
 		return append(v.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
 	case *json.RawMessage:

@@ -7,6 +7,7 @@
 package openai
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,14 +22,18 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
+// firstBuffer is what most replies fit in.
+const firstBuffer = 4 << 10
+
 // maxErrorBytes is how much of a reply that reports an error is read.
 const maxErrorBytes = 64 << 10
 
 // Backend calls one server over a pool of connections that it owns.
 type Backend struct {
-	config Config
-	client *http.Client
-	header http.Header // of every call
+	config  Config
+	client  *http.Client
+	header  http.Header // of every call
+	overdue overdue
 }
 
 var _ inference.Backend = (*Backend)(nil)
@@ -46,7 +51,7 @@ func New(config Config) (*Backend, error) {
 	if config.APIKey != "" {
 		header.Set("Authorization", "Bearer "+config.APIKey.Reveal())
 	}
-	return &Backend{config: config, client: newClient(config), header: header}, nil
+	return &Backend{config: config, client: newClient(config), header: header, overdue: newOverdue(config.Timeouts)}, nil
 }
 
 func newClient(config Config) *http.Client {
@@ -170,9 +175,11 @@ func notAnAnswer(data []byte, cause error) *schemas.Error {
 
 // readAtMost reads a body that may be at most limit bytes; more is the second result.
 func readAtMost(r io.Reader, limit int64) (data []byte, more bool, err error) {
-	data, err = io.ReadAll(io.LimitReader(r, limit+1))
-	if int64(len(data)) > limit {
-		return data[:limit], true, err
+	var b bytes.Buffer
+	b.Grow(firstBuffer)
+	_, err = b.ReadFrom(io.LimitReader(r, limit+1))
+	if int64(b.Len()) > limit {
+		return b.Bytes()[:limit], true, err
 	}
-	return data, false, err
+	return b.Bytes(), false, err
 }

@@ -36,11 +36,10 @@ type call struct {
 
 	ctx     context.Context // of the call: ends when a timeout passes, with that as its cause
 	cancel  context.CancelCauseFunc
-	release []context.CancelFunc
+	release context.CancelFunc
 
 	silence *time.Timer                   // ends the call when the server stays silent; one for all phases
 	why     atomic.Pointer[schemas.Error] // what silence ends the call with
-	idle    *schemas.Error
 
 	choices int // answers asked for
 	mender  openai.Mender
@@ -51,31 +50,31 @@ type call struct {
 }
 
 func (b *Backend) newCall(ctx context.Context, r *inference.GenerateRequest, yield func(inference.Event, error) bool) *call {
-	total, idle := b.config.Timeouts.Total, b.config.Timeouts.Idle
-	c := &call{backend: b, request: r, yield: yield, idle: timeout("fell silent for %v (idle timeout)", idle)}
-	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	c.bound(func(ctx context.Context) (context.Context, context.CancelFunc) {
-		return context.WithTimeoutCause(ctx, total, timeout("did not finish within %v (total timeout)", total))
-	})
-	if !r.Deadline.IsZero() {
-		c.bound(func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithDeadline(ctx, r.Deadline)
-		})
+	c := &call{backend: b, request: r, yield: yield}
+	ctx, c.cancel = context.WithCancelCause(ctx)
+	end, cause := time.Now().Add(b.config.Timeouts.Total), error(b.overdue.total)
+	if !r.Deadline.IsZero() && r.Deadline.Before(end) {
+		end, cause = r.Deadline, context.DeadlineExceeded
 	}
+	c.ctx, c.release = context.WithDeadlineCause(ctx, end, cause)
 	return c
-}
-
-func (c *call) bound(with func(context.Context) (context.Context, context.CancelFunc)) {
-	ctx, cancel := with(c.ctx)
-	c.ctx, c.release = ctx, append(c.release, cancel)
 }
 
 // close ends the upstream call, if it is still under way.
 func (c *call) close() {
 	c.hush()
 	c.cancel(nil)
-	for _, release := range c.release {
-		release()
+	c.release()
+}
+
+// overdue are the errors of calls that took too long. They are shared and never changed.
+type overdue struct{ first, idle, total *schemas.Error }
+
+func newOverdue(t inference.Timeouts) overdue {
+	return overdue{
+		first: timeout("sent no first token within %v (first-token timeout)", t.FirstToken),
+		idle:  timeout("fell silent for %v (idle timeout)", t.Idle),
+		total: timeout("did not finish within %v (total timeout)", t.Total),
 	}
 }
 
@@ -103,9 +102,8 @@ func (c *call) hush() {
 // run makes the call and passes on its answer.
 func (c *call) run(path string) error {
 	body := c.outgoing()
-	first := c.backend.config.Timeouts.FirstToken
 	if c.request.Stream {
-		c.listen(first, timeout("sent no first token within %v (first-token timeout)", first))
+		c.listen(c.backend.config.Timeouts.FirstToken, c.backend.overdue.first)
 	}
 	reply, err := c.send(http.MethodPost, path, body)
 	if err != nil {
@@ -151,7 +149,7 @@ func (c *call) send(method, path string, body []byte) (*http.Response, error) {
 		return reply, nil
 	}
 	defer reply.Body.Close()
-	c.listen(c.backend.config.Timeouts.Idle, c.idle)
+	c.listen(c.backend.config.Timeouts.Idle, c.backend.overdue.idle)
 	text, _, _ := readAtMost(reply.Body, maxErrorBytes) // the status alone tells enough
 	return nil, openai.ReplyError(reply.StatusCode, reply.Header, text)
 }
@@ -214,7 +212,7 @@ func (c *call) letGo() {
 
 // readDocument reads a body that is not a stream.
 func (c *call) readDocument(body io.Reader) ([]byte, error) {
-	c.listen(c.backend.config.Timeouts.Idle, c.idle)
+	c.listen(c.backend.config.Timeouts.Idle, c.backend.overdue.idle)
 	data, more, err := readAtMost(activity{body, c}, openai.MaxEventBytes)
 	c.hush()
 	switch {

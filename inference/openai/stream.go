@@ -44,7 +44,7 @@ func (c *call) stream(body io.Reader) error {
 		if c.whole() {
 			wait = min(wait, tailWait)
 		}
-		c.listen(wait, c.idle)
+		c.listen(wait, c.backend.overdue.idle)
 	}
 	return c.ended(nil)
 }
@@ -105,7 +105,7 @@ func (c *call) ended(err error) error {
 
 // drain reads to the end of the reply, which is due, so that its connection can serve the next call.
 func (c *call) drain(body io.Reader) {
-	c.listen(drainWait, c.idle)
+	c.listen(drainWait, c.backend.overdue.idle)
 	_, _, _ = readAtMost(body, maxErrorBytes) // whatever follows the end mark says nothing
 	c.hush()
 }

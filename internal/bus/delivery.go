@@ -55,21 +55,38 @@ func (d *Delivery) Extend() {
 // Hold renews the lease three times a lease until release is called or ctx ends. The function that owns the work calls
 // it and defers release, so that the lease ends with the work.
 func (d *Delivery) Hold(ctx context.Context) (release func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var holder sync.WaitGroup
-	holder.Go(func() {
-		ticker := time.NewTicker(d.lease / 3)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				d.Extend()
-			}
-		}
-	})
-	return func() { cancel(); holder.Wait() }
+	h := &holder{d: d, ctx: ctx}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(d.lease/3, h.extend) // no goroutine, since there is one of these for every delivery
+	return h.release
+}
+
+// holder extends a delivery until it is released.
+type holder struct {
+	d   *Delivery
+	ctx context.Context
+
+	mu       sync.Mutex
+	timer    *time.Timer
+	released bool
+}
+
+func (h *holder) extend() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released || h.ctx.Err() != nil {
+		return
+	}
+	h.d.Extend()
+	h.timer.Reset(h.d.lease / 3)
+}
+
+func (h *holder) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.released = true
+	h.timer.Stop()
 }
 
 // Settle carries out the outcome; only the first call counts. It does not wait for the server: an acknowledgement that is

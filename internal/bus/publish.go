@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,14 +83,35 @@ func publish(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (ack, error) {
 	if err != nil {
 		return ack{}, err
 	}
-	if e := apiError(reply.Data); e != nil {
-		return ack{}, e
+	return parseAck(msg.Subject, reply.Data)
+}
+
+var (
+	ackError     = []byte(`"error":`)
+	ackSequence  = []byte(`"seq":`)
+	ackDuplicate = []byte(`"duplicate":`) // there only when it is true
+)
+
+// parseAck reads {"stream":"LLM_REPLIES","seq":7,"duplicate":true} or an error without decoding the JSON, since there is
+// one for every frame: the names of streams are our own, so that no other text stands in an answer.
+func parseAck(subject string, data []byte) (ack, error) {
+	if bytes.Contains(data, ackError) {
+		if e := apiError(data); e != nil {
+			return ack{}, e
+		}
 	}
-	sequence := gjson.GetBytes(reply.Data, "seq")
-	if !sequence.Exists() {
-		return ack{}, fmt.Errorf("unexpected answer to a publish on %s", msg.Subject)
+	_, rest, found := bytes.Cut(data, ackSequence)
+	if !found {
+		return ack{}, fmt.Errorf("unexpected answer to a publish on %s", subject)
 	}
-	return ack{Sequence: sequence.Uint(), Duplicate: gjson.GetBytes(reply.Data, "duplicate").Bool()}, nil
+	var sequence uint64
+	for _, c := range bytes.TrimLeft(rest, " ") {
+		if c < '0' || c > '9' {
+			break
+		}
+		sequence = sequence*10 + uint64(c-'0')
+	}
+	return ack{Sequence: sequence, Duplicate: bytes.Contains(rest, ackDuplicate)}, nil
 }
 
 // publishStored publishes until JetStream has answered, for messages that carry an id, are fenced, or may be stored
