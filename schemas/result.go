@@ -219,12 +219,10 @@ func (r *Result) SetRequest(body []byte) {
 
 // Encode writes the record as JSON.
 func (r *Result) Encode() []byte {
-	size := 1024 + len(r.Request) + len(r.Response)
-	if r.Events != nil {
-		size += 2*len(r.Events.Data) + 24*len(r.Events.Frames)
-	}
-	return appendRecord(make([]byte, 0, size), r)
+	return appendRecord(make([]byte, 0, metadataSize+r.payloadSize()), r)
 }
+
+const metadataSize = 768
 
 func (r *Result) extra() *Extra { return &r.Extra }
 
@@ -251,11 +249,43 @@ func (r *Result) members() []member {
 		{"worker", &r.Worker, false},
 		{"cache", &r.Cache, false},
 		{"body_hash", &r.BodyHash, false},
-		{"request", &r.Request, false},
+		{"request", &r.Request, false}, // payload from here on
 		{"request_raw", &r.RequestRaw, false},
 		{"response", &r.Response, false},
 		{"events", &r.Events, false},
 	}
+}
+
+// payload is the part of a result that holds what was said. What a later version added belongs to it, because nobody
+// here knows what it holds.
+type payload struct{ *Result }
+
+const payloadMembers = 4
+
+func (p payload) members() []member {
+	all := p.Result.members()
+	return all[len(all)-payloadMembers:]
+}
+
+// EncodePayload writes the request, the response and the events as JSON, so that a store can keep them apart.
+func (r *Result) EncodePayload() []byte {
+	return appendRecord(make([]byte, 0, r.payloadSize()), payload{r})
+}
+
+// DecodePayload reads what [Result.EncodePayload] wrote into r, which shares data.
+func (r *Result) DecodePayload(data []byte) error {
+	if err := decodeRecord(data, payload{r}); err != nil {
+		return fmt.Errorf("decode payload: %w", err)
+	}
+	return nil
+}
+
+func (r *Result) payloadSize() int {
+	size := 128 + len(r.Request) + len(r.Response) + 2*len(r.RequestRaw)
+	if r.Events != nil {
+		size += 2*len(r.Events.Data) + 24*len(r.Events.Frames)
+	}
+	return size
 }
 
 // DecodeResult reads what [Result.Encode] wrote, of any version.

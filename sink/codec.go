@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/klauspost/compress/zstd"
@@ -32,23 +33,32 @@ func NewCodec() (*Codec, error) {
 	return &Codec{encoder: encoder, decoder: decoder}, nil
 }
 
-// Encode gives the metadata as JSON and, unless r has no payload, the whole record as compressed JSON.
+// plainBytes is the largest payload that is kept as it is: compressing less saves little and costs as much as storing it.
+const plainBytes = 1 << 10
+
+// Encode gives the metadata and, unless r has none, the payload, both JSON; a payload above 1 KiB is compressed.
 func (c *Codec) Encode(r *schemas.Result) (metadata, payload []byte) {
 	metadata = WithoutPayload(r).Encode()
-	if HasPayload(r) {
-		payload = c.encoder.EncodeAll(r.Encode(), nil)
+	if !HasPayload(r) {
+		return metadata, nil
+	}
+	payload = r.EncodePayload()
+	if len(payload) > plainBytes {
+		payload = c.encoder.EncodeAll(payload, make([]byte, 0, len(payload)))
 	}
 	return metadata, payload
 }
 
 // Decode reads what Encode wrote; without a payload it gives the metadata.
 func (c *Codec) Decode(metadata, payload []byte) (*schemas.Result, error) {
-	if payload == nil {
-		return schemas.DecodeResult(metadata)
+	r, err := schemas.DecodeResult(metadata)
+	if err != nil || payload == nil {
+		return r, err
 	}
-	record, err := c.decoder.DecodeAll(payload, nil)
-	if err != nil {
-		return nil, fmt.Errorf("unpack stored record: %w", err)
+	if !bytes.HasPrefix(payload, []byte("{")) {
+		if payload, err = c.decoder.DecodeAll(payload, nil); err != nil {
+			return nil, fmt.Errorf("unpack stored payload: %w", err)
+		}
 	}
-	return schemas.DecodeResult(record)
+	return r, r.DecodePayload(payload)
 }

@@ -19,20 +19,20 @@ const (
 	pageRowsPayload = 16
 )
 
-const selectLatest = `SELECT r.metadata, p.record FROM results r LEFT JOIN payloads p ON p.id = r.id
+const selectLatest = `SELECT r.metadata, p.payload FROM results r LEFT JOIN payloads p ON p.id = r.id
 WHERE r.tenant = ? AND r.request_id = ? ORDER BY r.accepted DESC LIMIT 1`
 
 // Get implements [sink.Store].
 func (s *Store) Get(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
-	var metadata, record []byte
-	err := s.read.QueryRowContext(ctx, selectLatest, id.Tenant, id.Request).Scan(&metadata, &record)
+	var metadata, payload []byte
+	err := s.read.QueryRowContext(ctx, selectLatest, id.Tenant, id.Request).Scan(&metadata, &payload)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("%s: %w", id, sink.ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", id, err)
 	}
-	return s.codec.Decode(metadata, record)
+	return s.codec.Decode(metadata, payload)
 }
 
 // List implements [sink.Store].
@@ -79,11 +79,11 @@ func (s *Store) page(ctx context.Context, query sink.Query, size int) ([]*schema
 	defer rows.Close()
 	var results []*schemas.Result
 	for rows.Next() {
-		var metadata, record []byte
-		if err := rows.Scan(&metadata, &record); err != nil {
+		var metadata, payload []byte
+		if err := rows.Scan(&metadata, &payload); err != nil {
 			return nil, err
 		}
-		r, err := s.codec.Decode(metadata, record)
+		r, err := s.codec.Decode(metadata, payload)
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func listSQL(query sink.Query, size int) (text string, args []any) {
 	}
 	text = "SELECT r.metadata, NULL FROM results r"
 	if query.Payload {
-		text = "SELECT r.metadata, p.record FROM results r LEFT JOIN payloads p ON p.id = r.id"
+		text = "SELECT r.metadata, p.payload FROM results r LEFT JOIN payloads p ON p.id = r.id"
 	}
 	if len(where) > 0 {
 		text += " WHERE " + strings.Join(where, " AND ")

@@ -247,7 +247,7 @@ func TestErasedBytesAreGone(t *testing.T) {
 
 func payload(t *testing.T, s *Store) (record []byte) {
 	t.Helper()
-	if err := s.read.QueryRowContext(t.Context(), `SELECT record FROM payloads`).Scan(&record); err != nil {
+	if err := s.read.QueryRowContext(t.Context(), `SELECT payload FROM payloads`).Scan(&record); err != nil {
 		t.Fatal(err)
 	}
 	return record

@@ -21,7 +21,7 @@ const (
 	prompt_tokens, completion_tokens, total_tokens, attempts, first_token_ms, duration_ms, worker, cache, bytes, erased_through, metadata)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
-	insertPayload = `INSERT INTO payloads (id, record) VALUES (?, ?)`
+	insertPayload = `INSERT INTO payloads (id, payload) VALUES (?, ?)`
 	selectErased  = `SELECT EXISTS (SELECT 1 FROM results WHERE tenant = ? AND request_id = ? AND erased_through >= ?)`
 
 	selectErasable = `SELECT id, metadata FROM results WHERE tenant = ? AND request_id = ? AND accepted <= ?`

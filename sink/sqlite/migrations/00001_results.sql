@@ -32,6 +32,6 @@ CREATE INDEX results_by_tenant ON results (tenant, accepted, request_id);
 
 -- What was said. Kept apart, so that listing does not read it and erasing does not touch the rest.
 CREATE TABLE payloads (
-    id     INTEGER PRIMARY KEY REFERENCES results (id) ON DELETE CASCADE,
-    record BLOB    NOT NULL                          -- the whole record, JSON, zstd
+    id      INTEGER PRIMARY KEY REFERENCES results (id) ON DELETE CASCADE,
+    payload BLOB    NOT NULL                         -- request, response and events, JSON; zstd above 1 KiB
 ) STRICT;
