@@ -11,7 +11,7 @@ import (
 )
 
 // beatGap bounds how often takes and releases are told: a beat tells of all since the last.
-const beatGap = 5 * time.Millisecond
+const beatGap = 10 * time.Millisecond
 
 // beats publishes the worker's heartbeat at every interval and soon after each take and release.
 type beats struct {

@@ -19,7 +19,7 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 		failed = schemas.AsError(err)
 	}
 	if failed != nil && failed.Code == schemas.CodeShutdown && r.continuable() {
-		r.log.Info("the request is handed back", "attempt", r.attempt)
+		r.log().Info("the request is handed back", "attempt", r.attempt)
 		return bus.Nak
 	}
 	summary := r.summary(said, failed)
@@ -27,7 +27,7 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 	switch {
 	case failed != nil:
 		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), frame.Data
-		r.log.Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", failed)
+		r.log().Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", failed)
 	case said.response != nil:
 		frame.Count, frame.Data, frame.Summary = 1, said.response, frame.Data
 	}
@@ -49,7 +49,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 	defer stop()
 	result := record.Build(r.work, r.body, r.chain, r.ended)
 	if err := r.w.bus.PutResult(ctx, result); err != nil {
-		r.log.Error("the result was not stored; it is tried again after the lease", "error", err)
+		r.log().Error("the result was not stored; it is tried again after the lease", "error", err)
 		return bus.Silent
 	}
 	if r.dead {
@@ -58,7 +58,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 			reason = e.Message
 		}
 		if err := r.w.bus.DeadLetter(ctx, r.work.Identity, r.m.token, reason, r.d.Header, r.d.Data); err != nil {
-			r.log.Error("the request was not moved to the DLQ; it is tried again after the lease", "error", err)
+			r.log().Error("the request was not moved to the DLQ; it is tried again after the lease", "error", err)
 			return bus.Silent
 		}
 	}

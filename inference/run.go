@@ -30,7 +30,6 @@ type run struct {
 	work    *schemas.Work
 	request *openai.Request
 	body    []byte
-	log     *slog.Logger
 	began   time.Time
 
 	chain   *bus.Chain // as this run knows it
@@ -63,10 +62,12 @@ func (w *Worker) run(ctx context.Context, m *model, backend Backend, d *bus.Deli
 }
 
 func (w *Worker) newRun(m *model, backend Backend, work *schemas.Work, d *bus.Delivery) *run {
-	return &run{
-		w: w, m: m, backend: backend, d: d, work: work, chain: &bus.Chain{}, began: time.Now(),
-		log: w.log.With("request_id", work.Request.Request, "tenant", work.Tenant, "model", m.name),
-	}
+	return &run{w: w, m: m, backend: backend, d: d, work: work, chain: &bus.Chain{}, began: time.Now()}
+}
+
+// log is made when there is something to say, which of most requests there is not.
+func (r *run) log() *slog.Logger {
+	return r.w.log.With("request_id", r.work.Request.Request, "tenant", r.work.Tenant, "model", r.m.name)
 }
 
 // load reads the body, from the object store when it is large.
@@ -85,7 +86,7 @@ func (r *run) loadFailed(ctx context.Context, err error) bus.Outcome {
 		refused, known = schemas.Errorf(schemas.CodeInternal, "the body of the request is no longer stored; send the request again"), true
 	}
 	if !known {
-		r.log.Warn("the body of a request could not be read; it is tried again", "error", err)
+		r.log().Warn("the body of a request could not be read; it is tried again", "error", err)
 		return bus.Silent
 	}
 	return r.refuse(ctx, refused)

@@ -101,14 +101,14 @@ func (r *run) conclude(ctx context.Context) bus.Outcome {
 
 // puzzled leaves the item to its lease when the bus does not answer.
 func (r *run) puzzled(what string, err error) bus.Outcome {
-	r.log.Warn("a redelivered item could not be judged; it is tried again after the lease", "step", what, "error", err)
+	r.log().Warn("a redelivered item could not be judged; it is tried again after the lease", "step", what, "error", err)
 	return bus.Silent
 }
 
 // lost ends a run whose write failed: the worker goes silent, unless the request has ended.
 func (r *run) lost(ctx context.Context, err error) bus.Outcome {
 	r.w.meters.lost.Inc()
-	r.log.Warn("another writer or an unknown outcome ended this run", "attempt", r.attempt, "error", err)
+	r.log().Warn("another writer or an unknown outcome ended this run", "attempt", r.attempt, "error", err)
 	if !errors.Is(err, bus.ErrFenced) {
 		return bus.Silent
 	}

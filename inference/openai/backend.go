@@ -22,8 +22,8 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// firstBuffer is what most replies fit in.
-const firstBuffer = 4 << 10
+// firstBuffer bounds what is set aside for a reply because it says that it is so long.
+const firstBuffer = 64 << 10
 
 // maxErrorBytes is how much of a reply that reports an error is read.
 const maxErrorBytes = 64 << 10
@@ -146,7 +146,7 @@ func (b *Backend) exchange(ctx context.Context, method, path string, body []byte
 		return nil, err
 	}
 	defer reply.Body.Close()
-	data, err := c.readDocument(reply.Body)
+	data, err := c.readDocument(reply)
 	if err != nil {
 		return nil, err
 	}
@@ -173,10 +173,11 @@ func notAnAnswer(data []byte, cause error) *schemas.Error {
 		WithCause(fmt.Errorf("read reply: %w", cause))
 }
 
-// readAtMost reads a body that may be at most limit bytes; more is the second result.
-func readAtMost(r io.Reader, limit int64) (data []byte, more bool, err error) {
+// readAtMost reads a body that is announced to have so many bytes, or -1, and may have at most limit; whether there was
+// more is the second result.
+func readAtMost(r io.Reader, announced, limit int64) (data []byte, more bool, err error) {
 	var b bytes.Buffer
-	b.Grow(firstBuffer)
+	b.Grow(int(min(max(announced, 0), firstBuffer)) + bytes.MinRead)
 	_, err = b.ReadFrom(io.LimitReader(r, limit+1))
 	if int64(b.Len()) > limit {
 		return b.Bytes()[:limit], true, err

@@ -113,7 +113,7 @@ func (c *call) run(path string) error {
 	if c.request.Stream {
 		return c.stream(reply.Body)
 	}
-	return c.unary(reply.Body)
+	return c.unary(reply)
 }
 
 // outgoing is the body for the server, and prepares the way back.
@@ -150,7 +150,7 @@ func (c *call) send(method, path string, body []byte) (*http.Response, error) {
 	}
 	defer reply.Body.Close()
 	c.listen(c.backend.config.Timeouts.Idle, c.backend.overdue.idle)
-	text, _, _ := readAtMost(reply.Body, maxErrorBytes) // the status alone tells enough
+	text, _, _ := readAtMost(reply.Body, reply.ContentLength, maxErrorBytes) // the status alone tells enough
 	return nil, openai.ReplyError(reply.StatusCode, reply.Header, text)
 }
 
@@ -172,8 +172,8 @@ func (c *call) setHeaders(h http.Header, method string) {
 }
 
 // unary passes on a whole response.
-func (c *call) unary(body io.Reader) error {
-	data, err := c.readDocument(body)
+func (c *call) unary(reply *http.Response) error {
+	data, err := c.readDocument(reply)
 	if err != nil {
 		return err
 	}
@@ -211,9 +211,9 @@ func (c *call) letGo() {
 }
 
 // readDocument reads a body that is not a stream.
-func (c *call) readDocument(body io.Reader) ([]byte, error) {
+func (c *call) readDocument(reply *http.Response) ([]byte, error) {
 	c.listen(c.backend.config.Timeouts.Idle, c.backend.overdue.idle)
-	data, more, err := readAtMost(activity{body, c}, openai.MaxEventBytes)
+	data, more, err := readAtMost(activity{reply.Body, c}, reply.ContentLength, openai.MaxEventBytes)
 	c.hush()
 	switch {
 	case err != nil:

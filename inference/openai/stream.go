@@ -106,7 +106,7 @@ func (c *call) ended(err error) error {
 // drain reads to the end of the reply, which is due, so that its connection can serve the next call.
 func (c *call) drain(body io.Reader) {
 	c.listen(drainWait, c.backend.overdue.idle)
-	_, _, _ = readAtMost(body, maxErrorBytes) // whatever follows the end mark says nothing
+	_, _, _ = readAtMost(body, -1, maxErrorBytes) // whatever follows the end mark says nothing
 	c.hush()
 }
 
