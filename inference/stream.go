@@ -1,6 +1,7 @@
 package inference
 
 import (
+	"bytes"
 	"context"
 	"iter"
 	"sync"
@@ -88,10 +89,11 @@ func (r *run) flush(ctx context.Context, gathered *frameData, claim claim) error
 	if err := claim.wait(); err != nil {
 		return &lostError{err}
 	}
-	if err := r.write(ctx, &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: gathered.data}); err != nil {
+	frame := &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: bytes.Clone(gathered.data)}
+	gathered.reset() // its buffer serves every frame of the run, and the record keeps each in its own size
+	if err := r.write(ctx, frame); err != nil {
 		return &lostError{err}
 	}
-	*gathered = frameData{}
 	return nil
 }
 
@@ -105,6 +107,8 @@ type frameData struct {
 func (f *frameData) fits(event []byte) bool {
 	return f.count == 0 || len(f.data)+1+len(event) <= schemas.InlineBytes
 }
+
+func (f *frameData) reset() { f.data, f.count = f.data[:0], 0 }
 
 func (f *frameData) add(event []byte) {
 	if f.count > 0 {

@@ -107,6 +107,7 @@ type Ingest struct {
 	readers *readers
 	live    *liveModels
 	slots   chan struct{} // one per request being answered
+	buffers buffers
 
 	draining atomic.Bool
 	health   healthCheck

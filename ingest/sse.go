@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 )
 
 const (
-	// keepBuffer is the largest buffer that a stream holds on to between frames.
+	// keepBuffer is the largest buffer that is kept for the next frame of any stream.
 	keepBuffer = 64 << 10
 	// deadlineSlack is how old a write deadline may be before it is set again: setting it costs more than a small write.
 	deadlineSlack = time.Second
@@ -27,7 +28,6 @@ type eventStream struct {
 	closed   bool
 	wrote    time.Time
 	deadline time.Time
-	buf      []byte
 	timer    *time.Timer
 	armed    sync.WaitGroup // counts the timer until it has run or is stopped
 }
@@ -67,16 +67,33 @@ func (e *eventStream) events(f *schemas.Frame) error {
 	if !e.open {
 		e.c.s.meters.firstEvent.Observe(time.Since(e.c.began).Seconds())
 	}
-	buf := e.buf[:0]
+	// An idle stream holds no buffer: there may be thousands of them.
+	buf := e.c.s.buffers.take()
+	defer e.c.s.buffers.give(buf)
 	cursor := schemas.Cursor{Request: e.c.id.Request}
+	piece := slices.Grow((*buf)[:0], len(f.Data)+f.Count*openai.EventBytes(cursor.Request))
 	for index, event := range f.Events() {
 		cursor.Index = index
-		buf = openai.AppendEvent(buf, cursor, event)
+		piece = openai.AppendEvent(piece, cursor, event)
 	}
-	if cap(buf) <= keepBuffer {
-		e.buf = buf
+	*buf = piece
+	return e.send(piece)
+}
+
+// buffers are what frames become events in.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) take() *[]byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return buf
 	}
-	return e.send(buf)
+	return new([]byte)
+}
+
+func (b *buffers) give(buf *[]byte) {
+	if cap(*buf) <= keepBuffer {
+		b.pool.Put(buf)
+	}
 }
 
 // done ends a whole answer.
@@ -90,7 +107,7 @@ func (e *eventStream) done() error {
 func (e *eventStream) fail(failure *schemas.Error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.send(openai.AppendError(e.buf[:0], failure))
+	return e.send(openai.AppendError(nil, failure))
 }
 
 // tick opens the stream when the hold time is over, and writes a heartbeat after each silence from then on.

@@ -38,8 +38,9 @@ type call struct {
 	cancel  context.CancelCauseFunc
 	release context.CancelFunc
 
-	silence *time.Timer                   // ends the call when the server stays silent; one for all phases
-	why     atomic.Pointer[schemas.Error] // what silence ends the call with
+	silence   *time.Timer                   // ends the call when the server stays silent; one for all phases
+	listening bool                          // silence is running
+	why       atomic.Pointer[schemas.Error] // what silence ends the call with
 
 	choices int // answers asked for
 	mender  openai.Mender
@@ -85,6 +86,7 @@ func timeout(format string, after time.Duration) *schemas.Error {
 // listen ends the call with err when nothing stops it within d.
 func (c *call) listen(d time.Duration, err *schemas.Error) {
 	c.why.Store(err)
+	c.listening = true
 	if c.silence == nil {
 		c.silence = time.AfterFunc(d, func() { c.cancel(c.why.Load()) })
 		return
@@ -94,8 +96,9 @@ func (c *call) listen(d time.Duration, err *schemas.Error) {
 
 // hush stops what listen has started.
 func (c *call) hush() {
-	if c.silence != nil {
+	if c.listening {
 		c.silence.Stop()
+		c.listening = false
 	}
 }
 

@@ -3,6 +3,7 @@ package openai
 import (
 	"errors"
 	"io"
+	"time"
 
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
@@ -11,6 +12,7 @@ import (
 // stream passes on the events of a reply, until the answer is whole or the error that it is not.
 func (c *call) stream(body io.Reader) error {
 	reader := openai.NewReader(body)
+	defer reader.Release()
 	first, err := reader.Sniff()
 	switch {
 	case errors.Is(err, io.EOF):
@@ -40,13 +42,19 @@ func (c *call) stream(body io.Reader) error {
 			}
 			continue
 		}
-		wait := c.backend.config.Timeouts.Idle
-		if c.whole() {
-			wait = min(wait, tailWait)
+		if !event.More { // what has arrived need not be waited for
+			c.listen(c.patience(), c.backend.overdue.idle)
 		}
-		c.listen(wait, c.backend.overdue.idle)
 	}
 	return c.ended(nil)
+}
+
+// patience is how long the next event may take.
+func (c *call) patience() time.Duration {
+	if c.whole() {
+		return min(c.backend.config.Timeouts.Idle, tailWait)
+	}
+	return c.backend.config.Timeouts.Idle
 }
 
 // event passes on one event, or returns the error that it is or tells of. An event that is no part of the answer does not

@@ -59,10 +59,13 @@ func lines(frames []*schemas.Frame, size int) []byte {
 		if f.Kind != schemas.KindDelta {
 			continue
 		}
+		if bytes.Count(f.Data, lineFeed) == f.Count-1 { // line by line already
+			data = append(append(data, f.Data...), '\n')
+			continue
+		}
 		for _, event := range f.Events() {
 			// A line feed in JSON can only be white space between its tokens.
-			data = append(data, bytes.ReplaceAll(event, lineFeed, space)...)
-			data = append(data, '\n')
+			data = append(append(data, bytes.ReplaceAll(event, lineFeed, space)...), '\n')
 		}
 	}
 	return data

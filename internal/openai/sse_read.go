@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync"
 )
 
 // MaxEventBytes bounds the data of one server-sent event and the body of a unary answer.
@@ -61,8 +62,23 @@ type Reader struct {
 	hasData bool
 }
 
+// readBuffers are those of readers that were released.
+var readBuffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, ReadBytes) }}
+
 // NewReader reads events from r, which it never closes.
-func NewReader(r io.Reader) *Reader { return &Reader{in: bufio.NewReaderSize(r, ReadBytes)} }
+func NewReader(r io.Reader) *Reader {
+	in := readBuffers.Get().(*bufio.Reader)
+	in.Reset(r)
+	return &Reader{in: in}
+}
+
+// Release gives the reader's buffer to another. Neither the reader nor what it yielded may be used after that. It need
+// not be called.
+func (r *Reader) Release() {
+	r.in.Reset(nil)
+	readBuffers.Put(r.in)
+	r.in = nil
+}
 
 // Sniff waits for the first byte that is not white space and returns it without consuming it. Called before
 // [Reader.Events], it tells a stream from a JSON document or a page of HTML, whatever the content type claims.

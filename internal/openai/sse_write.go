@@ -13,6 +13,9 @@ const Heartbeat = ": hb\n"
 // Done is the end mark of an answer that is whole.
 const Done = "data: [DONE]\n\n"
 
+// EventBytes bounds what AppendEvent adds to a request's data.
+func EventBytes(request string) int { return len("id: .\ndata: \n\n") + len(request) + 20 }
+
 // AppendEvent appends an event with its cursor to dst, so that one buffer serves a whole stream. The data is one line.
 func AppendEvent(dst []byte, cursor schemas.Cursor, data []byte) []byte {
 	dst = append(dst, "id: "...)
