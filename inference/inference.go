@@ -88,6 +88,7 @@ type Worker struct {
 	models []*model
 	beats  *beats
 	runs   *runs
+	frames sync.Pool // of frameData
 }
 
 // New checks the configuration. It starts nothing.

@@ -39,10 +39,11 @@ func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 // arrives during a write leaves together in the next: at a slow pace each token goes at once, and the faster they come the
 // less each costs. A unary answer is left to be committed with its end.
 func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim claim) (*answer, error) {
-	said, gathered := &answer{}, frameData{}
+	said, gathered := &answer{}, r.w.takeFrame()
+	defer r.w.giveFrame(gathered)
 	for event, err := range events {
 		if err != nil {
-			return r.flushed(ctx, &gathered, claim, err)
+			return r.flushed(ctx, gathered, claim, err)
 		}
 		said.note(event.Chunk)
 		switch {
@@ -53,7 +54,7 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 			said.response = append([]byte(nil), event.Data...)
 			continue
 		case !gathered.fits(event.Data):
-			if err := r.flush(ctx, &gathered, claim); err != nil {
+			if err := r.flush(ctx, gathered, claim); err != nil {
 				return nil, err
 			}
 			fallthrough
@@ -63,11 +64,11 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 		if event.More {
 			continue
 		}
-		if err := r.flush(ctx, &gathered, claim); err != nil {
+		if err := r.flush(ctx, gathered, claim); err != nil {
 			return nil, err
 		}
 	}
-	if err := r.flush(ctx, &gathered, claim); err != nil {
+	if err := r.flush(ctx, gathered, claim); err != nil {
 		return nil, err
 	}
 	return said, nil
@@ -90,11 +91,27 @@ func (r *run) flush(ctx context.Context, gathered *frameData, claim claim) error
 		return &lostError{err}
 	}
 	frame := &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: bytes.Clone(gathered.data)}
-	gathered.reset() // its buffer serves every frame of the run, and the record keeps each in its own size
+	gathered.reset() // its buffer serves the next frame, and the record keeps each in its own size
 	if err := r.write(ctx, frame); err != nil {
 		return &lostError{err}
 	}
 	return nil
+}
+
+// keepFrame is the largest buffer that is kept for the frames of another run.
+const keepFrame = 64 << 10
+
+func (w *Worker) takeFrame() *frameData {
+	if f, ok := w.frames.Get().(*frameData); ok {
+		return f
+	}
+	return &frameData{}
+}
+
+func (w *Worker) giveFrame(f *frameData) {
+	if f.reset(); cap(f.data) <= keepFrame {
+		w.frames.Put(f)
+	}
 }
 
 // frameData gathers the events of a frame, newline-separated.
