@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 
 	"github.com/tidwall/gjson"
@@ -191,7 +190,7 @@ func (c *Chunk) ParseUsage() *schemas.Usage {
 		return nil
 	}
 	usage := &schemas.Usage{}
-	if json.Unmarshal([]byte(c.Usage), usage) != nil {
+	if usage.UnmarshalJSON([]byte(c.Usage)) != nil {
 		return nil
 	}
 	return usage

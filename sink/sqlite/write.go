@@ -22,6 +22,7 @@ const (
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
 	insertPayload = `INSERT INTO payloads (id, payload) VALUES (?, ?)`
+	selectErasure = `SELECT EXISTS (SELECT 1 FROM results WHERE erased_through IS NOT NULL)`
 	selectErased  = `SELECT EXISTS (SELECT 1 FROM results WHERE tenant = ? AND request_id = ? AND erased_through >= ?)`
 
 	selectErasable = `SELECT id, metadata FROM results WHERE tenant = ? AND request_id = ? AND accepted <= ?`
@@ -106,6 +107,8 @@ type batch struct {
 	now   time.Time
 
 	isErased, result, payload *sql.Stmt // prepared for puts; they end with the transaction
+
+	erasures bool // there are tombstones, so that every record must be looked up among them
 }
 
 // prepare compiles what every record of a batch runs, because compiling costs more than running.
@@ -116,20 +119,23 @@ func (b *batch) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return b.tx.QueryRowContext(ctx, selectErasure).Scan(&b.erasures)
 }
 
 func (b *batch) put(ctx context.Context, r *schemas.Result) error {
 	if r.Status == schemas.StatusDeleted {
+		b.erasures = true
 		through := sink.ErasedThrough(r, b.now)
 		if _, err := b.erase(ctx, r.Identity(), through); err != nil {
 			return err
 		}
 		return b.insert(ctx, sink.Tombstone(r), &through)
 	}
-	var erased bool
-	if err := b.isErased.QueryRowContext(ctx, r.Tenant, r.RequestID, millis(r.Accepted)).Scan(&erased); err != nil {
-		return err
+	erased := b.erasures
+	if erased {
+		if err := b.isErased.QueryRowContext(ctx, r.Tenant, r.RequestID, millis(r.Accepted)).Scan(&erased); err != nil {
+			return err
+		}
 	}
 	if erased {
 		return b.insert(ctx, sink.Tombstone(r), &r.Accepted)

@@ -29,6 +29,7 @@ CREATE TABLE results (
 
 CREATE INDEX results_by_time ON results (accepted, tenant, request_id);
 CREATE INDEX results_by_tenant ON results (tenant, accepted, request_id);
+CREATE INDEX results_erased ON results (tenant, request_id, erased_through) WHERE erased_through IS NOT NULL;
 
 -- What was said. Kept apart, so that listing does not read it and erasing does not touch the rest.
 CREATE TABLE payloads (
