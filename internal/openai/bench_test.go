@@ -46,6 +46,16 @@ func BenchmarkChunk(b *testing.B) {
 	}
 }
 
+func BenchmarkChunkRepeated(b *testing.B) {
+	b.ReportAllocs()
+	first, second, c := []byte(strings.Replace(benchChunk, `\n`, "", 1)), []byte(strings.Replace(benchChunk, ` word\n`, "more", 1)), &Chunk{}
+	for b.Loop() {
+		if c.Peek(first) != nil || c.Peek(second) != nil {
+			b.Fatal("not read")
+		}
+	}
+}
+
 func BenchmarkReader(b *testing.B) {
 	stream := strings.Repeat("data: "+benchChunk+"\n\n", 1000)
 	b.ReportAllocs()

@@ -36,6 +36,7 @@ type Chunk struct {
 	error      member
 	choices    member
 	noIndex    bool // a tool call lacks its index
+	pattern    pattern
 }
 
 // Choice is one element of choices, of a chunk (its delta), a response (its message) or a text completion.
@@ -64,7 +65,11 @@ func (m member) present() bool { return m.end > 0 }
 
 // Peek reads data, which must be one JSON object, into c. It replaces all that c held.
 func (c *Chunk) Peek(data []byte) error {
-	*c = Chunk{Choices: c.Choices[:0]}
+	if c.repeats(data) {
+		return nil
+	}
+	c.pattern.at = 0
+	*c = Chunk{Choices: c.Choices[:0], pattern: c.pattern}
 	if tooDeep(data) {
 		return ErrTooDeep
 	}
@@ -104,6 +109,7 @@ func (c *Chunk) Peek(data []byte) error {
 	if c.Object == "error" && c.Error == "" {
 		c.Error = root.Raw
 	}
+	c.pattern.learn(data, c)
 	return nil
 }
 
@@ -142,6 +148,7 @@ func (c *Chunk) peekDelta(choice *Choice, delta gjson.Result) {
 			choice.Role = value.Str
 		case "content":
 			choice.Content = value.Str
+			c.pattern.note(value)
 		case "refusal":
 			choice.Refusal = value.Str
 		case "reasoning_content", "reasoning":
