@@ -105,13 +105,15 @@ func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
 // do runs the request to its end, or finds out that it is not this item's to run.
 func (r *run) do(ctx context.Context) bus.Outcome {
 	mine, outcome := true, bus.Silent
-	if r.d.Delivered > 1 || r.work.Dispatch > 1 {
+	looked := r.d.Delivered > 1 || r.work.Dispatch > 1
+	if looked {
 		mine, outcome = r.whoseTurn(ctx)
 	}
 	for range maxRounds {
 		if !mine {
 			return outcome
 		}
+		seen := r.chain.Sequence()
 		outcome, err := r.try(ctx)
 		if !errors.Is(err, errNotClaimed) {
 			return outcome
@@ -119,6 +121,11 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 		if mine, outcome = r.whoseTurn(ctx); !mine {
 			return outcome
 		}
+		// Two deliveries of one item must not take the chain from each other in turn: who came first keeps it.
+		if start := r.chain.Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
+			return bus.Silent
+		}
+		looked = true
 	}
 	return bus.Silent
 }
