@@ -52,12 +52,8 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 		r.log.Error("the result was not stored; it is tried again after the lease", "error", err)
 		return bus.Silent
 	}
-	if r.dead {
-		reason := "see the result"
-		if e, err := schemas.DecodeError(r.chain.Terminal().Data); err == nil {
-			reason = e.Message
-		}
-		if err := r.w.bus.DeadLetter(ctx, r.work.Identity, r.m.token, reason, r.d.Header, r.d.Data); err != nil {
+	if r.dead != "" {
+		if err := r.w.bus.DeadLetter(ctx, r.work.Identity, r.m.token, r.dead, r.d.Header, r.d.Data); err != nil {
 			r.log.Error("the request was not moved to the DLQ; it is tried again after the lease", "error", err)
 			return bus.Silent
 		}

@@ -37,7 +37,8 @@ type run struct {
 	attempt int
 	writer  string
 	tries   []schemas.Try
-	dead    bool             // the request goes to the DLQ
+	refused *schemas.Error   // why the item could never run, if so
+	dead    string           // why the request goes to the DLQ, if so
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 }
 
@@ -63,6 +64,9 @@ func (w *Worker) run(ctx context.Context, m *model, backend Backend, d *bus.Deli
 }
 
 func (w *Worker) newRun(m *model, backend Backend, work *schemas.Work, d *bus.Delivery) *run {
+	if work.Accepted.IsZero() {
+		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
+	}
 	return &run{
 		w: w, m: m, backend: backend, d: d, work: work, chain: &bus.Chain{}, began: time.Now(),
 		log: w.log.With("request_id", work.Request.Request, "tenant", work.Tenant, "model", m.name),
@@ -84,20 +88,23 @@ func (r *run) loadFailed(ctx context.Context, err error) bus.Outcome {
 	if errors.Is(err, bus.ErrNotFound) {
 		refused, known = schemas.Errorf(schemas.CodeInternal, "the body of the request is no longer stored; send the request again"), true
 	}
+	if !known && !time.Now().Before(r.deadline()) {
+		refused, known = schemas.Errorf(schemas.CodeDeadline, "the body of the request could not be read until its deadline; send the request again").WithCause(err), true
+	}
 	if !known {
-		r.log.Warn("the body of a request could not be read; it is tried again", "error", err)
-		return bus.Silent
+		return r.puzzled(ctx, "reading the body", err)
 	}
 	return r.refuse(ctx, refused)
 }
 
 // refuse answers with an error unless the chain has gone on without this item.
 func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
+	r.refused = refused
 	mine, outcome := r.whoseTurn(ctx)
 	if !mine {
 		return outcome
 	}
-	r.dead = true
+	r.dead = refused.Error()
 	r.open()
 	return r.finish(ctx, nil, refused)
 }
