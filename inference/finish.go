@@ -19,8 +19,7 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 		failed = schemas.AsError(err)
 	}
 	if failed != nil && failed.Code == schemas.CodeShutdown && r.continuable() {
-		r.log.Info("the request is handed back", "attempt", r.attempt)
-		return bus.Nak
+		return r.handBack(ctx)
 	}
 	summary := r.summary(said, failed)
 	frame := &schemas.Frame{Kind: schemas.KindEnd, Data: summary.Encode(), Trace: bus.TraceParent(ctx)}
@@ -32,6 +31,15 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 		frame.Count, frame.Data, frame.Summary = 1, said.response, frame.Data
 	}
 	return r.commit(ctx, frame, summary)
+}
+
+// handBack lets another worker go on, and says so in the chain, so that this attempt is not taken for a lost worker.
+func (r *run) handBack(ctx context.Context) bus.Outcome {
+	if err := r.write(ctx, &schemas.Frame{Kind: schemas.KindDelta}); err != nil {
+		return r.lost(ctx, err)
+	}
+	r.log.Info("the request is handed back", "attempt", r.attempt)
+	return bus.Nak
 }
 
 // commit writes the terminal frame, after which nobody writes, and keeps the result.

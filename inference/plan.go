@@ -3,6 +3,7 @@ package inference
 import (
 	"iter"
 
+	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -16,7 +17,7 @@ type plan struct {
 
 // plan chooses fresh, splice, or an error, in that order. An answer that was cut is never made to look whole.
 func (r *run) plan() plan {
-	if n := r.chain.Attempts(); n >= maxAttempts {
+	if n := vanished(r.chain); n >= maxAttempts {
 		poison := schemas.Errorf(schemas.CodePoison, "%d workers were lost while they ran this request; it is kept in the dead letter queue", n)
 		r.dead = poison.Error()
 		return plan{refuse: poison}
@@ -30,6 +31,17 @@ func (r *run) plan() plan {
 		}
 	}
 	return plan{refuse: schemas.Errorf(schemas.CodeUpstreamInterrupted, "the worker was lost in the middle of the answer and the model cannot continue it; send the request again")}
+}
+
+// vanished counts the attempts that were not handed back (docs/adr/0005).
+func vanished(chain *bus.Chain) int {
+	n := chain.Attempts()
+	for _, f := range chain.Frames {
+		if f.Kind == schemas.KindDelta && f.Count == 0 {
+			n--
+		}
+	}
+	return n
 }
 
 // repeatable reports whether running the request again gives the same text. A request that could not be read never is.
