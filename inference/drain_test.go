@@ -117,3 +117,25 @@ func TestHandingBackIsNoKill(t *testing.T) {
 		t.Errorf("%d attempts, %d events", r.Attempts, r.Events.Count)
 	}
 }
+
+// A worker that must stop while it watches another's chain leaves the item to the next.
+func TestDrainWhileWatching(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	id := identity("r1")
+	p.append(id, started(1, 1))
+	p.append(id, &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: "other", Count: 1, Data: event(1, "one ", "null").Data})
+	backend := &fake{words: three}
+	w := p.worker("w1", backend)
+	item := p.dispatch(work("r1", 1, sampled))
+	p.until("the lost claim", func() bool { return backend.calls.Load() == 1 && backend.running.Load() == 0 })
+	w.stop()
+	p.worker("w2", backend)
+	if got := p.read(id); got.text != "one " || got.code() != schemas.CodeUpstreamInterrupted {
+		t.Errorf("got %q and %q", got.text, got.code())
+	}
+	p.ended(id)
+	if says := p.tap.words(item, 1); len(says) != 1 || says[0] != "-NAK" {
+		t.Errorf("w1 said %v", says)
+	}
+}

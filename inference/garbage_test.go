@@ -165,3 +165,27 @@ func TestLargeEvents(t *testing.T) {
 		}
 	}
 }
+
+// A chain that cannot be read is left as it is, and its item waits without harm to others until somebody erases it.
+func TestDamagedChain(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	id := identity("r1")
+	p.tap.publish(id.Chunks(), "Llm-Frame: nonsense\r\n", "garbage")
+	p.until("the damage", func() bool { _, err := p.bus.Chain(t.Context(), id); return err != nil })
+	backend := &fake{words: three}
+	p.worker("w1", backend)
+	item := p.dispatch(work("r1", 1, sampled))
+	p.until("the lost claim", func() bool { return backend.calls.Load() == 1 && backend.running.Load() == 0 })
+	p.once(p.send("r2", sampled))
+	if exists, err := p.bus.WorkExists(t.Context(), item); err != nil || !exists {
+		t.Errorf("the item exists: %t, %v", exists, err)
+	}
+	if err := p.bus.Erase(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	p.gone(item)
+	if r, err := p.bus.Result(t.Context(), id); err != nil || r.Status != schemas.StatusDeleted {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

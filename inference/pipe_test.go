@@ -78,7 +78,14 @@ func (w *worker) counter(t testing.TB, name string) float64 {
 // worker starts a worker with a connection of its own. It runs until the test ends or it is stopped.
 func (p *pipe) worker(name string, backend inference.Backend, change ...func(*inference.Config)) *worker {
 	p.t.Helper()
-	return p.workerOn(bustest.Connect(p.t, p.server, bus.Config{Name: name, Lease: lease}), name, backend, change...)
+	b, err := bus.Connect(p.t.Context(), bus.Config{
+		InProcess: p.server, Username: p.server.Username(), Password: p.server.Password(), Name: name, Lease: lease,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = b.Close() })
+	return p.workerOn(b, name, backend, change...)
 }
 
 func (p *pipe) workerOn(b *bus.Bus, name string, backend inference.Backend, change ...func(*inference.Config)) *worker {
