@@ -20,6 +20,7 @@ type fake struct {
 	words         []string
 	deterministic bool
 	gate          func(ctx context.Context, call, i int) error // before word i, and before the end of the answer
+	unfinished    bool                                         // a stream says no finish_reason
 	whole         []byte                                       // a unary answer; default one of words
 
 	calls   atomic.Int32
@@ -66,6 +67,9 @@ func (f *fake) say(ctx context.Context, call int, stream bool, yield func(infere
 	}
 	if err := f.pass(ctx, call, len(f.words)); err != nil {
 		return err
+	}
+	if stream && f.unfinished {
+		return nil
 	}
 	if stream {
 		yield(event(call, "", `"stop"`), nil)

@@ -31,6 +31,7 @@ func TestTakeOver(t *testing.T) {
 		deterministic bool
 		lostAt        int      // the first worker dies before this word
 		second        []string // what the second worker's model says
+		unfinished    bool     // and it does not say that it has ended
 		text          string
 		code          schemas.Code
 		modes         string
@@ -55,6 +56,10 @@ func TestTakeOver(t *testing.T) {
 			body: greedy, deterministic: true, lostAt: 2, second: []string{"one "},
 			text: "one two ", code: schemas.CodeStreamDiverged, modes: "fresh splice",
 		},
+		"in the middle, something shorter without an end": {
+			body: greedy, deterministic: true, lostAt: 2, second: []string{"one "}, unfinished: true,
+			text: "one two ", code: schemas.CodeStreamDiverged, modes: "fresh splice",
+		},
 		"in the middle, sampled": {
 			body: sampled, deterministic: true, lostAt: 2, second: words,
 			text: "one two ", code: schemas.CodeUpstreamInterrupted, modes: "fresh",
@@ -77,7 +82,7 @@ func TestTakeOver(t *testing.T) {
 			id := identity("r1")
 			live := p.reader(id)
 			item := p.lose("w1", work("r1", 1, c.body), &fake{words: words, deterministic: c.deterministic}, c.lostAt)
-			p.worker("w2", &fake{words: c.second, deterministic: c.deterministic})
+			p.worker("w2", &fake{words: c.second, deterministic: c.deterministic, unfinished: c.unfinished})
 			p.tap.nak(item, 1)
 			seen := live()
 			if seen.text != c.text || seen.code() != c.code {

@@ -95,9 +95,9 @@ func TestItemThatRunsHereAlready(t *testing.T) {
 	p := setup(t)
 	beats := p.beats()
 	held := stallAt(1, 1)
-	backend := &fake{words: three, gate: held.gate}
+	backend := &fake{words: three, deterministic: true, gate: held.gate}
 	p.worker("w1", backend)
-	item := p.dispatch(work("r1", 1, sampled))
+	item := p.dispatch(work("r1", 1, greedy))
 	wait(t, "the call", held.reached)
 	p.tap.nak(item, 1)
 	p.tap.delivered(item, 2)
