@@ -3,6 +3,7 @@ package inference_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -135,5 +136,25 @@ func TestAnswerThatGrowsIsNotCutOff(t *testing.T) {
 	}
 	if r := p.ended(id); r.Worker != "w1" || r.Attempts != 1 {
 		t.Errorf("ended by %s after %d attempts", r.Worker, r.Attempts)
+	}
+}
+
+func TestLongRunKeepsItsLease(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	held := stallAt(1, 1)
+	backend := &fake{words: three, deterministic: true, gate: held.gate}
+	p.worker("w1", backend, slots(1))
+	item := p.dispatch(work("r1", 1, greedy))
+	wait(t, "the call", held.reached)
+	p.worker("w2", backend)
+	began := time.Now()
+	p.until("the lease has been renewed past its end", func() bool {
+		return p.tap.renewals(item) >= 4 && time.Since(began) > lease
+	})
+	held.open()
+	p.once(identity("r1"))
+	if n := p.tap.deliveries(item); n != 1 {
+		t.Errorf("%d deliveries", n)
 	}
 }

@@ -167,6 +167,18 @@ func (p *tap) words(sequence uint64, delivered int) (all []string) {
 	return all
 }
 
+// renewals counts how often the lease of an item was renewed.
+func (p *tap) renewals(sequence uint64) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, v := range p.verbs {
+		if v.sequence == sequence && v.word == "+WPI" {
+			n++
+		}
+	}
+	return n
+}
+
 // nak gives back the nth delivery of the only item of the test, as a router does for a worker that fell silent.
 func (p *tap) nak(sequence uint64, n int) {
 	p.publish(fmt.Sprintf("$JS.ACK.%s.%s.%d.%d.%d.%d.0", schemas.StreamWork, schemas.WorkConsumer("m"), n, sequence, n, time.Now().UnixNano()), "", "-NAK")
