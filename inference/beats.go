@@ -50,12 +50,13 @@ func (b *beats) run(ctx context.Context) {
 		b.send()
 		select {
 		case <-ctx.Done():
+			b.send() // the last releases
 			return
 		case <-gap.C:
 		}
 		select {
 		case <-ctx.Done():
-			b.send() // the last releases
+			b.send()
 			return
 		case <-ticker.C:
 		case <-b.changed:

@@ -12,6 +12,9 @@ import (
 // keepTimeout bounds the last writes of a run, which go on after the stage was told to stop.
 const keepTimeout = time.Minute
 
+// maxSummary is the longest summary in a header. The server takes 64 KiB of headers a message.
+const maxSummary = 32 << 10
+
 // finish commits the end of the answer, or the error that ended it, and keeps the result.
 func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 	var failed *schemas.Error
@@ -19,19 +22,41 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 		failed = schemas.AsError(err)
 	}
 	if failed != nil && failed.Code == schemas.CodeShutdown && r.continuable() {
-		r.log().Info("the request is handed back", "attempt", r.attempt)
-		return bus.Nak
+		return r.handBack(ctx)
 	}
 	summary := r.summary(said, failed)
 	frame := &schemas.Frame{Kind: schemas.KindEnd, Data: summary.Encode(), Trace: bus.TraceParent(ctx)}
 	switch {
 	case failed != nil:
-		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), frame.Data
+		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), headerSummary(summary)
 		r.log().Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", failed)
 	case said.response != nil:
-		frame.Count, frame.Data, frame.Summary = 1, said.response, frame.Data
+		frame.Count, frame.Data, frame.Summary = 1, said.response, headerSummary(summary)
 	}
 	return r.commit(ctx, frame, summary)
+}
+
+// headerSummary is a summary as a header. What an upstream makes too large, the server would never store: then only what
+// has a bound is kept.
+func headerSummary(s *schemas.Summary) []byte {
+	data := s.Encode()
+	if len(data) <= maxSummary {
+		return data
+	}
+	least := &schemas.Summary{Status: s.Status, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS}
+	if s.Usage != nil {
+		least.Usage = &schemas.Usage{PromptTokens: s.Usage.PromptTokens, CompletionTokens: s.Usage.CompletionTokens, TotalTokens: s.Usage.TotalTokens}
+	}
+	return least.Encode()
+}
+
+// handBack lets another worker go on, and says so in the chain, so that this attempt is not taken for a lost worker.
+func (r *run) handBack(ctx context.Context) bus.Outcome {
+	if err := r.write(ctx, &schemas.Frame{Kind: schemas.KindDelta}); err != nil {
+		return r.lost(ctx, err)
+	}
+	r.log().Info("the request is handed back", "attempt", r.attempt)
+	return bus.Nak
 }
 
 // commit writes the terminal frame, after which nobody writes, and keeps the result.
@@ -52,12 +77,8 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 		r.log().Error("the result was not stored; it is tried again after the lease", "error", err)
 		return bus.Silent
 	}
-	if r.dead {
-		reason := "see the result"
-		if e, err := schemas.DecodeError(r.chain.Terminal().Data); err == nil {
-			reason = e.Message
-		}
-		if err := r.w.bus.DeadLetter(ctx, r.work.Identity, r.m.token, reason, r.d.Header, r.d.Data); err != nil {
+	if r.dead != "" {
+		if err := r.w.bus.DeadLetter(ctx, r.work.Identity, r.m.token, r.dead, r.d.Header, r.d.Data); err != nil {
 			r.log().Error("the request was not moved to the DLQ; it is tried again after the lease", "error", err)
 			return bus.Silent
 		}

@@ -117,7 +117,9 @@ func (m *model) release(sequence uint64, backend Backend) {
 	if i := slices.Index(m.held, sequence); i >= 0 {
 		m.held = slices.Delete(m.held, i, i+1)
 	}
-	m.released = append(m.released, sequence)
+	if !slices.Contains(m.held, sequence) { // a copy that was dropped leaves the item held
+		m.released = append(m.released, sequence)
+	}
 	m.mu.Unlock()
 	select {
 	case m.freed <- struct{}{}:

@@ -3,6 +3,7 @@ package inference
 import (
 	"iter"
 
+	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -16,9 +17,10 @@ type plan struct {
 
 // plan chooses fresh, splice, or an error, in that order. An answer that was cut is never made to look whole.
 func (r *run) plan() plan {
-	if r.chain.Attempts() >= maxAttempts {
-		r.dead = true
-		return plan{refuse: schemas.Errorf(schemas.CodePoison, "%d workers were lost while they ran this request; it is kept in the dead letter queue", r.chain.Attempts())}
+	if n := vanished(r.chain); n >= maxAttempts {
+		poison := schemas.Errorf(schemas.CodePoison, "%d workers were lost while they ran this request; it is kept in the dead letter queue", n)
+		r.dead = poison.Error()
+		return plan{refuse: poison}
 	}
 	if !r.chain.Visible() {
 		return plan{mode: schemas.ModeFresh}
@@ -31,9 +33,20 @@ func (r *run) plan() plan {
 	return plan{refuse: schemas.Errorf(schemas.CodeUpstreamInterrupted, "the worker was lost in the middle of the answer and the model cannot continue it; send the request again")}
 }
 
-// repeatable reports whether running the request again gives the same text.
+// vanished counts the attempts that were not handed back (docs/adr/0005).
+func vanished(chain *bus.Chain) int {
+	n := chain.Attempts()
+	for _, f := range chain.Frames {
+		if f.Kind == schemas.KindDelta && f.Count == 0 {
+			n--
+		}
+	}
+	return n
+}
+
+// repeatable reports whether running the request again gives the same text. A request that could not be read never is.
 func (r *run) repeatable() bool {
-	return r.backend != nil && r.backend.Capabilities().Deterministic && r.request.Greedy() && r.request.Continuable()
+	return r.backend != nil && r.request != nil && r.backend.Capabilities().Deterministic && r.request.Greedy() && r.request.Continuable()
 }
 
 // wrap lets a plan change the events of the model.

@@ -36,7 +36,8 @@ type run struct {
 	attempt int
 	writer  string
 	tries   []schemas.Try
-	dead    bool             // the request goes to the DLQ
+	refused *schemas.Error   // why the item could never run, if so
+	dead    string           // why the request goes to the DLQ, if so
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 }
 
@@ -62,6 +63,9 @@ func (w *Worker) run(ctx context.Context, m *model, backend Backend, d *bus.Deli
 }
 
 func (w *Worker) newRun(m *model, backend Backend, work *schemas.Work, d *bus.Delivery) *run {
+	if work.Accepted.IsZero() {
+		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
+	}
 	return &run{w: w, m: m, backend: backend, d: d, work: work, chain: &bus.Chain{}, began: time.Now()}
 }
 
@@ -85,20 +89,23 @@ func (r *run) loadFailed(ctx context.Context, err error) bus.Outcome {
 	if errors.Is(err, bus.ErrNotFound) {
 		refused, known = schemas.Errorf(schemas.CodeInternal, "the body of the request is no longer stored; send the request again"), true
 	}
+	if !known && !time.Now().Before(r.deadline()) {
+		refused, known = schemas.Errorf(schemas.CodeDeadline, "the body of the request could not be read until its deadline; send the request again").WithCause(err), true
+	}
 	if !known {
-		r.log().Warn("the body of a request could not be read; it is tried again", "error", err)
-		return bus.Silent
+		return r.puzzled(ctx, "reading the body", err)
 	}
 	return r.refuse(ctx, refused)
 }
 
 // refuse answers with an error unless the chain has gone on without this item.
 func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
+	r.refused = refused
 	mine, outcome := r.whoseTurn(ctx)
 	if !mine {
 		return outcome
 	}
-	r.dead = true
+	r.dead = refused.Error()
 	r.open()
 	return r.finish(ctx, nil, refused)
 }
@@ -106,13 +113,15 @@ func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
 // do runs the request to its end, or finds out that it is not this item's to run.
 func (r *run) do(ctx context.Context) bus.Outcome {
 	mine, outcome := true, bus.Silent
-	if r.d.Delivered > 1 || r.work.Dispatch > 1 {
+	looked := r.d.Delivered > 1 || r.work.Dispatch > 1
+	if looked {
 		mine, outcome = r.whoseTurn(ctx)
 	}
 	for range maxRounds {
 		if !mine {
 			return outcome
 		}
+		seen := r.chain.Sequence()
 		outcome, err := r.try(ctx)
 		if !errors.Is(err, errNotClaimed) {
 			return outcome
@@ -120,6 +129,11 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 		if mine, outcome = r.whoseTurn(ctx); !mine {
 			return outcome
 		}
+		// Two deliveries of one item must not take the chain from each other in turn: who came first keeps it.
+		if start := r.chain.Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
+			return bus.Silent
+		}
+		looked = true
 	}
 	return bus.Silent
 }

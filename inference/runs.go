@@ -2,6 +2,7 @@ package inference
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/weir-llm/weir/schemas"
@@ -10,13 +11,13 @@ import (
 // runs are the requests that this process runs now, so that a cancel hint finds its run and a copy of an item that is
 // already running is dropped.
 type runs struct {
-	mu    sync.Mutex
-	items map[uint64]struct{} // by LLM_WORK sequence
-	stops map[schemas.Identity]context.CancelCauseFunc
+	mu       sync.Mutex
+	items    map[uint64]struct{} // by LLM_WORK sequence
+	watchers map[schemas.Identity][]*watcher
 }
 
 func newRuns() *runs {
-	return &runs{items: map[uint64]struct{}{}, stops: map[schemas.Identity]context.CancelCauseFunc{}}
+	return &runs{items: map[uint64]struct{}{}, watchers: map[schemas.Identity][]*watcher{}}
 }
 
 // begin registers an item; it returns false when the item runs already.
@@ -36,26 +37,32 @@ func (r *runs) end(sequence uint64) {
 	delete(r.items, sequence)
 }
 
-// watch returns a context that a cancel hint for the request ends, and a function that stops watching.
+// watch returns a context that a cancel hint for the request ends, and a function that stops watching. Two items of one
+// request may be here at once, until one of them has lost its claim.
 func (r *runs) watch(ctx context.Context, id schemas.Identity) (context.Context, func()) {
 	ctx, stop := context.WithCancelCause(ctx)
+	w := &watcher{stop}
 	r.mu.Lock()
-	r.stops[id] = stop
+	r.watchers[id] = append(r.watchers[id], w)
 	r.mu.Unlock()
 	return ctx, func() {
 		r.mu.Lock()
-		delete(r.stops, id)
+		left := slices.DeleteFunc(r.watchers[id], func(other *watcher) bool { return other == w })
+		if r.watchers[id] = left; len(left) == 0 {
+			delete(r.watchers, id)
+		}
 		r.mu.Unlock()
 		stop(nil)
 	}
 }
 
-// cancel ends the run of a request, if it runs here.
+// cancel ends the runs of a request, if it runs here.
 func (r *runs) cancel(id schemas.Identity) {
 	r.mu.Lock()
-	stop := r.stops[id]
-	r.mu.Unlock()
-	if stop != nil {
-		stop(schemas.Errorf(schemas.CodeCancelled, "the request was cancelled"))
+	defer r.mu.Unlock()
+	for _, w := range r.watchers[id] {
+		w.stop(schemas.Errorf(schemas.CodeCancelled, "the request was cancelled"))
 	}
 }
+
+type watcher struct{ stop context.CancelCauseFunc }

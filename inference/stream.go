@@ -3,6 +3,7 @@ package inference
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"sync"
 
@@ -27,12 +28,29 @@ func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 	done := make(chan error, 1)
 	go func() {
 		err := r.write(ctx, frame)
+		if errors.Is(err, bus.ErrFenced) && r.behindAccepted(ctx) {
+			err = r.write(ctx, frame)
+		}
 		if err != nil {
 			stop()
 		}
 		done <- err
 	}()
 	return claim{wait: sync.OnceValue(func() error { return <-done })}
+}
+
+// behindAccepted reads the chain that a first delivery took for empty and reports whether it only says that the request
+// was accepted. That is no claim, and the model call under way need not be made again for it.
+func (r *run) behindAccepted(ctx context.Context) bool {
+	if r.chain.Sequence() > 0 {
+		return false
+	}
+	chain, err := r.w.bus.Chain(context.WithoutCancel(ctx), r.work.Identity)
+	if err != nil || len(chain.Frames) != 1 || chain.Last().Kind != schemas.KindAccepted {
+		return false
+	}
+	r.chain = chain
+	return true
 }
 
 // stream writes what the model says until it ends. It reads on only when what it has read is committed, so that what

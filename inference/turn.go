@@ -21,7 +21,7 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 	for range maxRounds {
 		chain, err := r.w.bus.Chain(ctx, r.work.Identity)
 		if err != nil {
-			return false, r.puzzled("reading the chain", err)
+			return false, r.puzzled(ctx, "reading the chain", err)
 		}
 		r.chain = chain
 		if chain.Terminal() != nil {
@@ -39,7 +39,7 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		}
 		exists, err := r.w.bus.WorkExists(ctx, start.Start.Work)
 		if err != nil {
-			return false, r.puzzled("looking up the other item", err)
+			return false, r.puzzled(ctx, "looking up the other item", err)
 		}
 		if exists {
 			return false, bus.Ack // the other item has it, and this one is a duplicate
@@ -47,7 +47,7 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		// The other item is gone: it was finished after the chain was read, or it is lost.
 		again, err := r.w.bus.Chain(ctx, r.work.Identity)
 		if err != nil {
-			return false, r.puzzled("reading the chain", err)
+			return false, r.puzzled(ctx, "reading the chain", err)
 		}
 		if again.Sequence() == chain.Sequence() {
 			return r.takeOver(ctx)
@@ -63,7 +63,7 @@ func (r *run) unlessFinished(ctx context.Context) (bool, bus.Outcome) {
 		return true, bus.Silent
 	}
 	if err != nil {
-		return false, r.puzzled("looking up the result", err)
+		return false, r.puzzled(ctx, "looking up the result", err)
 	}
 	return false, bus.Ack
 }
@@ -84,7 +84,7 @@ func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
 	}
 	chain, err := r.w.bus.Chain(ctx, r.work.Identity)
 	if err != nil {
-		return false, r.puzzled("reading the chain", err)
+		return false, r.puzzled(ctx, "reading the chain", err)
 	}
 	grown := chain.Sequence() != r.chain.Sequence()
 	r.chain = chain
@@ -94,14 +94,23 @@ func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
 	return !grown, bus.Silent
 }
 
-// conclude makes sure of the result of a finished chain.
+// conclude makes sure of the result of a finished chain, and of the DLQ record that whoever ended it may not have got to.
 func (r *run) conclude(ctx context.Context) bus.Outcome {
+	if terminal := r.chain.Terminal(); terminal.Kind == schemas.KindError {
+		e, err := schemas.DecodeError(terminal.Data)
+		if err == nil && (e.Code == schemas.CodePoison || r.refused != nil && r.refused.Code == e.Code) {
+			r.dead = e.Error()
+		}
+	}
 	return r.keep(ctx)
 }
 
-// puzzled leaves the item to its lease when the bus does not answer.
-func (r *run) puzzled(what string, err error) bus.Outcome {
-	r.log().Warn("a redelivered item could not be judged; it is tried again after the lease", "step", what, "error", err)
+// puzzled leaves the item to its lease when the bus does not answer, and to another worker when this one stops.
+func (r *run) puzzled(ctx context.Context, what string, err error) bus.Outcome {
+	if ctx.Err() != nil {
+		return bus.Nak
+	}
+	r.log().Warn("an item could not be judged; it is tried again after the lease", "step", what, "error", err)
 	return bus.Silent
 }
 

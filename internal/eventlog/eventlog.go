@@ -28,13 +28,13 @@ const (
 var ErrNotKept = errors.New("the events were too large to be kept")
 
 // Pack makes the log of the delta frames among frames, whose payloads must be resolved, relative to the time of
-// acceptance. It is nil when there are none, as for a unary answer, whose response the result holds whole. It is safe for
-// concurrent use.
+// acceptance. It is nil when there are no events, as for a unary answer, whose response the result holds whole. It is
+// safe for concurrent use.
 func Pack(accepted time.Time, frames []*schemas.Frame) *schemas.EventLog {
 	log := &schemas.EventLog{Encoding: encodingZstd}
 	size := 0
 	for _, f := range frames {
-		if f.Kind != schemas.KindDelta {
+		if f.Kind != schemas.KindDelta || f.Count == 0 {
 			continue
 		}
 		log.Count += f.Count

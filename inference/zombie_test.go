@@ -1,0 +1,70 @@
+package inference_test
+
+import (
+	"testing"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// A worker that was paused past its lease wakes up and goes on as if nothing had happened.
+func TestZombie(t *testing.T) {
+	t.Parallel()
+	words := []string{"one ", "two ", "three"}
+	for name, c := range map[string]struct {
+		body string
+		at   int    // the zombie was paused before this word
+		runs bool   // it wakes up while its successor runs, not after
+		text string // what readers see
+		code schemas.Code
+		says int // words of the zombie about its delivery
+	}{
+		"before its first token":          {body: sampled, runs: true, text: "one two three"},
+		"in the middle, its heir runs":    {body: greedy, at: 1, runs: true, text: "one two three"},
+		"in the middle, its heir is done": {body: greedy, at: 1, text: "one two three", says: 1},
+		"in the middle, and nobody could go on": {
+			body: sampled, at: 1, text: "one ", code: schemas.CodeUpstreamInterrupted, says: 1,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := setup(t)
+			id := identity("r1")
+			live := p.reader(id)
+			between := newProxy(t, p.server)
+			asleep, successor := stallAt(1, c.at), stallAt(1, 2)
+			a := p.workerOn(between.connect(t), "a", &fake{words: words, deterministic: true, gate: asleep.gate}, slots(1))
+			item := p.dispatch(work("r1", 1, c.body))
+			wait(t, "the call", asleep.reached)
+			p.until("the claim", func() bool { return p.chain(id).Start() != nil })
+			p.visible(id, uint64(c.at))
+			between.pause()
+			if !c.runs {
+				successor.open()
+			}
+			p.worker("b", &fake{words: words, deterministic: true, gate: successor.gate})
+			if c.runs {
+				wait(t, "the successor's call", successor.reached)
+				p.until("the successor's claim", func() bool { return p.chain(id).Attempts() == 2 })
+			} else {
+				p.until("the end", func() bool { return p.chain(id).Terminal() != nil })
+			}
+			between.resume()
+			asleep.open()
+			p.until("the zombie to notice", func() bool { return a.counter(t, "weir_inference_lost_runs_total") == 1 })
+			successor.open()
+			if seen := live(); seen.text != c.text || seen.code() != c.code {
+				t.Errorf("the reader saw %q and %q, want %q and %q", seen.text, seen.code(), c.text, c.code)
+			}
+			p.ended(id)
+			a.stop()
+			p.until("the zombie's word", func() bool { return len(p.tap.words(item, 1)) >= c.says })
+			if says := p.tap.words(item, 1); len(says) != c.says || c.says > 0 && says[0] != "+ACK" {
+				t.Errorf("the zombie said %v", says)
+			}
+			p.until("the successor's word", func() bool { return len(p.tap.words(item, p.tap.deliveries(item))) > 0 })
+			if says := p.tap.words(item, p.tap.deliveries(item)); len(says) != 1 || says[0] != "+ACK" {
+				t.Errorf("its successor said %v", says)
+			}
+		})
+	}
+}
