@@ -70,7 +70,9 @@ func (e *eventStream) copy(all frames) (finished bool, err error) {
 		case schemas.KindError:
 			return true, failureOf(f)
 		case schemas.KindDelta:
-			err = e.events(f)
+			if f.Count > 0 { // a worker that hands a request back says nothing to the caller (docs/adr/0005)
+				err = e.events(f)
+			}
 		case schemas.KindEnd:
 			return true, e.end(f)
 		}

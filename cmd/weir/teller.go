@@ -41,7 +41,10 @@ func (t *teller) tell(f *schemas.Frame) error {
 	case schemas.KindStart:
 		line += fmt.Sprintf("  attempt %d, %s, on %s", f.Attempt, f.Start.Mode, f.Start.Worker)
 	case schemas.KindDelta:
-		line += fmt.Sprintf("  %s  %q", events(f), t.content(f))
+		line += "  " + events(f)
+		if f.Count > 0 {
+			line += fmt.Sprintf("  %q", t.content(f))
+		}
 	case schemas.KindEnd:
 		if f.Count > 0 {
 			line += fmt.Sprintf("  %q", t.content(f))
@@ -57,6 +60,9 @@ func (t *teller) tell(f *schemas.Frame) error {
 }
 
 func events(f *schemas.Frame) string {
+	if f.Count == 0 {
+		return "handed back"
+	}
 	if f.Count == 1 {
 		return fmt.Sprintf("event %d", f.Index)
 	}
