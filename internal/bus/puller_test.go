@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"testing"
 	"time"
@@ -226,7 +227,7 @@ func accept(t testing.TB, b *bus.Bus, id string) {
 // partitionOf finds the partition of a tenant by what the server makes of it.
 func partitionOf(t testing.TB, b *bus.Bus, tenant string) int {
 	t.Helper()
-	accept(t, b, "probe")
+	accept(t, b, "probe-"+rand.Text())
 	d := takeRequest(t, b, tenant)
 	d.Settle(bus.Ack)
 	for p := range schemas.Partitions {
