@@ -61,8 +61,7 @@ func TestAnswerLostAfterCommit(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, p *bustest.Proxy){
 		"connection cut": func(_ *testing.T, p *bustest.Proxy) { p.Cut() },
 		"answer late": func(t *testing.T, p *bustest.Proxy) {
-			sent := p.Passed(bustest.ToServer)
-			eventually(t, "the next try", func() bool { return p.Passed(bustest.ToServer) > sent })
+			await(t, "the next try", p.At(bustest.ToServer, alice.Chunks(), bustest.Pass))
 			p.Set(bustest.ToClient, bustest.Pass)
 		},
 	} {
@@ -92,9 +91,9 @@ func TestRequestLostOnItsWay(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
 	b, p, near := far(t, bus.Config{Registerer: registry})
-	p.Set(bustest.ToServer, bustest.Drop)
+	lost := p.At(bustest.ToServer, alice.Chunks(), bustest.Drop)
 	done := appending(t, b, alice, 0, start("a"))
-	eventually(t, "the loss", func() bool { return p.Dropped(bustest.ToServer) > 0 })
+	await(t, "the loss", lost)
 	p.Cut()
 	got := <-done
 	if c := chain(t, near, alice); got.err != nil || got.sequence != c.Sequence() || len(c.Frames) != 1 {
@@ -233,8 +232,9 @@ func TestAppendEndsWithItsContext(t *testing.T) {
 	b, p, near := far(t, bus.Config{})
 	reason := errors.New("the caller has gone")
 	for _, connected := range []bool{true, false} {
+		var tried <-chan struct{}
 		if connected {
-			p.Set(bustest.ToServer, bustest.Drop)
+			tried = p.At(bustest.ToServer, alice.Chunks(), bustest.Drop)
 		} else {
 			p.Lead("nats://127.0.0.1:1") // nobody is there
 			p.Cut()
@@ -242,7 +242,9 @@ func TestAppendEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error, 1)
 		go func() { _, err := b.Append(ctx, alice, 0, start("a")); done <- err }()
-		eventually(t, "a try", func() bool { return !connected || p.Dropped(bustest.ToServer) > 0 })
+		if connected {
+			await(t, "a try", tried)
+		}
 		began := time.Now()
 		cancel(reason)
 		if err := <-done; !errors.Is(err, reason) || time.Since(began) > time.Second {

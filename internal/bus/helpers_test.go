@@ -70,6 +70,16 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// await waits for a channel to be closed.
+func await(t testing.TB, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("it did not happen within %v: %s", patience, what)
+	}
+}
+
 // write appends frames one after the other and returns the last sequence.
 func write(t testing.TB, b *bus.Bus, id schemas.Identity, expect uint64, frames ...*schemas.Frame) uint64 {
 	t.Helper()

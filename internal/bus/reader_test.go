@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -223,12 +224,9 @@ func TestLargeFrameAcrossALostConnection(t *testing.T) {
 	events, err := drain(func(yield func(*schemas.Frame, error) bool) {
 		for f, err := range reader.Frames(deadline(t, patience)) {
 			if step++; step == 1 { // the subscription is known to work
-				p.Set(bustest.ToServer, bustest.Drop)
+				asked := p.At(bustest.ToServer, "OBJ_"+schemas.BucketObjects, bustest.Drop)
 				write(t, near, alice, first, delta("a", 0, large), end("a", 1))
-				go func() {
-					eventually(t, "the read", func() bool { return p.Dropped(bustest.ToServer) > 0 })
-					p.Cut()
-				}()
+				go func() { <-asked; p.Cut() }()
 			}
 			if !yield(f, err) {
 				return
@@ -294,28 +292,40 @@ func TestUncommittedFramesAreNotShown(t *testing.T) {
 	server := bustest.Server(t)
 	b := bustest.Connect(t, server, bus.Config{})
 	conn, _ := raw(t, server)
-	reader, err := b.Open(t.Context(), alice, bus.ReadOptions{})
+	forged := delta("z", 0, "forged")
+	forge := func() {
+		for _, h := range []schemas.Header{
+			{}, {schemas.HeaderNatsSequence: {"1000"}, schemas.HeaderNatsLastSeq: {"0"}},
+			{schemas.HeaderNatsStream: {"OTHER"}, schemas.HeaderNatsSequence: {"1000"}, schemas.HeaderNatsLastSeq: {"0"}},
+			{schemas.HeaderNatsStream: {schemas.StreamReplies}},
+		} {
+			maps.Copy(h, forged.Encode())
+			if err := conn.PublishMsg(&nats.Msg{Subject: alice.Replies(), Header: h, Data: forged.Data}); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := conn.Flush(); err != nil {
+			t.Error(err)
+		}
+	}
+	reader, err := b.Open(t.Context(), alice, bus.ReadOptions{Fresh: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	if _, err := b.Chain(t.Context(), alice); err != nil { // the subscription is known to the server
-		t.Fatal(err)
-	}
-	forged := delta("z", 0, "forged")
-	for _, h := range []schemas.Header{forged.Encode(), {schemas.HeaderNatsStream: {"X"}, schemas.HeaderNatsSequence: {"1"}}, {schemas.HeaderNatsSequence: {"1"}}} {
-		for key, value := range forged.Encode() {
-			h[key] = value
+	first := write(t, b, alice, 0, start("a"))
+	events, err := drain(func(yield func(*schemas.Frame, error) bool) {
+		for f, err := range reader.Frames(deadline(t, patience)) {
+			if err == nil && f.Kind == schemas.KindStart { // the reader is live
+				forge()
+				write(t, b, alice, first, delta("a", 0, "true"), end("a", 1))
+			}
+			if !yield(f, err) {
+				return
+			}
 		}
-		if err := conn.PublishMsg(&nats.Msg{Subject: alice.Replies(), Header: h, Data: forged.Data}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := conn.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	write(t, b, alice, 0, start("a"), delta("a", 0, "true"), end("a", 1))
-	if events, err := drain(reader.Frames(deadline(t, patience)), 0); err != nil || len(events) != 1 || events[0] != "true" {
+	}, 0)
+	if err != nil || len(events) != 1 || events[0] != "true" {
 		t.Errorf("%q, error %v", events, err)
 	}
 }
@@ -420,6 +430,9 @@ func TestReaderEndsWithItsContext(t *testing.T) {
 	}
 	if _, err := drain(b.Read(ctx, alice, bus.ReadOptions{}), 0); !errors.Is(err, reason) {
 		t.Errorf("a context that has ended: %v, want the cause", err)
+	}
+	if reader, err := b.Open(ctx, alice, bus.ReadOptions{}); reader != nil || !errors.Is(err, reason) {
+		t.Errorf("a reader %v that nobody will close, error %v", reader, err)
 	}
 	n := 0
 	for range b.Read(t.Context(), alice, bus.ReadOptions{}) {

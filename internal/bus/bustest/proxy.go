@@ -1,6 +1,7 @@
 package bustest
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"strings"
@@ -27,6 +28,12 @@ const (
 	Drop      // bytes are swallowed; [Proxy.Cut] before they pass again, or the protocol is torn
 )
 
+type watch struct {
+	text []byte
+	flow Flow
+	seen chan struct{}
+}
+
 // Proxy stands between clients and a server and loses, delays and cuts what goes through it. It is safe for concurrent
 // use and ends with the test.
 type Proxy struct {
@@ -37,8 +44,7 @@ type Proxy struct {
 	changed *sync.Cond
 	server  string
 	flow    [2]Flow
-	passed  [2]int
-	dropped [2]int
+	watch   [2]*watch
 	conns   map[net.Conn]bool
 	closed  bool
 }
@@ -76,18 +82,14 @@ func (p *Proxy) Set(d Direction, f Flow) {
 	p.changed.Broadcast()
 }
 
-// Passed is how many bytes of a direction went through.
-func (p *Proxy) Passed(d Direction) int {
+// At changes the flow of a direction when a text goes by, from the bytes on that hold it, and closes the channel then. A
+// direction waits for one text at a time.
+func (p *Proxy) At(d Direction, text string, f Flow) <-chan struct{} {
+	w := &watch{text: []byte(text), flow: f, seen: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.passed[d]
-}
-
-// Dropped is how many bytes of a direction were swallowed.
-func (p *Proxy) Dropped(d Direction) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.dropped[d]
+	p.watch[d] = w
+	return w.seen
 }
 
 // Cut ends all connections, with what is held of them, and lets later ones pass. Clients may connect again at once.
@@ -155,7 +157,7 @@ func (p *Proxy) pump(d Direction, to io.WriteCloser, from net.Conn) {
 		if err != nil {
 			return
 		}
-		if p.passes(d, from, n) {
+		if p.passes(d, from, buffer[:n]) {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
 			}
@@ -164,16 +166,15 @@ func (p *Proxy) pump(d Direction, to io.WriteCloser, from net.Conn) {
 }
 
 // passes waits while the direction is held, and reports whether bytes of a connection may go on.
-func (p *Proxy) passes(d Direction, conn net.Conn, n int) bool {
+func (p *Proxy) passes(d Direction, conn net.Conn, b []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if w := p.watch[d]; w != nil && bytes.Contains(b, w.text) {
+		p.flow[d], p.watch[d] = w.flow, nil
+		close(w.seen)
+	}
 	for p.flow[d] == Hold && p.conns[conn] {
 		p.changed.Wait()
 	}
-	if p.flow[d] == Drop || !p.conns[conn] {
-		p.dropped[d] += n
-		return false
-	}
-	p.passed[d] += n
-	return true
+	return p.flow[d] != Drop && p.conns[conn]
 }
