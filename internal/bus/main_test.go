@@ -12,8 +12,8 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel != nil {
-		if n, err := strconv.Atoi(parallel.Value.String()); err != nil || n < 8 {
-			if err := parallel.Value.Set("8"); err != nil {
+		if n, err := strconv.Atoi(parallel.Value.String()); err != nil || n < 16 {
+			if err := parallel.Value.Set("16"); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		}
