@@ -22,19 +22,16 @@ type Accepted struct {
 // Accept stores a request. It blocks until JetStream has acknowledged it, which is the moment of acceptance; on any error
 // the request may or may not have been accepted, and the same call may be repeated. The error is a [schemas.Error].
 func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) {
+	// Without an id, the second request of a tenant would look like a copy of its first.
+	if err := validateCaller(r.Identity); err != nil {
+		return Accepted{}, err
+	}
 	if err := b.checkRoom(ctx); err != nil {
 		return Accepted{}, err
 	}
-	stored := *r
-	if len(r.Body) > schemas.InlineBytes && r.Object == nil {
-		object, err := b.putObject(ctx, r.Identity, r.Body)
-		if err != nil {
-			return Accepted{}, unavailable(err)
-		}
-		stored.Object = object
-	}
-	if stored.Object != nil {
-		stored.Body = nil
+	stored, err := b.offloadRequest(ctx, *r)
+	if err != nil {
+		return Accepted{}, unavailable(err)
 	}
 	ctx, span := b.startSend(ctx, "llm.requests.{tenant}.{model}", r.Identity)
 	defer span.End()
@@ -49,12 +46,26 @@ func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) 
 	return Accepted(acked), nil
 }
 
+func validateCaller(id schemas.Identity) error {
+	if err := schemas.ValidateTenant(id.Tenant); err != nil {
+		return err
+	}
+	return schemas.ValidateCallerID(id.Request)
+}
+
 // Dispatch makes a request available to the workers of its model and returns its LLM_WORK sequence. The same dispatch
 // twice is stored once.
 func (b *Bus) Dispatch(ctx context.Context, w *schemas.Work) (uint64, error) {
 	ctx, span := b.startSend(ctx, "llm.work.{model}", w.Identity)
 	defer span.End()
-	msg := &nats.Msg{Subject: schemas.WorkSubject(w.ModelToken), Header: w.Encode(), Data: w.Body}
+	// A body that came by the direct door may fill a whole message, and a work item has more headers than a request.
+	item := *w
+	var err error
+	if item.Request, err = b.offloadRequest(ctx, w.Request); err != nil {
+		span.RecordError(err)
+		return 0, fmt.Errorf("dispatch %s: %w", w.Identity, err)
+	}
+	msg := &nats.Msg{Subject: schemas.WorkSubject(w.ModelToken), Header: item.Encode(), Data: item.Body}
 	msg.Header[schemas.HeaderMsgID] = []string{w.MsgID()}
 	inject(ctx, msg.Header)
 	acked, err := b.publishStored(ctx, msg, transient)
@@ -74,7 +85,8 @@ func (b *Bus) WorkExists(ctx context.Context, sequence uint64) (bool, error) {
 	return err == nil, err
 }
 
-// DeadLetter keeps what could not be processed, with the reason. It may be kept more than once.
+// DeadLetter keeps what could not be processed, with the reason. It may be kept more than once. A body that does not fit
+// beside the reason is kept in LLM_OBJECTS, for as long as a result.
 func (b *Bus) DeadLetter(ctx context.Context, id schemas.Identity, modelToken, reason string, h schemas.Header, body []byte) error {
 	msg := nats.NewMsg(schemas.DLQSubject(dlqToken(id.Tenant), dlqToken(modelToken)))
 	for key, values := range h {
@@ -87,6 +99,13 @@ func (b *Bus) DeadLetter(ctx context.Context, id schemas.Identity, modelToken, r
 	msg.Header[schemas.HeaderReason] = []string{oneLine(reason)}
 	msg.Data = body
 	_, err := b.publishStored(ctx, msg, transient)
+	if errors.Is(err, nats.ErrMaxPayload) && msg.Data != nil {
+		var object *schemas.Object
+		if object, err = b.putObject(ctx, schemas.Identity{Tenant: dlqToken(id.Tenant), Request: dlqToken(id.Request)}, body); err == nil {
+			msg.Header[schemas.HeaderObject], msg.Data = []string{object.String()}, nil
+			_, err = b.publishStored(ctx, msg, transient)
+		}
+	}
 	return wrap("write to the DLQ", err)
 }
 

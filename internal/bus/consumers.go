@@ -2,8 +2,11 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -64,7 +67,7 @@ func (b *Bus) ResetConsumers(ctx context.Context) error {
 		}
 		names := s.ConsumerNames(ctx)
 		for name := range names.Name() {
-			if err := b.resetConsumer(ctx, stream, name); err != nil {
+			if err := b.callConsumer(ctx, "RESET", stream, name, nil); err != nil {
 				return err
 			}
 		}
@@ -75,13 +78,29 @@ func (b *Bus) ResetConsumers(ctx context.Context) error {
 	return nil
 }
 
-func (b *Bus) resetConsumer(ctx context.Context, stream, consumer string) error {
-	reply, err := b.control.RequestWithContext(ctx, "$JS.API.CONSUMER.RESET."+stream+"."+consumer, nil)
+// unpin ends the pin of a consumer's group if it is the one given. Whoever unpins ends any pin, so the holder is looked up.
+func (b *Bus) unpin(ctx context.Context, stream, consumer, group, pin string) error {
+	live, err := b.js.Consumer(ctx, stream, consumer)
 	if err != nil {
-		return fmt.Errorf("reset consumer %s of %s: %w", consumer, stream, err)
+		return fmt.Errorf("look up consumer %s of %s: %w", consumer, stream, err)
 	}
-	if e := apiError(reply.Data); e != nil {
-		return fmt.Errorf("reset consumer %s of %s: %w", consumer, stream, e)
+	mine := func(g jetstream.PriorityGroupState) bool { return g.Group == group && g.PinnedClientID == pin }
+	if !slices.ContainsFunc(live.CachedInfo().PriorityGroups, mine) {
+		return nil
 	}
-	return nil
+	body, err := json.Marshal(map[string]string{"group": group})
+	if err != nil {
+		return err
+	}
+	return b.callConsumer(ctx, "UNPIN", stream, consumer, body)
+}
+
+func (b *Bus) callConsumer(ctx context.Context, verb, stream, consumer string, body []byte) error {
+	reply, err := b.control.RequestWithContext(ctx, "$JS.API.CONSUMER."+verb+"."+stream+"."+consumer, body)
+	if err == nil {
+		if e := apiError(reply.Data); e != nil {
+			err = e
+		}
+	}
+	return wrap(strings.ToLower(verb)+" consumer "+consumer+" of "+stream, err)
 }

@@ -57,6 +57,7 @@ func (b *Bus) listen(subject string, fn nats.MsgHandler) (func(), error) {
 	}
 	// Whoever asks now must be heard: without the flush a hint could be published before the server knows of the interest.
 	if err := b.control.Flush(); err != nil {
+		_ = sub.Unsubscribe()
 		return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
 	return func() { _ = sub.Unsubscribe() }, nil

@@ -50,6 +50,8 @@ func (b *Bus) putBytes(ctx context.Context, name string, data []byte) error {
 
 // getObject reads and verifies a body.
 func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*tryTimeout)
+	defer cancel()
 	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
@@ -57,6 +59,9 @@ func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, er
 	data, err := store.GetBytes(ctx, object.Name)
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, fmt.Errorf("body %s: %w", object.Name, ErrNotFound)
+	}
+	if errors.Is(err, jetstream.ErrDigestMismatch) {
+		return nil, fmt.Errorf("read body %s: %w: %w", object.Name, errDamaged, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read body %s: %w", object.Name, err)
@@ -85,11 +90,41 @@ func (b *Bus) eraseObjects(ctx context.Context, id schemas.Identity) error {
 		if object := (&schemas.Object{Name: info.Name}); !object.BelongsTo(id) {
 			continue
 		}
-		if err := store.Delete(ctx, info.Name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
-			return fmt.Errorf("erase body %s: %w", info.Name, err)
+		if err := eraseFrom(ctx, store, info.Name); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (b *Bus) eraseObject(ctx context.Context, name string) error {
+	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
+	}
+	return eraseFrom(ctx, store, name)
+}
+
+func eraseFrom(ctx context.Context, store jetstream.ObjectStore, name string) error {
+	if err := store.Delete(ctx, name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+		return fmt.Errorf("erase body %s: %w", name, err)
+	}
+	return nil
+}
+
+// offloadRequest gives the request as it is stored: with a large body in LLM_OBJECTS.
+func (b *Bus) offloadRequest(ctx context.Context, r schemas.Request) (schemas.Request, error) {
+	if len(r.Body) > schemas.InlineBytes && r.Object == nil {
+		object, err := b.putObject(ctx, r.Identity, r.Body)
+		if err != nil {
+			return r, err
+		}
+		r.Object = object
+	}
+	if r.Object != nil {
+		r.Body = nil
+	}
+	return r, nil
 }
 
 func (b *Bus) offloadFrame(ctx context.Context, id schemas.Identity, f *schemas.Frame) (err error) {
@@ -106,6 +141,28 @@ func (b *Bus) resolveFrame(ctx context.Context, f *schemas.Frame) (err error) {
 	}
 	f.Data, err = b.getObject(ctx, f.Object)
 	return err
+}
+
+// resolveSurely is resolveFrame for a reader, whose answer must not break off because the server is away for a moment.
+func (b *Bus) resolveSurely(ctx context.Context, f *schemas.Frame) error {
+	if f.Object == nil {
+		return nil
+	}
+	return surely(ctx, func() error { return b.resolveFrame(ctx, f) })
+}
+
+// surely repeats a read until it works, or never will, or for as long as a write may take.
+func surely(ctx context.Context, read func() error) error {
+	deadline := time.Now().Add(resolveTimeout)
+	for {
+		err := read()
+		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, errDamaged) || hopeless(err) || time.Now().After(deadline) {
+			return err
+		}
+		if waitErr := sleep(ctx, retryWait(nil)); waitErr != nil {
+			return waitErr
+		}
+	}
 }
 
 // Body is the body of a request, read from LLM_OBJECTS when it is too large for a message.

@@ -212,7 +212,8 @@ func (p *Puller) status(msg *nats.Msg, status string) {
 	delete(p.pulls, number)
 }
 
-// Close gives back what was on its way, so that it need not wait for its lease.
+// Close gives back what was on its way, so that it need not wait for its lease, and the pin, so that the next puller need
+// not wait for it to lapse. It blocks for a few seconds at most.
 func (p *Puller) Close() {
 	if p.sub == nil {
 		return
@@ -220,7 +221,19 @@ func (p *Puller) Close() {
 	if err := p.sub.Drain(); err != nil {
 		return // the connection is gone, and with it the pulls
 	}
-	_ = p.bus.control.FlushTimeout(2 * time.Second)
+	flushed := p.bus.control.FlushTimeout(2 * time.Second)
+	p.giveBack()
+	if p.pin == "" || flushed != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
+	defer cancel()
+	if err := p.bus.unpin(ctx, p.stream, p.consumer, p.group, p.pin); err != nil {
+		p.bus.log.Warn("a pin was not given back; it lapses by itself", "consumer", p.consumer, "error", err)
+	}
+}
+
+func (p *Puller) giveBack() {
 	for {
 		select {
 		case msg, ok := <-p.in:

@@ -38,6 +38,7 @@ type Reader struct {
 	last  uint64 // stream sequence of the last frame seen
 	next  uint64 // index of the next event
 	first bool   // the first stored frame has been checked against From
+	tail  bool   // Tail is wanted, and where it begins is not yet known
 }
 
 // Open subscribes to a request; frames committed after Open returns are not missed. The caller must Close the reader.
@@ -45,13 +46,16 @@ func (b *Bus) Open(ctx context.Context, id schemas.Identity, opt ReadOptions) (*
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Reader{bus: b, id: id, opt: opt, live: make(chan *nats.Msg, readerBuffer), first: opt.Fresh || opt.Tail}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	r := &Reader{bus: b, id: id, opt: opt, live: make(chan *nats.Msg, readerBuffer), first: opt.Fresh || opt.Tail, tail: opt.Tail}
 	sub, err := b.control.ChanSubscribe(id.Replies(), r.live)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", id.Replies(), err)
 	}
 	r.sub = sub
-	return r, ctx.Err()
+	return r, nil
 }
 
 // Close ends the subscription. Frames must not be running.
@@ -117,6 +121,9 @@ func (r *Reader) receive(ctx context.Context, msg *nats.Msg, emit emit) bool {
 	if err != nil || header(msg.Header, schemas.HeaderNatsStream) != schemas.StreamReplies || sequence <= r.last {
 		return true
 	}
+	if r.tail {
+		return r.catchUp(ctx, emit)
+	}
 	before, err := strconv.ParseUint(header(msg.Header, schemas.HeaderNatsLastSeq), 10, 64)
 	if err != nil || before > r.last {
 		r.bus.meters.gaps.Inc()
@@ -135,24 +142,26 @@ func (r *Reader) receive(ctx context.Context, msg *nats.Msg, emit emit) bool {
 // catchUp reads what the stream holds beyond what was seen.
 func (r *Reader) catchUp(ctx context.Context, emit emit) bool {
 	last, err := r.bus.lastFrame(ctx, r.id)
-	if errors.Is(err, ErrNotFound) {
-		return true
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return emit(nil, context.Cause(ctx))
+	switch {
+	case errors.Is(err, ErrNotFound):
+		r.tail = false
+		if r.next > 0 {
+			return emit(nil, r.expired(r.next)) // erased while it was read
 		}
+		return true
+	case errors.Is(err, errDamaged):
+		return emit(nil, err)
+	case ctx.Err() != nil:
+		return emit(nil, context.Cause(ctx))
+	case err != nil:
 		return true // the server is away; the next silence asks again
-	}
-	if r.opt.Tail && r.last == 0 && !last.Kind.Terminal() {
-		r.last, r.next = last.Sequence, last.Next()
-		return true
-	}
-	if last.Sequence <= r.last {
-		return true
-	}
-	if r.opt.Tail && r.last == 0 {
+	case r.tail && last.Kind.Terminal():
 		return r.deliver(ctx, last, emit)
+	case r.tail:
+		r.tail, r.last, r.next = false, last.Sequence, last.Next()
+		return true
+	case last.Sequence <= r.last:
+		return true
 	}
 	return r.fill(ctx, last.Sequence, emit)
 }
@@ -163,6 +172,9 @@ func (r *Reader) fill(ctx context.Context, sequence uint64, emit emit) bool {
 		if err != nil {
 			if ctx.Err() != nil {
 				return emit(nil, context.Cause(ctx))
+			}
+			if errors.Is(err, errDamaged) {
+				return emit(nil, err)
 			}
 			r.bus.log.Warn("reading a stream back failed and is tried again", "request_id", r.id.Request, "error", err)
 			return true
@@ -178,15 +190,21 @@ func (r *Reader) fill(ctx context.Context, sequence uint64, emit emit) bool {
 func (r *Reader) deliver(ctx context.Context, f *schemas.Frame, emit emit) bool {
 	expected := max(r.next, r.opt.From)
 	if !r.first && f.Index > r.opt.From || r.first && r.next > 0 && f.Index > r.next {
-		return emit(nil, schemas.Errorf(schemas.CodeStreamExpired, "the events of %s before index %d are no longer in the log; read its result instead", r.id.Request, f.Index))
+		return emit(nil, r.expired(f.Index))
 	}
 	r.first, r.last, r.next = true, f.Sequence, f.Next()
 	if f.Count > 0 && f.Next() <= expected && !f.Kind.Terminal() {
 		return true
 	}
-	if err := r.bus.resolveFrame(ctx, f); err != nil {
+	if err := r.bus.resolveSurely(ctx, f); errors.Is(err, ErrNotFound) {
+		return emit(nil, r.expired(f.Next()))
+	} else if err != nil {
 		return emit(nil, err)
 	}
 	f.From(expected)
 	return emit(f, nil)
+}
+
+func (r *Reader) expired(index uint64) error {
+	return schemas.Errorf(schemas.CodeStreamExpired, "the events of %s before index %d are no longer in the log; read its result instead", r.id.Request, index)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -27,9 +26,9 @@ func (b *Bus) putResult(ctx context.Context, r *schemas.Result) (won bool, err e
 	defer span.End()
 	msg := nats.NewMsg(id.Result())
 	msg.Data = r.Encode()
+	var object *schemas.Object
 	if len(msg.Data) > schemas.InlineBytes {
-		object, err := b.putObject(ctx, id, msg.Data)
-		if err != nil {
+		if object, err = b.putObject(ctx, id, msg.Data); err != nil {
 			return false, err
 		}
 		msg.Header[schemas.HeaderObject] = []string{object.String()}
@@ -39,9 +38,25 @@ func (b *Bus) putResult(ctx context.Context, r *schemas.Result) (won bool, err e
 	inject(ctx, msg.Header)
 	_, err = b.publishStored(ctx, msg, func(e *jsError) bool { return transient(e) || e.ErrCode == codeStoreFailed })
 	if answered(err, codeWrongLastSequence) {
-		return false, nil
+		return false, b.dropPayload(ctx, id, object)
 	}
 	return err == nil, wrap("store the result of "+id.String(), err)
+}
+
+// dropPayload removes the payload of a record that was not the first, which would outlive the erasure of the request. The
+// record that is stored may be this very one, when only the answer to an earlier try was lost.
+func (b *Bus) dropPayload(ctx context.Context, id schemas.Identity, object *schemas.Object) error {
+	if object == nil {
+		return nil
+	}
+	stored, err := b.getLast(ctx, schemas.StreamResults, id.Result())
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return wrap("look for the result of "+id.String(), err)
+	}
+	if stored != nil && header(stored.Header, schemas.HeaderObject) == object.String() {
+		return nil
+	}
+	return b.eraseObject(ctx, object.Name)
 }
 
 // Result is the final record of a request, or [ErrNotFound].
@@ -65,70 +80,18 @@ func (b *Bus) DecodeResult(ctx context.Context, d *Delivery) (*schemas.Result, e
 func (b *Bus) decodeResult(ctx context.Context, h schemas.Header, data []byte) (*schemas.Result, error) {
 	object, err := schemas.ParseObject(header(h, schemas.HeaderObject))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if object != nil {
 		if data, err = b.getObject(ctx, object); err != nil {
 			return nil, err
 		}
 	}
-	return schemas.DecodeResult(data)
-}
-
-// TailResults yields the results of a tenant, or of all when tenant is empty, that landed since a time, the zero time
-// standing for now. With follow it goes on until ctx ends; without, it ends after the last one that is stored.
-func (b *Bus) TailResults(ctx context.Context, tenant string, since time.Time, follow bool) iter.Seq2[*schemas.Result, error] {
-	return func(yield func(*schemas.Result, error) bool) {
-		consumer, err := b.resultsConsumer(ctx, tenant, since)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		name := consumer.CachedInfo().Name
-		defer func() { _ = b.js.DeleteConsumer(context.WithoutCancel(ctx), schemas.StreamResults, name) }()
-		if !follow && consumer.CachedInfo().NumPending == 0 {
-			return
-		}
-		puller := b.puller(schemas.StreamResults, name, "")
-		defer puller.Close()
-		for {
-			batch, err := puller.Fetch(ctx, 64)
-			if err != nil {
-				if !errors.Is(err, context.Canceled) {
-					yield(nil, err)
-				}
-				return
-			}
-			for _, d := range batch {
-				result, err := b.DecodeResult(ctx, d)
-				d.Settle(Ack)
-				if !yield(result, err) || !follow && d.Pending == 0 {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (b *Bus) resultsConsumer(ctx context.Context, tenant string, since time.Time) (jetstream.Consumer, error) {
-	cfg := jetstream.ConsumerConfig{
-		AckPolicy: jetstream.AckExplicitPolicy, InactiveThreshold: 30 * time.Second, MemoryStorage: true,
-		DeliverPolicy: jetstream.DeliverNewPolicy,
-	}
-	if tenant != "" {
-		if err := schemas.ValidateTenant(tenant); err != nil {
-			return nil, err
-		}
-		cfg.FilterSubject = schemas.TenantResults(tenant)
-	}
-	if !since.IsZero() {
-		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
-	}
-	consumer, err := b.js.CreateConsumer(ctx, schemas.StreamResults, cfg)
+	r, err := schemas.DecodeResult(data)
 	if err != nil {
-		return nil, fmt.Errorf("follow results: %w", err)
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	return consumer, nil
+	return r, nil
 }
 
 // Erase removes the payloads of a finished request from the log and leaves a tombstone as its result. The terminal frame

@@ -1,0 +1,185 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/bus/bustest"
+)
+
+const shortLease = 600 * time.Millisecond
+
+// leased is a bus with a lease, and a puller of a model for which n items are waiting.
+func leased(t testing.TB, lease time.Duration, n int) (*bus.Bus, *bus.Puller) {
+	t.Helper()
+	b := bustest.Connect(t, bustest.Server(t), bus.Config{Lease: lease})
+	dispatch(t, b, 0, n)
+	puller := b.Work("echo")
+	t.Cleanup(puller.Close)
+	return b, puller
+}
+
+// dispatch makes work items with the numbers from first on.
+func dispatch(t testing.TB, b *bus.Bus, first, n int) {
+	t.Helper()
+	if err := b.EnsureWorkConsumer(t.Context(), "echo"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if _, err := b.Dispatch(t.Context(), work(itemID(first+i), []byte("{}"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func itemID(i int) string { return "item-" + string(rune('a'+i)) }
+
+// take fetches n deliveries, however many fetches that needs.
+func take(t testing.TB, p *bus.Puller, n int, within time.Duration) (all []*bus.Delivery) {
+	t.Helper()
+	ctx := deadline(t, within)
+	for len(all) < n {
+		batch, err := p.Fetch(ctx, n-len(all))
+		if err != nil {
+			t.Fatalf("%d of %d deliveries within %v: %v", len(all), n, within, err)
+		}
+		all = append(all, batch...)
+	}
+	return all
+}
+
+// nothing checks that no delivery comes for a while.
+func nothing(t testing.TB, p *bus.Puller, wait time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	if batch, err := p.Fetch(ctx, 8); len(batch) > 0 || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%d deliveries, error %v; want none", len(batch), err)
+	}
+}
+
+func TestDeliverySaysWhatItIs(t *testing.T) {
+	t.Parallel()
+	began := time.Now().Add(-time.Second)
+	b, puller := leased(t, longLease, 3)
+	for i, d := range take(t, puller, 3, atOnce) {
+		if d.Delivered != 1 || d.Pending != uint64(2-i) || d.Time.Before(began) || d.Time.After(time.Now().Add(time.Second)) {
+			t.Errorf("delivery %d: %+v", i, d)
+		}
+		if exists, err := b.WorkExists(t.Context(), d.Sequence); err != nil || !exists {
+			t.Errorf("delivery %d is not item %d of %s: %v", i, d.Sequence, d.Stream, err)
+		}
+	}
+}
+
+func TestSilentDeliveryComesBackAfterTheLease(t *testing.T) {
+	t.Parallel()
+	_, puller := leased(t, shortLease, 1)
+	first := take(t, puller, 1, atOnce)[0]
+	began := time.Now()
+	first.Settle(bus.Silent)
+	again := take(t, puller, 1, patience)[0]
+	if again.Delivered != 2 || again.Sequence != first.Sequence || time.Since(began) < shortLease/2 {
+		t.Errorf("delivery %d of item %d after %v", again.Delivered, again.Sequence, time.Since(began))
+	}
+}
+
+func TestHoldKeepsTheLease(t *testing.T) {
+	t.Parallel()
+	_, puller := leased(t, shortLease, 1)
+	release := take(t, puller, 1, atOnce)[0].Hold(t.Context())
+	nothing(t, puller, 4*shortLease)
+	release()
+	if again := take(t, puller, 1, patience)[0]; again.Delivered != 2 {
+		t.Errorf("delivery %d after the release", again.Delivered)
+	}
+}
+
+func TestHoldEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	_, puller := leased(t, shortLease, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	release := take(t, puller, 1, atOnce)[0].Hold(ctx)
+	defer release()
+	cancel()
+	take(t, puller, 1, patience)
+}
+
+func TestNakBringsADeliveryBackAtOnce(t *testing.T) {
+	t.Parallel()
+	_, puller := leased(t, longLease, 1)
+	take(t, puller, 1, atOnce)[0].Settle(bus.Nak)
+	if again := take(t, puller, 1, atOnce)[0]; again.Delivered != 2 {
+		t.Errorf("delivery %d", again.Delivered)
+	}
+}
+
+func TestAckAndTermEndADelivery(t *testing.T) {
+	t.Parallel()
+	b, puller := leased(t, longLease, 2)
+	batch := take(t, puller, 2, atOnce)
+	for i, outcome := range []bus.Outcome{bus.Ack, bus.Term} {
+		batch[i].Settle(outcome)
+		eventually(t, "the item is gone", func() bool {
+			exists, err := b.WorkExists(t.Context(), batch[i].Sequence)
+			return err == nil && !exists
+		})
+		batch[i].Extend() // of a settled delivery: ignored
+	}
+	if err := b.ResetConsumers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	nothing(t, puller, 200*time.Millisecond)
+}
+
+func TestOnlyTheFirstSettlementCounts(t *testing.T) {
+	t.Parallel()
+	b, puller := leased(t, shortLease, 2)
+	batch := take(t, puller, 2, atOnce)
+	for i, outcomes := range [][]bus.Outcome{{bus.Nak, bus.Ack}, {bus.Silent, bus.Term}} {
+		for _, outcome := range outcomes {
+			batch[i].Settle(outcome)
+		}
+	}
+	for range 2 {
+		d := take(t, puller, 1, patience)[0]
+		d.Settle(bus.Ack)
+		d.Settle(bus.Nak)
+		eventually(t, "the item is gone", func() bool {
+			exists, err := b.WorkExists(t.Context(), d.Sequence)
+			return err == nil && !exists
+		})
+	}
+	if batch[0].Sequence == batch[1].Sequence {
+		t.Error("one item twice")
+	}
+}
+
+func TestResetMakesEverythingAvailableAtOnce(t *testing.T) {
+	t.Parallel()
+	b, puller := leased(t, longLease, 3)
+	if err := b.PutResult(t.Context(), result("r-1", nil)); err != nil {
+		t.Fatal(err)
+	}
+	sink := b.Results()
+	t.Cleanup(sink.Close)
+	take(t, puller, 3, atOnce)
+	take(t, sink, 1, atOnce)
+	if err := b.ResetConsumers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint64]bool{}
+	for _, d := range append(take(t, puller, 3, atOnce), take(t, sink, 1, atOnce)...) {
+		seen[d.Sequence] = true
+		d.Settle(bus.Ack)
+	}
+	if len(seen) != 3 { // the result has a sequence of its own stream, which is that of an item
+		t.Errorf("sequences %v", seen)
+	}
+	if err := connect(t, bustest.Server(t), bus.Config{}).ResetConsumers(t.Context()); err == nil {
+		t.Error("missing streams were reset")
+	}
+}
