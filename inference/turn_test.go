@@ -109,7 +109,7 @@ func TestItemThatRunsHereAlready(t *testing.T) {
 	if says := p.tap.words(item, 2); len(says) != 0 {
 		t.Errorf("the copy said %v", says)
 	}
-	p.until("the release", func() bool { return beats.last("w1").Models[0].Used == 0 })
+	p.until("the release", func() bool { return beats.released(item) > 0 && beats.last("w1").Models[0].Used == 0 })
 	if n := beats.released(item); n != 1 {
 		t.Errorf("the item was released %d times", n)
 	}

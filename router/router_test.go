@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -433,6 +434,7 @@ func TestRoomOfTwoWorkers(t *testing.T) {
 	take := func(n uint64) { got = append(got, p.work(n).Identity.Request) }
 	take(1)
 	take(2)
+	slices.Sort(got) // they were dispatched at once
 	w1.becomes(schemas.ModelBeat{Model: "m", Slots: 1, Used: 1, Held: []uint64{1}})
 	w2.becomes(schemas.ModelBeat{Model: "m", Slots: 1, Used: 1, Held: []uint64{2}})
 	if n := p.messages(schemas.StreamWork); n != 2 {
