@@ -11,6 +11,7 @@ package client
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 
 	"go.opentelemetry.io/otel/trace"
@@ -33,6 +34,7 @@ type Config struct {
 	CredsFile          string // optional: a NATS credentials file
 
 	Name           string               // optional: of the connection, as `nats server report connections` shows it; default weir-client
+	Logger         *slog.Logger         // optional: for what the client mends by itself and what it leaves out
 	TracerProvider trace.TracerProvider // optional: a request then belongs to the trace of the context it was sent with
 }
 
@@ -49,7 +51,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	b, err := bus.Connect(ctx, bus.Config{
 		URL: cfg.URL, Context: cfg.Context, InProcess: cfg.InProcess, Username: cfg.Username, Password: cfg.Password,
-		CredsFile: cfg.CredsFile, Name: cfg.Name, TracerProvider: cfg.TracerProvider,
+		CredsFile: cfg.CredsFile, Name: cfg.Name, Logger: cfg.Logger, TracerProvider: cfg.TracerProvider,
 	})
 	if err != nil {
 		return nil, err

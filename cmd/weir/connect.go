@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -14,12 +15,20 @@ func (c *cli) client(ctx context.Context, cfg *Config, command string) (*client.
 	to := busConfig(reachable(cfg), "weir-"+command)
 	return client.Connect(ctx, client.Config{
 		URL: to.URL, Username: to.Username, Password: to.Password, Context: to.Context, CredsFile: to.CredsFile, Name: to.Name,
+		Logger: c.warnings(),
 	})
 }
 
 // log connects a command that reads the log itself.
 func (c *cli) log(ctx context.Context, cfg *Config, command string) (*bus.Bus, error) {
-	return bus.Connect(ctx, busConfig(reachable(cfg), "weir-"+command))
+	to := busConfig(reachable(cfg), "weir-"+command)
+	to.Logger = c.warnings()
+	return bus.Connect(ctx, to)
+}
+
+// warnings tells the user what is left out of what is shown, and why nothing comes.
+func (c *cli) warnings() *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // reachable is the configuration with the operator's context that serve left in the data directory, when nobody named a
