@@ -9,9 +9,6 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// keepTimeout bounds the last writes of a run, which go on after the stage was told to stop.
-const keepTimeout = time.Minute
-
 // maxSummary is the longest summary in a header. The server takes 64 KiB of headers a message.
 const maxSummary = 32 << 10
 
@@ -70,8 +67,7 @@ func (r *run) commit(ctx context.Context, frame *schemas.Frame, summary *schemas
 
 // keep stores the result of a finished chain, then the DLQ record of a dead request, and only then acknowledges.
 func (r *run) keep(ctx context.Context) bus.Outcome {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
-	defer stop()
+	ctx = context.WithoutCancel(ctx) // each write has its own bound
 	result := record.Build(r.work, r.body, r.chain, r.ended)
 	if err := r.w.bus.PutResult(ctx, result); err != nil {
 		r.log().Error("the result was not stored; it is tried again after the lease", "error", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
@@ -57,15 +58,11 @@ func (c *call) newRequest(op schemas.Op, parsed *openai.Request) (*schemas.Reque
 		return nil, err
 	}
 	h := make(schemas.Header, 4)
-	for _, name := range schemas.RequestHeaders() {
-		if v := c.r.Header.Get(name); v != "" {
-			h[name] = []string{v}
+	for name, v := range c.r.Header {
+		if to := passedOn[name]; to != "" && len(v) > 0 && v[0] != "" {
+			h[to] = v[:1:1]
 		}
 	}
-	// The door has its own span and its own id for the request; the bus writes both.
-	delete(h, schemas.HeaderTraceParent)
-	delete(h, schemas.HeaderTraceState)
-	delete(h, schemas.HeaderRequestID)
 	if err := schemas.ValidateRequestHeaders(h); err != nil {
 		return nil, err
 	}
@@ -78,6 +75,19 @@ func (c *call) newRequest(op schemas.Op, parsed *openai.Request) (*schemas.Reque
 		Priority: schemas.Priority(c.r.Header.Get(schemas.HeaderPriority)), Header: h, Body: parsed.Body,
 	}, err
 }
+
+// passedOn are the headers that travel with a request, by their names in HTTP. The door has its own span and its own id for
+// the request; the bus writes both.
+var passedOn = func() map[string]string {
+	names := make(map[string]string)
+	for _, name := range schemas.RequestHeaders() {
+		names[http.CanonicalHeaderKey(name)] = name
+	}
+	for _, own := range []string{schemas.HeaderTraceParent, schemas.HeaderTraceState, schemas.HeaderRequestID} {
+		delete(names, http.CanonicalHeaderKey(own))
+	}
+	return names
+}()
 
 // submit accepts a request that nobody can have sent before and answers it.
 func (s *Ingest) submit(n *submission) error {

@@ -57,6 +57,15 @@ func RequestHeaders() []string {
 	}
 }
 
+func isRequestHeader(key string) bool {
+	switch key {
+	case HeaderRequestID, HeaderDeadline, HeaderPriority, HeaderCache, HeaderCacheTTL, HeaderCacheNamespace,
+		HeaderCoalesce, HeaderOp, HeaderOnDisconnect, HeaderStreamEvents, HeaderTraceParent, HeaderTraceState:
+		return true
+	}
+	return false
+}
+
 // IsOwnHeader reports whether a header is of the pipeline, and not of NATS or a stranger.
 func IsOwnHeader(key string) bool {
 	return strings.HasPrefix(key, HeaderPrefix) || key == HeaderTraceParent || key == HeaderTraceState

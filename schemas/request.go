@@ -164,9 +164,9 @@ func BodyHash(body []byte) string {
 // passed copies the headers that travel with a request from door to worker.
 func passed(h Header) Header {
 	out := make(Header, 4)
-	for _, key := range RequestHeaders() {
-		if v := get(h, key); v != "" {
-			out[key] = []string{v}
+	for key, v := range h {
+		if isRequestHeader(key) && len(v) > 0 && v[0] != "" {
+			out[key] = v[:1:1]
 		}
 	}
 	return out

@@ -23,7 +23,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/synadia-io/orbit.go/natscontext"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -84,9 +83,6 @@ func (c *Config) setDefaults() error {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.TracerProvider == nil {
-		c.TracerProvider = noop.NewTracerProvider()
-	}
 	return nil
 }
 
@@ -94,7 +90,7 @@ func (c *Config) setDefaults() error {
 type Bus struct {
 	cfg    Config
 	log    *slog.Logger
-	tracer trace.Tracer
+	tracer trace.Tracer // nil when nobody looks
 	meters *metrics
 
 	control *nats.Conn // pulls, acks, hints, API
@@ -111,8 +107,7 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 		return nil, err
 	}
 	b := &Bus{
-		cfg: cfg, log: cfg.Logger, tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/internal/bus"),
-		stored: make(chan struct{}, storedReads),
+		cfg: cfg, log: cfg.Logger, tracer: newTracer(cfg.TracerProvider), stored: make(chan struct{}, storedReads),
 	}
 	var err error
 	if b.meters, err = newMetrics(cfg.Registerer); err != nil {

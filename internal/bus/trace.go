@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -34,10 +35,22 @@ func (c carrier) Keys() []string {
 	return keys
 }
 
+// newTracer is nil for the provider that makes no traces, so that nothing is put together for it.
+func newTracer(provider trace.TracerProvider) trace.Tracer {
+	if _, off := provider.(noop.TracerProvider); off || provider == nil {
+		return nil
+	}
+	return provider.Tracer("github.com/weir-llm/weir/internal/bus")
+}
+
 var propagator propagation.TraceContext
 
 // inject writes the trace context of ctx into the headers of a message.
-func inject(ctx context.Context, h schemas.Header) { propagator.Inject(ctx, carrier(h)) }
+func inject(ctx context.Context, h schemas.Header) {
+	if trace.SpanContextFromContext(ctx).IsValid() {
+		propagator.Inject(ctx, carrier(h))
+	}
+}
 
 // Extract returns ctx with the trace context that a message carries.
 func Extract(ctx context.Context, h schemas.Header) context.Context {
@@ -46,6 +59,9 @@ func Extract(ctx context.Context, h schemas.Header) context.Context {
 
 // TraceParent is the traceparent of ctx, or empty.
 func TraceParent(ctx context.Context) string {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return ""
+	}
 	h := carrier{}
 	propagator.Inject(ctx, h)
 	return h.Get(schemas.HeaderTraceParent)
@@ -67,6 +83,9 @@ func (b *Bus) Process(ctx context.Context, d *Delivery, destination string, id s
 
 // start opens a span. What only a recording span shows is put together only for one.
 func (b *Bus) start(ctx context.Context, kind trace.SpanKind, operation, destination string, id schemas.Identity) (context.Context, trace.Span) {
+	if b.tracer == nil {
+		return ctx, noop.Span{} // what came in ctx is passed on all the same
+	}
 	ctx, span := b.tracer.Start(ctx, operation+" "+destination, trace.WithSpanKind(kind))
 	if span.IsRecording() {
 		span.SetAttributes(attributes(destination, operation, id)...)
