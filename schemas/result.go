@@ -47,14 +47,12 @@ type Usage struct {
 
 func (u *Usage) extra() *Extra { return &u.Extra }
 
-func (u *Usage) members() []member {
-	return []member{
-		{"prompt_tokens", &u.PromptTokens, true},
-		{"completion_tokens", &u.CompletionTokens, true},
-		{"total_tokens", &u.TotalTokens, true},
-		{"prompt_tokens_details", &u.PromptDetails, false},
-		{"completion_tokens_details", &u.OutputDetails, false},
-	}
+func (u *Usage) members(m *members) {
+	m.count("prompt_tokens", &u.PromptTokens)
+	m.count("completion_tokens", &u.CompletionTokens)
+	m.count("total_tokens", &u.TotalTokens)
+	m.raw("prompt_tokens_details", &u.PromptDetails)
+	m.raw("completion_tokens_details", &u.OutputDetails)
 }
 
 // MarshalJSON writes the object with its unknown members.
@@ -79,17 +77,15 @@ type Try struct {
 
 func (t *Try) extra() *Extra { return &t.Extra }
 
-func (t *Try) members() []member {
-	return []member{
-		{"attempt", &t.Attempt, true},
-		{"backend", &t.Backend, true},
-		{"started", &t.Started, true},
-		{"first_token_ms", &t.FirstTokenMS, false},
-		{"duration_ms", &t.DurationMS, true},
-		{"outcome", (*string)(&t.Outcome), false},
-		{"cause", &t.Cause, false},
-		{"http_status", &t.HTTPStatus, false},
-	}
+func (t *Try) members(m *members) {
+	m.number("attempt", &t.Attempt, always)
+	m.text("backend", &t.Backend, always)
+	m.time("started", &t.Started, always)
+	m.milliseconds("first_token_ms", &t.FirstTokenMS, optional)
+	m.milliseconds("duration_ms", &t.DurationMS, always)
+	m.text("outcome", (*string)(&t.Outcome), optional)
+	m.text("cause", &t.Cause, optional)
+	m.number("http_status", &t.HTTPStatus, optional)
 }
 
 // Summary is the payload of an end frame: how the answer came about. With the chain and the request it is all that is
@@ -112,17 +108,15 @@ func (s *Summary) Encode() []byte { return appendRecord(nil, s) }
 
 func (s *Summary) extra() *Extra { return &s.Extra }
 
-func (s *Summary) members() []member {
-	return []member{
-		{"status", (*string)(&s.Status), true},
-		{"finish_reasons", &s.FinishReasons, false},
-		{"usage", &s.Usage, false},
-		{"attempts", &s.Attempts, true},
-		{"ttft_ms", &s.FirstTokenMS, false},
-		{"duration_ms", &s.DurationMS, false},
-		{"model", &s.Model, false},
-		{"tries", &s.Tries, false},
-	}
+func (s *Summary) members(m *members) {
+	m.text("status", (*string)(&s.Status), always)
+	m.texts("finish_reasons", &s.FinishReasons)
+	m.usage("usage", &s.Usage)
+	m.number("attempts", &s.Attempts, always)
+	m.milliseconds("ttft_ms", &s.FirstTokenMS, optional)
+	m.milliseconds("duration_ms", &s.DurationMS, optional)
+	m.text("model", &s.Model, optional)
+	m.tries("tries", &s.Tries)
 }
 
 // DecodeSummary reads what [Summary.Encode] wrote, of any version.
@@ -181,13 +175,11 @@ type EventLog struct {
 
 func (l *EventLog) extra() *Extra { return &l.Extra }
 
-func (l *EventLog) members() []member {
-	return []member{
-		{"encoding", &l.Encoding, true},
-		{"count", &l.Count, true},
-		{"frames", &l.Frames, true},
-		{"data", &l.Data, true},
-	}
+func (l *EventLog) members(m *members) {
+	m.text("encoding", &l.Encoding, always)
+	m.number("count", &l.Count, always)
+	m.marks("frames", &l.Frames)
+	m.bytes("data", &l.Data, always)
 }
 
 // FrameMark is one delta frame: how many events it held and when it was committed, relative to acceptance.
@@ -226,46 +218,43 @@ const metadataSize = 768
 
 func (r *Result) extra() *Extra { return &r.Extra }
 
-func (r *Result) members() []member {
-	return []member{
-		{"v", &r.V, true},
-		{"tenant", &r.Tenant, true},
-		{"request_id", &r.RequestID, true},
-		{"model", &r.Model, true},
-		{"op", (*string)(&r.Op), true},
-		{"accepted", &r.Accepted, true},
-		{"started", &r.Started, false},
-		{"finished", &r.Finished, true},
-		{"status", (*string)(&r.Status), true},
-		{"error", &r.Error, false},
-		{"finish_reasons", &r.FinishReasons, false},
-		{"usage", &r.Usage, false},
-		{"attempts", &r.Attempts, true},
-		{"ttft_ms", &r.FirstTokenMS, false},
-		{"duration_ms", &r.DurationMS, false},
-		{"tries", &r.Tries, false},
-		{"priority", (*string)(&r.Priority), false},
-		{"dispatch", &r.Dispatch, false},
-		{"worker", &r.Worker, false},
-		{"cache", &r.Cache, false},
-		{"body_hash", &r.BodyHash, false},
-		{"request", &r.Request, false}, // payload from here on
-		{"request_raw", &r.RequestRaw, false},
-		{"response", &r.Response, false},
-		{"events", &r.Events, false},
-	}
+func (r *Result) members(m *members) {
+	m.number("v", &r.V, always)
+	m.text("tenant", &r.Tenant, always)
+	m.text("request_id", &r.RequestID, always)
+	m.text("model", &r.Model, always)
+	m.text("op", (*string)(&r.Op), always)
+	m.time("accepted", &r.Accepted, always)
+	m.time("started", &r.Started, optional)
+	m.time("finished", &r.Finished, always)
+	m.text("status", (*string)(&r.Status), always)
+	m.raw("error", &r.Error)
+	m.texts("finish_reasons", &r.FinishReasons)
+	m.usage("usage", &r.Usage)
+	m.number("attempts", &r.Attempts, always)
+	m.milliseconds("ttft_ms", &r.FirstTokenMS, optional)
+	m.milliseconds("duration_ms", &r.DurationMS, optional)
+	m.tries("tries", &r.Tries)
+	m.text("priority", (*string)(&r.Priority), optional)
+	m.number("dispatch", &r.Dispatch, optional)
+	m.text("worker", &r.Worker, optional)
+	m.text("cache", &r.Cache, optional)
+	m.text("body_hash", &r.BodyHash, optional)
+	r.payloadMembers(m)
+}
+
+func (r *Result) payloadMembers(m *members) {
+	m.raw("request", &r.Request)
+	m.bytes("request_raw", &r.RequestRaw, optional)
+	m.raw("response", &r.Response)
+	m.events("events", &r.Events)
 }
 
 // payload is the part of a result that holds what was said. What a later version added belongs to it, because nobody
 // here knows what it holds.
 type payload struct{ *Result }
 
-const payloadMembers = 4
-
-func (p payload) members() []member {
-	all := p.Result.members()
-	return all[len(all)-payloadMembers:]
-}
+func (p payload) members(m *members) { p.payloadMembers(m) }
 
 // EncodePayload writes the request, the response and the events as JSON, so that a store can keep them apart.
 func (r *Result) EncodePayload() []byte {
