@@ -197,6 +197,7 @@ func (c *client) whole(data []byte) {
 func loadCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("load", stderr)
 	addr := flags.String("addr", "127.0.0.1:8080", "address of the server")
+	procs := flags.Int("procs", 1, "threads that may run at once")
 	l := load{}
 	flags.IntVar(&l.Clients, "clients", 32, "concurrent clients, each with one request under way")
 	flags.BoolVar(&l.Raw, "raw", false, "use the leanest client there is, which decodes nothing, instead of one that works as an SDK does")
@@ -208,6 +209,7 @@ func loadCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	beLight(*procs)
 	t, err := l.run(ctx, *addr)
 	fmt.Fprintf(stdout, "answers/s %.0f, tokens/s %.0f, first token ms p50 %.2f p99 %.2f, chunk delay ms p50 %.2f p99 %.2f\n",
 		float64(t.Answers)/l.Window.Seconds(), float64(t.Tokens)/l.Window.Seconds(),

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -155,6 +154,7 @@ func waitUntil(ctx context.Context, at time.Time) bool {
 func mockCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("mock", stderr)
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on")
+	procs := flags.Int("procs", 1, "threads that may run at once")
 	defaults := dials{}
 	flags.IntVar(&defaults.Tokens, "tokens", 64, "tokens per answer")
 	flags.Int64Var(&defaults.IntervalUS, "interval-us", 0, "microseconds between tokens")
@@ -162,7 +162,7 @@ func mockCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	debug.SetGCPercent(400) // it shares the cores with what is measured
+	beLight(*procs)
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return fmt.Errorf("mock: %w", err)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 )
@@ -46,6 +45,7 @@ func tableCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	names := flags.String("targets", strings.Join(targetNames, ","), "which of direct, nginx, process and power take part")
 	weir := flags.String("weir", "", "the weir program; built from this module when empty")
 	raw := flags.Bool("raw", false, "load with the leanest client there is, which decodes nothing, instead of one that works as an SDK does")
+	procs := flags.Int("procs", 1, "threads of the load generator, and of the mock, that may run at once")
 	nginx := flags.String("nginx", "nginx", "the nginx program")
 	parent := flags.String("dir", "", "where Weir keeps its data during the run; on a disk, or power is meaningless (default: the temporary directory)")
 	if err := flags.Parse(args); err != nil {
@@ -55,13 +55,13 @@ func tableCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	if *quick {
 		*rounds, starts = 1, 1
 	}
-	debug.SetGCPercent(400) // the load generator shares the cores with what it measures
+	beLight(*procs)
 	dir, err := os.MkdirTemp(*parent, "weir-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	fleet := &fleet{dir: dir, nginx: *nginx, weir: *weir, starts: starts}
+	fleet := &fleet{dir: dir, procs: *procs, nginx: *nginx, weir: *weir, starts: starts}
 	defer func() { err = errors.Join(err, fleet.Close()) }()
 	if err := fleet.start(ctx, strings.Split(*names, ",")); err != nil {
 		return err
@@ -77,6 +77,7 @@ func tableCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 // fleet is the targets of a run.
 type fleet struct {
 	dir, nginx, weir string
+	procs            int // of the mock
 	mock             *target
 	targets          []*target // in the order of targetNames
 	idle             *idleFigures
@@ -89,7 +90,7 @@ func (f *fleet) start(ctx context.Context, names []string) (err error) {
 			return fmt.Errorf("unknown target %q: use %s", name, strings.Join(targetNames, ", "))
 		}
 	}
-	if f.mock, err = startMock(ctx); err != nil {
+	if f.mock, err = startMock(ctx, f.procs); err != nil {
 		return err
 	}
 	for _, name := range targetNames {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -25,7 +26,7 @@ type target struct {
 }
 
 // startMock starts this program again as the mock upstream, so that its CPU is its own.
-func startMock(ctx context.Context) (*target, error) {
+func startMock(ctx context.Context, procs int) (*target, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func startMock(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return startTarget(ctx, "direct", addr, "/v1/models", self, "mock", "--listen", addr)
+	return startTarget(ctx, "direct", addr, "/v1/models", self, "mock", "--listen", addr, "--procs", strconv.Itoa(procs))
 }
 
 // startNginx starts nginx as a plain streaming proxy in front of the upstream.
