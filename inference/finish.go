@@ -2,6 +2,7 @@ package inference
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/weir-llm/weir/internal/bus"
@@ -26,7 +27,8 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 	switch {
 	case failed != nil:
 		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), headerSummary(summary)
-		r.log().Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", failed)
+		// Not the message: it may quote what the server said, and servers quote the request.
+		r.log().Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", errors.Unwrap(failed))
 	case said.response != nil:
 		frame.Count, frame.Data, frame.Summary = 1, said.response, headerSummary(summary)
 	}

@@ -66,6 +66,9 @@ func (l *loop) resume(it *item, err error) {
 	case errors.Is(err, bus.ErrNotFound):
 		it.fault = schemas.Errorf(schemas.CodeInvalidValue, "the body that %s names does not exist; send the request again", schemas.HeaderObject)
 		l.answer(it, it.fault)
+	case errors.Is(err, bus.ErrDamaged):
+		it.fault = schemas.Errorf(schemas.CodeInvalidValue, "the body that %s names is not of the size and digest given there; send the request again", schemas.HeaderObject)
+		l.answer(it, it.fault)
 	default: // the lease brings it back
 		l.log.Warn("reading a request body failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 		l.settle(it, bus.Silent)

@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -278,6 +279,11 @@ func TestBadRequestsAreAnsweredAndBuried(t *testing.T) {
 		{"reserved id", "m", body, withID("s17"), "", schemas.CodeInvalidValue, "m"},
 		{"model not encoded", "a:b", body, withID("order-4"), "order-4", schemas.CodeInvalidValue, "a:b"},
 		{"bad deadline", "m", body, nats.Header{schemas.HeaderDeadline: {"soon"}}, "", schemas.CodeInvalidValue, "m"},
+		{"too deep", "m", `{"model":"m","messages":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, withID("order-5"), "order-5", schemas.CodeInvalidJSON, "m"},
+		{"duplicate key", "m", `{"model":"m","model":"n","messages":[{"role":"user","content":"hi"}]}`, withID("order-6"), "order-6", schemas.CodeInvalidJSON, "m"},
+		{"empty model", "m", `{"model":"","messages":[{"role":"user","content":"hi"}]}`, withID("order-7"), "order-7", schemas.CodeMissingParameter, "m"},
+		{"empty messages", "m", `{"model":"m","messages":[]}`, withID("order-8"), "order-8", schemas.CodeMissingParameter, "m"},
+		{"too large", "m", "", nats.Header{schemas.HeaderRequestID: {"order-9"}, schemas.HeaderObject: {fmt.Sprintf("acme/order-9/w/0 %d %064d", schemas.MaxBodyBytes+1, 0)}}, "order-9", schemas.CodeRequestTooLarge, "m"},
 		{"object of another tenant", "m", "", nats.Header{schemas.HeaderObject: {"other/r/w/0 5 " + strings.Repeat("0", 64)}}, "", schemas.CodeInvalidValue, "m"},
 	}
 	for _, test := range tests {
@@ -297,6 +303,24 @@ func TestBadRequestsAreAnsweredAndBuried(t *testing.T) {
 	}
 	if got := p.messages(schemas.StreamWork); got != 0 {
 		t.Errorf("%d work items, want none", got)
+	}
+}
+
+// A body that is not what its reference says is answered at once, and never read when it is larger.
+func TestDamagedBodyObject(t *testing.T) {
+	p := setup(t)
+	p.route()
+	store, err := p.js.ObjectStore(p.ctx, schemas.BucketObjects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, size := range map[string]int{"digest": 5, "larger": 6} {
+		name := "acme/" + id + "/w/0"
+		if _, err := store.PutBytes(p.ctx, name, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		p.publish("m", "", nats.Header{schemas.HeaderRequestID: {id}, schemas.HeaderObject: {fmt.Sprintf("%s 5 %064d", name, 0)}})
+		p.wantAnswer(id, schemas.CodeInvalidValue, schemas.StatusRejected)
 	}
 }
 

@@ -119,6 +119,9 @@ func (r *Request) decodeHeaders(h Header) (err error) {
 	if r.Object != nil && !r.Object.BelongsTo(r.Identity) {
 		return Errorf(CodeInvalidValue, "%s names an object of another request", HeaderObject)
 	}
+	if r.Object != nil && r.Object.Size > MaxBodyBytes {
+		return Errorf(CodeRequestTooLarge, "the request body has %d bytes, more than %d: send less, or reference images by URL", r.Object.Size, MaxBodyBytes)
+	}
 	return ValidateRequestHeaders(h)
 }
 

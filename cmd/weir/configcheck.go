@@ -60,14 +60,18 @@ func (c *Config) checkAddresses() *configError {
 			return err
 		}
 	}
-	if c.externalNATS() {
+	switch {
+	case c.Context != "": // it names the server
+	case c.externalNATS():
 		for server := range strings.SplitSeq(c.NATS, ",") {
 			if u, err := url.Parse(strings.TrimSpace(server)); err != nil || u.Host == "" {
 				return problem("nats", "write nats://host:4222; several servers are separated by commas", "%q is not the URL of a NATS server", server)
 			}
 		}
-	} else if err := checkListen("nats", c.NATS); err != nil {
-		return err
+	default:
+		if err := checkListen("nats", c.NATS); err != nil {
+			return err
+		}
 	}
 	if endpoint := c.Telemetry.OTLPEndpoint; endpoint != "" && !webURL(endpoint) {
 		return problem("telemetry.otlp_endpoint", "write a URL such as http://127.0.0.1:4318", "%q is not the URL of a collector", endpoint)

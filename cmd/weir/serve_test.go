@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -401,6 +402,17 @@ func TestKeysOpenTheDoor(t *testing.T) {
 	}
 	if out, _, err := call(t, "ask", "operator", "--tenant", "acme", "--data-dir", dir); err != nil || out != "echo: operator\n" {
 		t.Errorf("with the operator's context: %q, %v", out, err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	relative, err := filepath.Rel(here, filepath.Join(dir, "nats", "context", "weir.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := call(t, "ask", "by name", "--tenant", "acme", "--context", relative); err != nil || out != "echo: by name\n" {
+		t.Errorf("with --context %s: %q, %v", relative, out, err)
 	}
 	if err := serve.end(t); err != nil {
 		t.Errorf("stop: %v", err)

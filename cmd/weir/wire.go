@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -144,9 +145,21 @@ func busConfig(cfg *Config, name string) bus.Config {
 	servers, user := splitUser(servers)
 	password, _ := user.Password()
 	return bus.Config{
-		URL: servers, Username: user.Username(), Password: password, Context: cfg.Context, CredsFile: cfg.Creds, Name: name,
+		URL: servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
 		Replicas: cfg.Replicas, Lease: time.Duration(cfg.Lease),
 	}
+}
+
+// contextFile makes the path of a context's file absolute, as the library wants it. A name stays as it is.
+func contextFile(name string) string {
+	if info, err := os.Stat(name); name == "" || err != nil || info.IsDir() {
+		return name
+	}
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return name
+	}
+	return path
 }
 
 // ready reports why the process could not take work now.

@@ -75,7 +75,7 @@ func (b *Bus) resolve(ctx context.Context, id schemas.Identity, msg *nats.Msg, f
 func (b *Bus) ownsLast(ctx context.Context, id schemas.Identity, f *schemas.Frame) (sequence uint64, known bool) {
 	last, err := b.lastFrame(ctx, id)
 	switch {
-	case errors.Is(err, ErrNotFound), errors.Is(err, errDamaged):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged):
 		return 0, true
 	case err != nil:
 		return 0, false

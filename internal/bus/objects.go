@@ -56,18 +56,28 @@ func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, er
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
 	}
+	info, err := store.GetInfo(ctx, object.Name)
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil, fmt.Errorf("body %s: %w", object.Name, ErrNotFound)
+	}
+	if err == nil && info.Size != uint64(object.Size) { // before it takes memory: anyone may store one and name it
+		return nil, fmt.Errorf("body %s has %d bytes instead of %d: %w", object.Name, info.Size, object.Size, ErrDamaged)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up body %s: %w", object.Name, err)
+	}
 	data, err := store.GetBytes(ctx, object.Name)
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, fmt.Errorf("body %s: %w", object.Name, ErrNotFound)
 	}
 	if errors.Is(err, jetstream.ErrDigestMismatch) {
-		return nil, fmt.Errorf("read body %s: %w: %w", object.Name, errDamaged, err)
+		return nil, fmt.Errorf("read body %s: %w: %w", object.Name, ErrDamaged, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read body %s: %w", object.Name, err)
 	}
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != object.Digest {
-		return nil, fmt.Errorf("body %s does not match its digest: %w", object.Name, errDamaged)
+		return nil, fmt.Errorf("body %s does not match its digest: %w", object.Name, ErrDamaged)
 	}
 	return data, nil
 }
@@ -156,7 +166,7 @@ func surely(ctx context.Context, read func() error) error {
 	deadline := time.Now().Add(resolveTimeout)
 	for {
 		err := read()
-		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, errDamaged) || hopeless(err) || time.Now().After(deadline) {
+		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) || hopeless(err) || time.Now().After(deadline) {
 			return err
 		}
 		if waitErr := sleep(ctx, retryWait(nil)); waitErr != nil {
@@ -167,6 +177,9 @@ func surely(ctx context.Context, read func() error) error {
 
 // Body is the body of a request, read from LLM_OBJECTS when it is too large for a message.
 func (b *Bus) Body(ctx context.Context, r *schemas.Request) ([]byte, error) {
+	if r.Object != nil && r.Object.Size > schemas.MaxBodyBytes {
+		return nil, fmt.Errorf("body %s has %d bytes, more than a request may have: %w", r.Object.Name, r.Object.Size, ErrDamaged)
+	}
 	if r.Object == nil {
 		return r.Body, nil
 	}

@@ -149,7 +149,7 @@ func (r *Reader) catchUp(ctx context.Context, emit emit) bool {
 			return emit(nil, r.expired(r.next)) // erased while it was read
 		}
 		return true
-	case errors.Is(err, errDamaged):
+	case errors.Is(err, ErrDamaged):
 		return emit(nil, err)
 	case ctx.Err() != nil:
 		return emit(nil, context.Cause(ctx))
@@ -173,7 +173,7 @@ func (r *Reader) fill(ctx context.Context, sequence uint64, emit emit) bool {
 			if ctx.Err() != nil {
 				return emit(nil, context.Cause(ctx))
 			}
-			if errors.Is(err, errDamaged) {
+			if errors.Is(err, ErrDamaged) {
 				return emit(nil, err)
 			}
 			r.bus.log.Warn("reading a stream back failed and is tried again", "request_id", r.id.Request, "error", err)

@@ -80,7 +80,7 @@ func (b *Bus) DecodeResult(ctx context.Context, d *Delivery) (*schemas.Result, e
 func (b *Bus) decodeResult(ctx context.Context, h schemas.Header, data []byte) (*schemas.Result, error) {
 	object, err := schemas.ParseObject(header(h, schemas.HeaderObject))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if object != nil {
 		if data, err = b.getObject(ctx, object); err != nil {
@@ -89,7 +89,7 @@ func (b *Bus) decodeResult(ctx context.Context, h schemas.Header, data []byte) (
 	}
 	r, err := schemas.DecodeResult(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return r, nil
 }
@@ -97,8 +97,9 @@ func (b *Bus) decodeResult(ctx context.Context, h schemas.Header, data []byte) (
 // Erase removes the payloads of a finished request from the log and leaves a tombstone as its result. The terminal frame
 // of an unfinished answer stays, so that an item that is still queued finds the request ended.
 func (b *Bus) Erase(ctx context.Context, id schemas.Identity) error {
+	b.awaitResult(ctx, id)
 	last, err := b.lastFrame(ctx, id)
-	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, errDamaged) {
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
 		return err
 	}
 	if err := b.bury(ctx, id); err != nil {
@@ -113,6 +114,19 @@ func (b *Bus) Erase(ctx context.Context, id schemas.Identity) error {
 	}
 	return b.eraseObjects(ctx, id)
 }
+
+// awaitResult gives whoever ends the request a moment to store its record, from which the tombstone takes what the request
+// was.
+func (b *Bus) awaitResult(ctx context.Context, id schemas.Identity) {
+	for deadline := time.Now().Add(eraseWait); time.Now().Before(deadline); {
+		if _, err := b.getLast(ctx, schemas.StreamResults, id.Result()); !errors.Is(err, ErrNotFound) || sleep(ctx, 20*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// eraseWait is how long an erasure waits for the record of a request that has just ended.
+const eraseWait = 2 * time.Second
 
 // bury puts a tombstone in the place of a result. Whoever finishes the request meanwhile may be faster with a record that
 // has payloads, which goes the same way.

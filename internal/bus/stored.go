@@ -143,13 +143,13 @@ func (b *Bus) storedBatch(ctx context.Context, id schemas.Identity, from uint64)
 	return frames, nil
 }
 
-// errDamaged says that what is stored cannot be read, now or later.
-var errDamaged = errors.New("damaged")
+// ErrDamaged says that what is stored cannot be read, now or later.
+var ErrDamaged = errors.New("damaged")
 
 func decodeFrame(h nats.Header, data []byte, sequence uint64, at time.Time) (*schemas.Frame, error) {
 	f, err := schemas.DecodeFrame(h, data)
 	if err != nil {
-		return nil, fmt.Errorf("frame %d: %w: %w", sequence, errDamaged, err)
+		return nil, fmt.Errorf("frame %d: %w: %w", sequence, ErrDamaged, err)
 	}
 	f.Sequence, f.Time = sequence, at
 	return f, nil
