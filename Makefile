@@ -63,11 +63,11 @@ bench: ## Compare with the upstream called directly and nginx; prints the table 
 	go run ./bench
 
 .PHONY: chaos
-chaos: ## Kill everything in turn and check every answer
+chaos: ## Kill everything in turn and check every answer (needs root: it mounts a small disk)
 	go run ./chaos
 
 .PHONY: chaos-short
-chaos-short: ## The fault run of CI, about a minute and a half
+chaos-short: ## The fault run of CI, about a minute (needs root)
 	go run ./chaos --short
 
 .PHONY: conformance
