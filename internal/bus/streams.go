@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-llm/weir/schemas"
@@ -28,9 +29,32 @@ const (
 	pinnedTTL          = 4 * time.Second
 )
 
+// setupTimeout is how long Setup waits for a cluster that is electing its leaders.
+const setupTimeout = 30 * time.Second
+
 // Setup creates the streams and the fixed consumers that do not exist. What exists with another configuration is left as
-// it is and reported in the log.
+// it is and reported in the log. A cluster that has just started may not answer yet: it is asked again for 30 s.
 func (b *Bus) Setup(ctx context.Context) error {
+	deadline := time.Now().Add(setupTimeout)
+	for {
+		err := b.setup(ctx)
+		if err == nil || !electing(err) || time.Now().After(deadline) {
+			return err
+		}
+		b.log.Warn("JetStream is not ready and is asked again", "error", err)
+		if waitErr := sleep(ctx, time.Second); waitErr != nil {
+			return err
+		}
+	}
+}
+
+// electing reports whether the error is that of a cluster without leaders at the moment.
+func electing(err error) bool {
+	api, answered := errors.AsType[*jetstream.APIError](err)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || answered && api.ErrorCode == codeUnavailable
+}
+
+func (b *Bus) setup(ctx context.Context) error {
 	for _, want := range b.streamConfigs() {
 		if err := b.ensureStream(ctx, want); err != nil {
 			return err
