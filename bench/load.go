@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -197,7 +198,7 @@ func (c *client) whole(data []byte) {
 func loadCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("load", stderr)
 	addr := flags.String("addr", "127.0.0.1:8080", "address of the server")
-	procs := flags.Int("procs", 1, "threads that may run at once")
+	procs := flags.Int("procs", runtime.NumCPU(), "threads that may run at once")
 	l := load{}
 	flags.IntVar(&l.Clients, "clients", 32, "concurrent clients, each with one request under way")
 	flags.BoolVar(&l.Raw, "raw", false, "use the leanest client there is, which decodes nothing, instead of one that works as an SDK does")

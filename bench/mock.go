@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -154,7 +155,7 @@ func waitUntil(ctx context.Context, at time.Time) bool {
 func mockCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("mock", stderr)
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on")
-	procs := flags.Int("procs", 1, "threads that may run at once")
+	procs := flags.Int("procs", runtime.NumCPU(), "threads that may run at once")
 	defaults := dials{}
 	flags.IntVar(&defaults.Tokens, "tokens", 64, "tokens per answer")
 	flags.Int64Var(&defaults.IntervalUS, "interval-us", 0, "microseconds between tokens")

@@ -168,9 +168,9 @@ func (b *tailBuffer) String() string {
 	return string(b.data)
 }
 
-// beLight makes this process take as little as it can of the cores that it shares with what it measures: few collections,
-// and no more threads than needed, since the idle ones of a Go program spin for work. That it holds nothing up is what the
-// figures of the upstream called directly show.
+// beLight makes this process take less of the cores that it shares with what it measures: few collections, and no more
+// threads than given. With one thread idle threads do not spin for work, which favours slow targets, and fast ones may
+// find the generator slower: nginx loses about a tenth.
 func beLight(procs int) {
 	debug.SetGCPercent(400)
 	runtime.GOMAXPROCS(procs)

@@ -45,7 +45,7 @@ func tableCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	names := flags.String("targets", strings.Join(targetNames, ","), "which of direct, nginx, process and power take part")
 	weir := flags.String("weir", "", "the weir program; built from this module when empty")
 	raw := flags.Bool("raw", false, "load with the leanest client there is, which decodes nothing, instead of one that works as an SDK does")
-	procs := flags.Int("procs", 1, "threads of the load generator, and of the mock, that may run at once")
+	procs := flags.Int("procs", runtime.NumCPU(), "threads of the load generator, and of the mock, that may run at once; the limits are meant with the default")
 	nginx := flags.String("nginx", "nginx", "the nginx program")
 	parent := flags.String("dir", "", "where Weir keeps its data during the run; on a disk, or power is meaningless (default: the temporary directory)")
 	if err := flags.Parse(args); err != nil {
