@@ -33,6 +33,10 @@ type Config struct {
 	Username, Password string // optional
 	CredsFile          string // optional: a NATS credentials file
 
+	// CAFile, CertFile and KeyFile are PEM files: the authorities that the server's certificate must come from, and a
+	// certificate of one's own. They are read again when they change. All optional.
+	CAFile, CertFile, KeyFile string
+
 	Name           string               // optional: of the connection, as `nats server report connections` shows it; default weir-client
 	Logger         *slog.Logger         // optional: for what the client mends by itself and what it leaves out
 	TracerProvider trace.TracerProvider // optional: a request then belongs to the trace of the context it was sent with
@@ -51,7 +55,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	b, err := bus.Connect(ctx, bus.Config{
 		URL: cfg.URL, Context: cfg.Context, InProcess: cfg.InProcess, Username: cfg.Username, Password: cfg.Password,
-		CredsFile: cfg.CredsFile, Name: cfg.Name, Logger: cfg.Logger, TracerProvider: cfg.TracerProvider,
+		CredsFile: cfg.CredsFile, CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile, Name: cfg.Name, Logger: cfg.Logger, TracerProvider: cfg.TracerProvider,
 	})
 	if err != nil {
 		return nil, err
