@@ -7,6 +7,12 @@ import (
 // MaxDepth is how deep the JSON of a request may nest.
 const MaxDepth = 64
 
+// MaxMessages and MaxTools are how many messages, and how many tools or functions, one request may have.
+const (
+	MaxMessages = 2048
+	MaxTools    = 512
+)
+
 // Policy is what the operator allows in a request. The zero value is the default.
 type Policy struct {
 	MaxChoices int // most answers (n) in one request; 0 = 128, the limit of OpenAI itself
