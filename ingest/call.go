@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -39,8 +40,9 @@ type call struct {
 	began   time.Time
 
 	id     identity
-	status int  // sent to the caller; 0 before
-	broken bool // the connection is to be cut, because what was sent must not look whole
+	key    string // id of the API key; empty while none is needed
+	status int    // sent to the caller; 0 before
+	broken bool   // the connection is to be cut, because what was sent must not look whole
 }
 
 func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string) *call {
@@ -67,7 +69,7 @@ func (c *call) name(request string) {
 }
 
 func (c *call) admit(key Key) {
-	c.id.Tenant = key.Tenant
+	c.id.Tenant, c.key = key.Tenant, key.ID
 	if c.s.log.Enabled(c.ctx, slog.LevelDebug) {
 		c.log(slog.LevelDebug, "request arrived", slog.String("route", c.route), slog.String("key", key.ID),
 			slog.String(keyClientRequest, c.r.Header.Get(headerRequestID)))
@@ -114,7 +116,11 @@ func (c *call) fail(err error) {
 	if e.Code == schemas.CodeInternal {
 		c.log(slog.LevelError, "a request failed", slog.Any(telemetry.KeyError, err))
 	}
-	_ = c.writeError(statusOf(e.Code), e)
+	status := statusOf(e.Code)
+	if r, ok := errors.AsType[refusal](err); ok {
+		status = r.status
+	}
+	_ = c.writeError(status, e)
 }
 
 func (c *call) writeError(status int, e *schemas.Error) error {

@@ -23,7 +23,7 @@ type submission struct {
 // chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
 // when they want a stream.
 func (s *Ingest) chat(c *call) error {
-	release, err := s.take()
+	release, err := s.take(c)
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,13 @@ package ingest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +38,9 @@ type Config struct {
 	Bus  *bus.Bus // required
 	Addr string   // host:port, port 0 for any; default DefaultAddr
 
+	// TLS of the door, for HTTP/1.1 and HTTP/2; nil for a plain one.
+	TLS *tls.Config
+
 	// Keys that open the door. Without any it is open to all as the tenant default, and Addr must be a loopback address.
 	Keys []Key
 	// Models gives the configured models for GET /v1/models, which also lists those of live workers. Optional.
@@ -44,6 +49,16 @@ type Config struct {
 	MaxBodyBytes int64 // of a request; default 10 MiB
 	MaxStreams   int   // requests being answered at once, beyond which the answer is 503; default 10,000
 
+	MaxStreamsPerKey         int // of those, for one key; beyond, the answer is 429; default 2,000
+	MaxStreamsPerAddress     int // of those, for one address of a caller, or one /64 of IPv6; default 2,000
+	MaxConnectionsPerAddress int // open at once; one more is closed; default 4,000, and twice MaxStreams in all
+	MaxStreamsPerConnection  int // of HTTP/2; default 250
+
+	// TrustedProxies may tell the address of a caller in X-Forwarded-For. Optional.
+	TrustedProxies []netip.Prefix
+
+	HeaderTimeout time.Duration // for reading a request's header, and for a TLS handshake; default 5 s
+	IdleTimeout   time.Duration // of a connection between two requests; default 2 min
 	HoldStatus    time.Duration // how long the HTTP status waits for the first event; default 10 s
 	Heartbeat     time.Duration // silence after which a stream gets a comment; default 15 s
 	WriteTimeout  time.Duration // for one write to a caller; default 30 s
@@ -77,6 +92,12 @@ func (c *Config) setDefaults() error {
 	}
 	orDefault(&c.MaxBodyBytes, defaultBodyBytes)
 	orDefault(&c.MaxStreams, 10_000)
+	orDefault(&c.MaxStreamsPerKey, 2_000)
+	orDefault(&c.MaxStreamsPerAddress, 2_000)
+	orDefault(&c.MaxConnectionsPerAddress, 4_000)
+	orDefault(&c.MaxStreamsPerConnection, 250)
+	orDefault(&c.HeaderTimeout, 5*time.Second)
+	orDefault(&c.IdleTimeout, 2*time.Minute)
 	orDefault(&c.HoldStatus, 10*time.Second)
 	orDefault(&c.Heartbeat, 15*time.Second)
 	orDefault(&c.WriteTimeout, 30*time.Second)
@@ -106,7 +127,8 @@ type Ingest struct {
 
 	readers *readers
 	live    *liveModels
-	slots   chan struct{} // one per request being answered
+	places  *places
+	proxies proxies
 	buffers buffers
 
 	draining atomic.Bool
@@ -135,12 +157,14 @@ func New(cfg Config) (*Ingest, error) {
 		return nil, fmt.Errorf("listen for HTTP: %w; choose another address with --http", err)
 	}
 	return &Ingest{
-		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: keys, listener: listener,
-		tracer:  cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
-		started: time.Now(),
-		readers: newReaders(cfg.DisconnectGrace, cfg.DetachedMax),
-		live:    newLiveModels(),
-		slots:   make(chan struct{}, cfg.MaxStreams),
+		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: keys,
+		listener: boundConnections(listener, 2*cfg.MaxStreams, cfg.MaxConnectionsPerAddress, cfg.TrustedProxies, meters.refused.Inc),
+		tracer:   cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
+		started:  time.Now(),
+		readers:  newReaders(cfg.DisconnectGrace, cfg.DetachedMax),
+		live:     newLiveModels(),
+		places:   newPlaces(cfg.MaxStreams, cfg.MaxStreamsPerKey, cfg.MaxStreamsPerAddress),
+		proxies:  cfg.TrustedProxies,
 	}, nil
 }
 
@@ -169,25 +193,13 @@ func (s *Ingest) Run(ctx context.Context) error {
 
 	server := s.server(work)
 	served := make(chan error, 1)
-	owned.Go(func() { served <- server.Serve(s.listener) })
+	owned.Go(func() { served <- s.serve(server) })
 	select {
 	case err := <-served:
 		return errors.Join(fmt.Errorf("serve HTTP: %w", err), server.Close())
 	case <-ctx.Done():
 	}
 	return s.drain(work, cut, server)
-}
-
-// server is not shared by two Runs because a closed http.Server stays closed.
-func (s *Ingest) server(work context.Context) *http.Server {
-	return &http.Server{
-		Handler:           s.handler(),
-		BaseContext:       func(net.Listener) context.Context { return work },
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
 }
 
 func (s *Ingest) drain(work context.Context, cut context.CancelCauseFunc, server *http.Server) error {

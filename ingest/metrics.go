@@ -15,6 +15,7 @@ type metrics struct {
 	open       prometheus.Gauge
 	abandoned  prometheus.Counter
 	attached   prometheus.Counter
+	refused    prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -38,12 +39,15 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		attached: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weir_ingest_idempotent_attaches_total", Help: "Requests that joined an earlier one with the same id and body.",
 		}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_ingest_refused_connections_total", Help: "Connections closed at once because too many were open.",
+		}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached, m.refused} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

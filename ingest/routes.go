@@ -38,7 +38,7 @@ func (s *Ingest) handler() http.Handler {
 		mux.Handle("HEAD "+path, s.refuse(path, wrongMethod(methods)))
 	}
 	mux.Handle("/", s.refuse("unknown", unknownRoute))
-	return mux
+	return s.bodiesInTime(mux)
 }
 
 // door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the
@@ -48,6 +48,10 @@ func (s *Ingest) door(path string, handle func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.newCall(w, r, path)
 		defer c.end()
+		if err := checkHead(r); err != nil {
+			c.fail(err)
+			return
+		}
 		if s.keys.open() {
 			if err := checkCaller(r, origin); err != nil {
 				c.fail(err)

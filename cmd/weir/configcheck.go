@@ -16,7 +16,7 @@ import (
 
 // validate reports the first value that cannot work.
 func (c *Config) validate() *configError {
-	for _, check := range []func() *configError{c.checkChoices, c.checkAddresses, c.checkTimes, c.checkModels, c.checkKeys} {
+	for _, check := range []func() *configError{c.checkChoices, c.checkAddresses, c.checkTLS, c.checkTimes, c.checkModels, c.checkKeys} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -42,13 +42,7 @@ func (c *Config) checkChoices() *configError {
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		return problem("replicas", "use 1 on a single server, 3 or 5 on a cluster", "%d replicas cannot be had", c.Replicas)
 	}
-	if c.Ingest.MaxBodyBytes < 0 || c.Ingest.MaxBodyBytes > schemas.MaxBodyBytes {
-		return problem("ingest.max_body_bytes", fmt.Sprintf("use 1 to %d", schemas.MaxBodyBytes), "%d is out of range", c.Ingest.MaxBodyBytes)
-	}
-	if c.Ingest.MaxStreams < 0 {
-		return problem("ingest.max_streams", "use a number from 1", "%d is out of range", c.Ingest.MaxStreams)
-	}
-	return nil
+	return c.Ingest.check()
 }
 
 func (c *Config) checkAddresses() *configError {

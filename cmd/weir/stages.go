@@ -44,6 +44,11 @@ func (c *cli) runStages(ctx context.Context, command string, stages []string) (e
 			return err
 		}
 	}
+	if command == cmdServe {
+		if err := cfg.checkServed(); err != nil {
+			return err
+		}
+	}
 	log, err := c.logger(cfg)
 	if err != nil {
 		return err
@@ -123,7 +128,7 @@ func (c *cli) announce(n *node, command, admin string, log *slog.Logger) {
 	}
 	line := "weir " + command + " is ready:"
 	if n.httpAddress != "" {
-		line += " http://" + n.httpAddress
+		line += " " + n.cfg.httpScheme() + "://" + n.httpAddress
 	}
 	line += " " + nats
 	if admin != off {

@@ -38,8 +38,10 @@ func (n *node) ingest(alone bool) (part, error) {
 		keys[i] = ingest.Key{ID: k.ID, Hash: k.SHA256, Tenant: k.Tenant}
 	}
 	door, err := ingest.New(ingest.Config{
-		Bus: n.bus, Addr: n.cfg.HTTP, Keys: keys, Models: n.cfg.modelNames,
+		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: keys, Models: n.cfg.modelNames,
 		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
+		MaxStreamsPerKey: n.cfg.Ingest.MaxStreamsPerKey, MaxStreamsPerAddress: n.cfg.Ingest.MaxStreamsPerAddress,
+		MaxConnectionsPerAddress: n.cfg.Ingest.MaxConnectionsPerAddress, TrustedProxies: n.cfg.Ingest.proxies(),
 		DisconnectGrace: time.Duration(n.cfg.Ingest.DisconnectGrace), DetachedMax: time.Duration(n.cfg.Ingest.DetachedMax),
 		DrainLimit: n.share(ingestShare, alone), Logger: n.log, TracerProvider: n.tracer, Registerer: n.registry,
 	})
