@@ -62,6 +62,10 @@ fuzz: ## Fuzz each target for FUZZTIME (10s)
 bench: ## Compare with the upstream called directly and nginx; prints the table (needs nginx)
 	go run ./bench
 
+.PHONY: bench-streams
+bench-streams: ## Measure what each of 1,000 open streams holds in an ingest of its own
+	go run ./bench streams
+
 .PHONY: chaos
 chaos: ## Kill everything in turn and check every answer (needs root: it mounts a small disk)
 	go run ./chaos

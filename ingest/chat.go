@@ -101,7 +101,10 @@ func (s *Ingest) submit(n *submission) error {
 		if _, err := s.accept(n); err != nil {
 			return !unknownOutcome(err), err
 		}
-		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
+		// A stream may be open for long, and the request is on the bus: what it has is not kept here too.
+		hash := schemas.BodyHash(n.request.Body)
+		n.request = nil
+		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n, hash) })
 	})
 }
 
@@ -128,11 +131,11 @@ func (n *submission) answer(all frames, held func()) (finished bool, err error) 
 
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when
 // somebody has begun, that is as good.
-func (s *Ingest) makeFindable(n *submission) {
+func (s *Ingest) makeFindable(n *submission, hash string) {
 	ctx, cancel := context.WithTimeout(n.ctx, findableTimeout)
 	defer cancel()
 	_, err := s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
-		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
+		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: hash, Trace: bus.TraceParent(n.ctx),
 	})
 	if err != nil && !errors.Is(err, bus.ErrFenced) && n.ctx.Err() == nil {
 		n.log(slog.LevelWarn, "a queued request cannot be found until it starts", slog.Any(telemetry.KeyError, err))

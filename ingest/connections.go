@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // connections is a listener that bounds how many connections are open, in all and from one address. One more is closed
@@ -35,7 +36,7 @@ func (c *connections) Accept() (net.Conn, error) {
 		if !ok {
 			return conn, nil
 		}
-		addr := peer(conn.RemoteAddr().String())
+		addr := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 		trusted := c.trusted.trust(addr)
 		addr = subscriber(addr)
 		if !c.enter(addr, trusted) {
@@ -43,7 +44,7 @@ func (c *connections) Accept() (net.Conn, error) {
 			_ = conn.Close()
 			continue
 		}
-		return &counted{TCPConn: tcp, leave: sync.OnceFunc(func() { c.leave(addr) })}, nil
+		return &counted{TCPConn: tcp, of: c, addr: addr}, nil
 	}
 }
 
@@ -69,11 +70,15 @@ func (c *connections) leave(addr netip.Addr) {
 // down before it closes after an error, so that the answer arrives.
 type counted struct {
 	*net.TCPConn
-	leave func()
+	of   *connections
+	addr netip.Addr
+	left atomic.Bool
 }
 
 // Close closes the connection and makes room for another.
 func (c *counted) Close() error {
-	c.leave()
+	if c.left.CompareAndSwap(false, true) {
+		c.of.leave(c.addr)
+	}
 	return c.TCPConn.Close()
 }

@@ -87,6 +87,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 				return true, err
 			}
 		}
+		n.request = nil
 		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader

@@ -31,6 +31,10 @@ import (
 // DefaultLease is how long a delivery stays with its owner without a sign of life.
 const DefaultLease = 30 * time.Second
 
+// syncQueue bounds what waits for a stored read, which asks for far less at once. The library would take half a megabyte
+// for each such read.
+const syncQueue = 1024
+
 // Errors of the bus. Everything that a caller of Weir may see is a [schemas.Error] instead.
 var (
 	// ErrFenced says that somebody else owns the chain. The writer must cancel its work and go silent.
@@ -142,7 +146,7 @@ func (b *Bus) dial(name string) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(5 * time.Second),
+		nats.SyncQueueLen(syncQueue), nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(5 * time.Second),
 		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.reconnected), nats.ErrorHandler(b.asyncError),
 	}
 	if b.cfg.Username != "" {
