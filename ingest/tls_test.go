@@ -119,7 +119,6 @@ func flood(ids chan<- string) func(*job) {
 		for !j.fenced && j.ctx.Err() == nil && j.index < 100 {
 			j.write(&schemas.Frame{Kind: schemas.KindDelta, Count: 1, Data: line})
 		}
-		j.wait(nil)
 	}
 }
 
