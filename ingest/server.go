@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,8 +22,22 @@ func (s *Ingest) server(work context.Context) *http.Server {
 			MaxConcurrentStreams: s.cfg.MaxStreamsPerConnection,
 			WriteByteTimeout:     s.cfg.WriteTimeout, // a deadline of one stream cannot end a connection that takes nothing at all
 		},
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog: log.New(serverLog{s.log}, "", 0),
 	}
+}
+
+// serverLog is where net/http reports what no handler can. Handshakes that fail are the business of whoever calls: probes
+// and scanners make as many as they like.
+type serverLog struct{ log *slog.Logger }
+
+// Write logs one line.
+func (l serverLog) Write(line []byte) (int, error) {
+	level := slog.LevelWarn
+	if bytes.HasPrefix(line, []byte("http: TLS handshake error")) {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // serve answers on the listener, with TLS when that is configured.

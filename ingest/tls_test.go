@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -125,10 +127,22 @@ func flood(ids chan<- string) func(*job) {
 // A plain request to a door with TLS is told so, and its connection is closed.
 func TestPlainCallerAtDoorWithTLS(t *testing.T) {
 	t.Parallel()
-	w := secure(t, 1, nil)
+	var log lockedBuffer
+	w := secure(t, 1, nil, func(c *ingest.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	})
 	conn := w.dial("127.0.0.1")
 	conn.ask(models).wants(t, 400, "HTTPS")
 	conn.closed()
+	probe := w.dial("127.0.0.1")
+	probe.send("\x16\x03\x01 no handshake")
+	_, _ = io.Copy(io.Discard, probe.r)
+	if err := w.stop(); err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); text != "" {
+		t.Errorf("callers filled the log:\n%s", text)
+	}
 }
 
 // One connection of HTTP/2 carries no more streams than it may: one more goes over another connection.
