@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -100,29 +101,32 @@ func TestAbandonedCallersLeaveNothing(t *testing.T) {
 		leaving.Wait()
 	}
 	round(abandonedEachWay) // maps and pools grow to what one round needs
-	goroutines, bytes := quiet(t, w)
+	goroutines, held := quiet(t)
 	round(abandonedEachWay)
 	var nowGoroutines int
-	var nowBytes int64
+	var nowHeld int64
 	defer func() {
-		t.Logf("goroutines %d, then %d; bytes of the door %d, then %d", goroutines, nowGoroutines, bytes, nowBytes)
+		t.Logf("goroutines %d, then %d; bytes of the door %d, then %d", goroutines, nowGoroutines, held, nowHeld)
 	}()
 	eventually(t, "nothing left", func() bool {
-		nowGoroutines, nowBytes = quiet(t, w)
-		return nowGoroutines <= goroutines+goroutineSlack && nowBytes <= bytes+byteSlack
+		nowGoroutines, nowHeld = quiet(t)
+		return nowGoroutines <= goroutines+goroutineSlack && nowHeld <= held+byteSlack
 	})
 }
 
 // quiet waits until no caller is connected and no cancel is under way, for as long as one may take to begin, and returns how many goroutines there are and how much memory the door holds.
-func quiet(t *testing.T, w *bench) (goroutines int, bytes int64) {
+func quiet(t *testing.T) (goroutines int, held int64) {
 	t.Helper()
-	busy := time.Now()
-	eventually(t, "every connection served to its end", func() bool {
-		if serving() > 0 {
+	stacks := make([]byte, 8<<20)
+	deadline := time.Now().Add(time.Minute)
+	for busy := time.Now(); time.Since(busy) < 200*time.Millisecond; <-time.After(10 * pollInterval) {
+		if n := serving(stacks); n > 0 {
 			busy = time.Now()
 		}
-		return time.Since(busy) > 200*time.Millisecond
-	})
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections and cancels are not served to their end", serving(stacks))
+		}
+	}
 	runtime.GC()
 	runtime.GC()
 	records := make([]runtime.MemProfileRecord, 1<<16)
@@ -132,17 +136,16 @@ func quiet(t *testing.T, w *bench) (goroutines int, bytes int64) {
 	}
 	for _, record := range records[:n] {
 		if atDoor(record.Stack()) {
-			bytes += record.InUseBytes()
+			held += record.InUseBytes()
 		}
 	}
-	return runtime.NumGoroutine(), bytes
+	return runtime.NumGoroutine(), held
 }
 
 // serving is the number of connections that net/http serves, and of cancels of abandoned requests.
-func serving() int {
-	buffer := make([]byte, 16<<20)
-	all := string(buffer[:runtime.Stack(buffer, true)])
-	return strings.Count(all, "net/http.(*conn).serve(") + strings.Count(all, "ingest.(*Ingest).abandon(")
+func serving(stacks []byte) int {
+	all := stacks[:runtime.Stack(stacks, true)]
+	return bytes.Count(all, []byte("net/http.(*conn).serve(")) + bytes.Count(all, []byte("ingest.(*Ingest).abandon("))
 }
 
 // atDoor reports whether an allocation was made for a caller.

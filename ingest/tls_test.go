@@ -112,15 +112,15 @@ func TestReaderThatStopsReadingIsGivenUpWithTLS(t *testing.T) {
 	})
 }
 
-// flood answers with more than all buffers on the way hold, until the request has ended.
+// flood answers with more than all buffers on the way hold, or until the request has ended, and then tells its id.
 func flood(ids chan<- string) func(*job) {
 	return func(j *job) {
 		j.start()
-		ids <- j.request.Request
 		line := []byte(`{"choices":[],"x":"` + strings.Repeat("x", 200<<10) + `"}`)
 		for !j.fenced && j.ctx.Err() == nil && j.index < 100 {
 			j.write(&schemas.Frame{Kind: schemas.KindDelta, Count: 1, Data: line})
 		}
+		ids <- j.request.Request
 	}
 }
 
