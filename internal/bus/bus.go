@@ -93,9 +93,10 @@ type Bus struct {
 	tracer trace.Tracer // nil when nobody looks
 	meters *metrics
 
-	control *nats.Conn // pulls, acks, hints, API
-	frames  *nats.Conn // frame writes, so that nothing else delays them
+	control *requester // pulls, acks, hints, API
+	frames  *requester // frame writes, so that nothing else delays them
 	js      jetstream.JetStream
+	acks    *acker
 
 	stored chan struct{} // bounds stored reads, which hold the lock that writes need
 	room   watermark
@@ -120,7 +121,8 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 		b.control.Close()
 		return nil, err
 	}
-	if b.js, err = jetstream.New(b.control); err != nil {
+	b.acks = newAcker(b.control.Conn)
+	if b.js, err = jetstream.New(b.control.Conn); err != nil {
 		return nil, errors.Join(fmt.Errorf("open JetStream: %w", err), b.Close())
 	}
 	if err := ctx.Err(); err != nil {
@@ -129,12 +131,25 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 	return b, nil
 }
 
-func (b *Bus) dial(name string) (*nats.Conn, error) {
+func (b *Bus) dial(name string) (*requester, error) {
+	r := &requester{lost: make(chan struct{})}
+	conn, err := b.connect(name, func(conn *nats.Conn, err error) {
+		r.disconnected()
+		b.disconnected(conn, err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Conn, r.inbox = conn, conn.NewInbox()
+	return r, nil
+}
+
+func (b *Bus) connect(name string, disconnected nats.ConnErrHandler) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(5 * time.Second),
-		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.reconnected), nats.ErrorHandler(b.asyncError),
+		nats.DisconnectErrHandler(disconnected), nats.ReconnectHandler(b.reconnected), nats.ErrorHandler(b.asyncError),
 	}
 	if b.cfg.Username != "" {
 		options = append(options, nats.UserInfo(b.cfg.Username, b.cfg.Password))
@@ -157,7 +172,10 @@ func (b *Bus) dial(name string) (*nats.Conn, error) {
 // Close flushes what was published and closes the connections.
 func (b *Bus) Close() error {
 	var errs []error
-	for _, conn := range []*nats.Conn{b.frames, b.control} {
+	if b.acks != nil {
+		b.acks.flush()
+	}
+	for _, conn := range []*requester{b.frames, b.control} {
 		if conn == nil {
 			continue
 		}
