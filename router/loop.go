@@ -32,7 +32,7 @@ type broker interface {
 // registrar writes answers and finds what is written; [clerk] outside tests.
 type registrar interface {
 	answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool)
-	answered(it *item) bool
+	answered(it *item) (answered bool, outcome bus.Outcome)
 	body(it *item) ([]byte, error)
 }
 

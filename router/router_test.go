@@ -414,6 +414,25 @@ func TestAnswerWithoutResultGetsItsResult(t *testing.T) {
 	p.wantAnswer("order-1", schemas.CodeInvalidJSON, schemas.StatusRejected)
 }
 
+func TestAUsedIDWithAnotherBodyIsBuried(t *testing.T) {
+	p := setup(t)
+	p.route()
+	first := &schemas.Result{V: schemas.Version, Tenant: "acme", RequestID: "order-1", Model: "m", Op: schemas.OpChat, Accepted: time.Now(), Status: schemas.StatusCompleted}
+	first.SetRequest([]byte(body))
+	if err := p.bus.PutResult(p.ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	p.publish("m", body, withID("order-1")) // the same again is no mistake
+	p.wantAllSettled()
+	if got := p.messages(schemas.StreamDLQ); got != 0 {
+		t.Fatalf("%d records in the DLQ, want none", got)
+	}
+	other := strings.Replace(body, `"m"`, `"m","seed":7`, 1)
+	p.publish("m", other, withID("order-1"))
+	p.wantAllSettled()
+	p.wantBuried("llm.dlq.acme.m", other, "used for another body")
+}
+
 func TestSmuggledHeadersStayOutside(t *testing.T) {
 	p := setup(t)
 	p.route()
