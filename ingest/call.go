@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/telemetry"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -38,6 +39,7 @@ type call struct {
 	route   string
 	began   time.Time
 
+	key    keys.Key
 	id     identity
 	status int  // sent to the caller; 0 before
 	broken bool // the connection is to be cut, because what was sent must not look whole
@@ -66,12 +68,15 @@ func (c *call) name(request string) {
 	c.w.Header().Set(headerRequestID, request)
 }
 
-func (c *call) admit(key Key) {
-	c.id.Tenant = key.Tenant
+// admit makes the call one of the key's tenant, for as long as the key works and until done is called.
+func (c *call) admit(key keys.Key) (done func()) {
+	c.key, c.id.Tenant = key, key.Tenant
+	stop := c.key.WhenRevoked(c.onKeyEnd)
 	if c.s.log.Enabled(c.ctx, slog.LevelDebug) {
 		c.log(slog.LevelDebug, "request arrived", slog.String("route", c.route), slog.String("key", key.ID),
 			slog.String(keyClientRequest, c.r.Header.Get(headerRequestID)))
 	}
+	return func() { stop() }
 }
 
 func (c *call) log(level slog.Level, message string, attrs ...slog.Attr) {

@@ -57,6 +57,9 @@ func (c *call) newRequest(op schemas.Op, parsed *openai.Request) (*schemas.Reque
 	if err != nil {
 		return nil, err
 	}
+	if err := c.allowModel(parsed.Model); err != nil {
+		return nil, err
+	}
 	h := make(schemas.Header, 4)
 	for name, v := range c.r.Header {
 		if to := passedOn[name]; to != "" && len(v) > 0 && v[0] != "" {

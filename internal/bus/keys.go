@@ -42,7 +42,9 @@ type KeyChange struct {
 func (b *Bus) Keys() *KeyStore { return &KeyStore{bus: b} }
 
 // Ensure makes the store if it does not exist, for a command that comes before the first start of the pipeline.
-func (k *KeyStore) Ensure(ctx context.Context) error { return k.bus.ensureBucket(ctx, schemas.BucketKeys) }
+func (k *KeyStore) Ensure(ctx context.Context) error {
+	return k.bus.ensureBucket(ctx, schemas.BucketKeys)
+}
 
 func (k *KeyStore) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	bucket, err := k.bus.js.KeyValue(ctx, schemas.BucketKeys)

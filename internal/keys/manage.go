@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -156,16 +157,9 @@ func (m *Manager) List(ctx context.Context) ([]*Record, error) {
 		records = append(records, record)
 	}
 	slices.SortFunc(records, func(a, b *Record) int {
-		return firstNonZero(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
 	})
 	return records, errors.Join(unreadable...)
-}
-
-func firstNonZero(a, b int) int {
-	if a != 0 {
-		return a
-	}
-	return b
 }
 
 // change writes what edit makes of a record, on top of whatever others write meanwhile.

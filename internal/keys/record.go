@@ -36,18 +36,25 @@ type Secret struct {
 // Name is what a secret is called where it must be told from the other one of its id.
 func (s *Secret) Name() string { return s.Hash[:min(len(s.Hash), fingerprint)] }
 
-// State is live, expired or revoked.
+// States of a secret.
+const (
+	StateLive    = "live"
+	StateExpired = "expired"
+	StateRevoked = "revoked"
+)
+
+// State is whether the secret works at a time, and if not, why.
 func (s *Secret) State(now time.Time) string {
 	switch {
 	case !s.Revoked.IsZero():
-		return "revoked"
+		return StateRevoked
 	case !s.Expires.IsZero() && !now.Before(s.Expires):
-		return "expired"
+		return StateExpired
 	}
-	return "live"
+	return StateLive
 }
 
-func (s *Secret) live(now time.Time) bool { return s.State(now) == "live" }
+func (s *Secret) live(now time.Time) bool { return s.State(now) == StateLive }
 
 // Live reports whether any secret of the id works.
 func (r *Record) Live(now time.Time) bool {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -171,16 +172,20 @@ func notListed() error {
 	return schemas.Errorf(schemas.CodeUnavailable, "the API keys are not loaded yet. Please try again in 1s.").WithRetryAfter(time.Second)
 }
 
-// Live reports whether a connection of this [Key.Name] may go on. Before all keys are known everything may.
+// Live reports whether a connection of a user of this name may go on. One that has no [Key.Name] was admitted by
+// somebody else, and may; and so may all before all keys are known.
 func (r *Ring) Live(name string) bool {
 	now := time.Now()
+	id, _, named := strings.Cut(name, "/")
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if !r.ready {
+	switch {
+	case !r.ready:
 		return true
-	}
-	if name == anonymousName {
+	case name == anonymousName:
 		return r.anonymous.ctx.Err() == nil
+	case !named:
+		return true
 	}
 	lives := func(s *secret) bool { return s.key.Name() == name && s.end == nil && !s.expired(now) }
 	for _, s := range r.configured {
@@ -188,7 +193,6 @@ func (r *Ring) Live(name string) bool {
 			return true
 		}
 	}
-	id, _, _ := cutName(name)
 	return slices.ContainsFunc(r.ids[id], lives)
 }
 

@@ -200,5 +200,3 @@ func (r *Ring) due(now time.Time) (ended []ending, next time.Time) {
 	}
 	return ended, next
 }
-
-func cutName(name string) (id, secret string, ok bool) { return strings.Cut(name, "/") }

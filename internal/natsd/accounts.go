@@ -1,13 +1,6 @@
 package natsd
 
-// Accounts of the embedded server, the same as in nats.conf.
-const (
-	accountPipeline = "LLM"  // the stages and trusted services, with JetStream
-	accountEdge     = "EDGE" // tenants, without JetStream
-	accountSystem   = "SYS"
-)
-
-// accounts is what the server parses at start. A tenant reaches the pipeline only through the services that ingest
+// accounts is what the server parses at start, the same as in nats.conf. A tenant reaches the pipeline only through the services that ingest
 // answers and the committed frames that the server republishes; no tenant can reach a stream (docs/adr/0002).
 const accounts = `
 accounts {

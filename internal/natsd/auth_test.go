@@ -9,11 +9,13 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 func TestAccounts(t *testing.T) {
 	s := startServer(t, testConfig(t.TempDir()))
-	for account, jetStream := range map[string]bool{accountPipeline: true, accountEdge: false, accountSystem: false} {
+	for account, jetStream := range map[string]bool{schemas.AccountPipeline: true, schemas.AccountEdge: false, schemas.AccountSystem: false} {
 		acc, err := s.nats.LookupAccount(account)
 		if err != nil {
 			t.Fatalf("account %s: %v", account, err)
@@ -22,15 +24,15 @@ func TestAccounts(t *testing.T) {
 			t.Errorf("account %s has JetStream: %v, want %v", account, got, jetStream)
 		}
 	}
-	if got := s.nats.SystemAccount().Name; got != accountSystem {
+	if got := s.nats.SystemAccount().Name; got != schemas.AccountSystem {
 		t.Errorf("system account is %s", got)
 	}
 }
 
 // A tenant's account reaches the services and the replies of the pipeline, and nothing else.
 func TestEdgeAccount(t *testing.T) {
-	users := newUsers()
-	password := users.add("tenant", accountEdge)
+	users := newUsers(false)
+	password := users.add("tenant", schemas.AccountEdge)
 	s, err := start(testConfig(t.TempDir()), users)
 	if err != nil {
 		t.Fatal(err)
@@ -147,8 +149,7 @@ func TestOpenAndClosed(t *testing.T) {
 }
 
 func TestOpenIsForLoopbackOnly(t *testing.T) {
-	u := newUsers()
-	u.open = true
+	u := newUsers(true)
 	inProcess, other := net.Pipe()
 	defer inProcess.Close()
 	defer other.Close()
@@ -160,11 +161,11 @@ func TestOpenIsForLoopbackOnly(t *testing.T) {
 		&net.TCPAddr{IP: net.ParseIP("fe80::1")}:          false,
 		inProcess.RemoteAddr():                            false,
 	} {
-		if _, _, got := u.admit(&server.ClientOpts{}, addr); got != want {
-			t.Errorf("%v without credentials admitted: %v, want %v", addr, got, want)
+		if _, err := u.grant(&server.ClientOpts{}, addr); (err == nil) != want {
+			t.Errorf("%v without credentials: %v, want admitted %v", addr, err, want)
 		}
 	}
-	if _, _, got := u.admit(&server.ClientOpts{}, nil); got {
+	if _, err := u.grant(&server.ClientOpts{}, nil); err == nil {
 		t.Error("a connection without an address was admitted without credentials")
 	}
 }
