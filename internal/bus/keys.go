@@ -41,8 +41,16 @@ type KeyChange struct {
 // Keys is the store of API keys.
 func (b *Bus) Keys() *KeyStore { return &KeyStore{bus: b} }
 
-// Ensure makes the store if it does not exist, for a command that comes before the first start of the pipeline.
+// Ensure makes the store if it does not exist, for a command that comes before the first start of the pipeline. On a
+// cluster it does so only when it was told the number of replicas, which is hard to change later.
 func (k *KeyStore) Ensure(ctx context.Context) error {
+	_, err := k.bus.js.KeyValue(ctx, schemas.BucketKeys)
+	if !errors.Is(err, jetstream.ErrBucketNotFound) {
+		return wrap("open the key store "+schemas.BucketKeys, err)
+	}
+	if k.bus.control.ConnectedClusterName() != "" && k.bus.cfg.Replicas == 1 {
+		return fmt.Errorf("there is no key store %s on this cluster yet: start a stage of weir on it first, or set replicas: 3", schemas.BucketKeys)
+	}
 	return k.bus.ensureBucket(ctx, schemas.BucketKeys)
 }
 

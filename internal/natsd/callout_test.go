@@ -32,6 +32,7 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
+	refusesToGuessReplicas(t, nodes[0])
 	if err := b.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +76,19 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 			closesWithin(t, nc, 2*time.Second)
 		}
 	})
+}
+
+// refusesToGuessReplicas creates a key before there is a store, without having been told how many replicas it needs.
+func refusesToGuessReplicas(t *testing.T, node *server.Server) {
+	t.Helper()
+	b, err := bus.Connect(t.Context(), bus.Config{URL: node.ClientURL(), Username: "weir", Password: "pipeline"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, _, err := (&keys.Manager{Bus: b}).Create(t.Context(), keys.Request{Tenant: "acme"}); err == nil || !strings.Contains(err.Error(), "replicas: 3") {
+		t.Errorf("a key store with one replica on a cluster: %v", err)
+	}
 }
 
 // answer runs what a process with ingest runs, until the test ends.
