@@ -53,7 +53,10 @@ func TestKeyStore(t *testing.T) {
 
 // A watch tells everything first, then each change, and everything again after a cut.
 func TestKeyStoreWatch(t *testing.T) {
-	far, proxy, near := far(t, bus.Config{})
+	server := bustest.Server(t)
+	near := bustest.Connect(t, server, bus.Config{})
+	proxy := bustest.NewProxy(t, server.ClientURL())
+	far := connect(t, server, bus.Config{URL: proxy.URL()})
 	for _, id := range []string{"a", "b"} {
 		if err := near.Keys().Create(t.Context(), id, []byte(id)); err != nil {
 			t.Fatal(err)
@@ -85,6 +88,27 @@ func TestKeyStoreWatch(t *testing.T) {
 	next(false, "c=")
 	proxy.Cut()
 	next(true, "a=a", "b=b", "c=")
+
+	// The consumer behind the watch is lost, as with the server that it was on.
+	_, js := raw(t, server)
+	stream, err := js.Stream(t.Context(), "KV_LLM_KEYS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := stream.ConsumerNames(t.Context())
+	for name := range names.Name() {
+		if err := stream.DeleteConsumer(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	if err := near.Keys().Create(t.Context(), "d", []byte("d")); err != nil {
+		t.Fatal(err)
+	}
+	next(true, "a=a", "b=b", "c=", "d=d")
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("told %s after the write", took)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Watch ended with %v", err)
