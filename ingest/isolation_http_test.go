@@ -12,6 +12,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/internal/keys"
 )
 
 func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
@@ -24,9 +25,8 @@ func jetError(data []byte) int64 { return gjson.GetBytes(data, "error.err_code")
 // An id of another tenant is answered as one that never was: the same words after the same reads, by HTTP and by NATS.
 func TestIsolationOfOtherIDs(t *testing.T) {
 	t.Parallel()
-	n := setupNATS(t, tokens(2), func(c *ingest.Config) {
-		c.Keys = []ingest.Key{{ID: "1", Hash: hashOf("ann's"), Tenant: "ann"}, {ID: "2", Hash: hashOf("bob's"), Tenant: "bob"}}
-	})
+	both := ring(t, keys.Configured{ID: "1", SHA256: hashOf("ann's"), Tenant: "ann"}, keys.Configured{ID: "2", SHA256: hashOf("bob's"), Tenant: "bob"})
+	n := setupNATS(t, tokens(2), func(c *ingest.Config) { c.Keys = both })
 	asAnn, asBob := []string{"Authorization", "Bearer ann's"}, []string{"Authorization", "Bearer bob's"}
 	id := n.chat(streaming, asBob...).wants(t, 200).id()
 	running := n.chat(streaming, append(asBob, "Llm-Request-Id", strings.Repeat("r", len(id)))...).wants(t, 200).id()
