@@ -47,14 +47,15 @@ func BenchmarkAuthenticateAndValidate(b *testing.B) {
 		if err := authorize(&key, r.Method); err != nil {
 			b.Fatal(err)
 		}
-		c := &call{s: s, r: r, ctx: b.Context(), leave: leave}
+		c := &call{exchange: exchange{s: s, ctx: b.Context(), leave: leave}, r: r}
 		done := c.admit(key)
 		parsed, err := openai.ParseRequest(schemas.OpChat, body, openai.Policy{})
 		if err != nil {
 			b.Fatal(err)
 		}
 		c.id.Request = "r1"
-		if _, err := c.newRequest(schemas.OpChat, parsed); err != nil {
+		a := asked{op: schemas.OpChat, header: passed(r.Header, passedOn), allow: c.allowModel}
+		if _, err := newRequest(c.id, a, parsed); err != nil {
 			b.Fatal(err)
 		}
 		done()

@@ -17,6 +17,7 @@ import (
 const (
 	pipelineUser = "weir-pipeline"
 	operatorUser = "weir-operator"
+	edgeUser     = "weir-edge"
 )
 
 // admission decides about a connection that is not one of the server's own users.

@@ -57,6 +57,7 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 	t.Run("who is refused", func(t *testing.T) { refusesStrangers(t, nodes[2], key) })
 	t.Run("what a tenant may do", func(t *testing.T) { confines(t, old[0], "acme") })
 	t.Run("how it is known", func(t *testing.T) { isNamed(t, nodes[0], record) })
+	t.Run("what a tenant asks for", func(t *testing.T) { isServed(t, nodes, old) })
 	t.Run("revoking one secret", func(t *testing.T) {
 		if _, err := manager.Revoke(t.Context(), record.ID, record.Secrets[0].Name()); err != nil {
 			t.Fatal(err)

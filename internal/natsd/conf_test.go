@@ -26,6 +26,7 @@ func shipped(t *testing.T, i int, routes []int, issuer callout.Pairs) *server.Op
 	t.Helper()
 	t.Setenv("WEIR_NATS_NAME", fmt.Sprintf("n%d", i))
 	t.Setenv("WEIR_NATS_PASSWORD", "pipeline")
+	t.Setenv("WEIR_NATS_EDGE_PASSWORD", "tenants")
 	t.Setenv("WEIR_NATS_SYS_PASSWORD", `"0-begins-with-a-digit"`)
 	t.Setenv("WEIR_NATS_ROUTE_PASSWORD", "between")
 	t.Setenv("WEIR_NATS_AUTH_PASSWORD", "callout")
@@ -57,12 +58,15 @@ func TestShippedConf(t *testing.T) {
 	for _, u := range opts.Users {
 		got[u.Username] = u.Account.Name
 	}
-	if diff := cmp.Diff(map[string]string{"weir": schemas.AccountPipeline, "sys": schemas.AccountSystem, "auth": schemas.AccountAuth}, got); diff != "" {
+	wantUsers := map[string]string{
+		"weir": schemas.AccountPipeline, "edge": schemas.AccountEdge, "sys": schemas.AccountSystem, "auth": schemas.AccountAuth,
+	}
+	if diff := cmp.Diff(wantUsers, got); diff != "" {
 		t.Errorf("users and their accounts (-want +got):\n%s", diff)
 	}
 	want := &server.AuthCallout{
 		Issuer: issuer.Issuer, XKey: issuer.XKey, Account: schemas.AccountAuth,
-		AuthUsers: []string{"weir", "sys", "auth"}, AllowedAccounts: []string{schemas.AccountEdge},
+		AuthUsers: []string{"weir", "edge", "sys", "auth"}, AllowedAccounts: []string{schemas.AccountEdge},
 	}
 	if diff := cmp.Diff(want, opts.AuthCallout); diff != "" {
 		t.Errorf("auth callout (-want +got):\n%s", diff)

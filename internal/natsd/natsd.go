@@ -55,6 +55,7 @@ type Server struct {
 	dir         string
 	lock        *os.File
 	password    string
+	edge        string // password of edgeUser
 	contextFile string
 	close       sync.Once
 }
@@ -79,7 +80,10 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: opts.StoreDir, lock: lock, users: users, password: users.add(pipelineUser, schemas.AccountPipeline)}
+	s := &Server{
+		dir: opts.StoreDir, lock: lock, users: users,
+		password: users.add(pipelineUser, schemas.AccountPipeline), edge: users.add(edgeUser, schemas.AccountEdge),
+	}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -169,6 +173,9 @@ func (s *Server) Username() string { return pipelineUser }
 
 // Password of the pipeline's user. It is made anew at every start and lives only in memory.
 func (s *Server) Password() string { return s.password }
+
+// EdgeUser is the user of ingest in account EDGE, with a password made anew at every start.
+func (s *Server) EdgeUser() (name, password string) { return edgeUser, s.edge }
 
 // ContextFile is the nats CLI context of the operator (`nats --context <file>`), "" without a listener.
 func (s *Server) ContextFile() string { return s.contextFile }
