@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -349,13 +350,6 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-func TestLongTextsAreNotHashed(t *testing.T) {
-	inBubble(t, func(b *bench) {
-		b.all()
-		b.fails(strings.Repeat("x", maxTokenBytes+1), schemas.CodeInvalidKey, "malformed")
-	})
-}
-
 func BenchmarkVerify(b *testing.B) {
 	ring, err := New(Config{})
 	if err != nil {
@@ -372,6 +366,27 @@ func BenchmarkVerify(b *testing.B) {
 	for b.Loop() {
 		if _, err := ring.Verify(text); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestLimitsOfAKey(t *testing.T) {
+	long := strings.Repeat("x", maxTokenBytes)
+	inBubble(t, func(b *bench) {
+		b.all()
+		if _, err := b.ring.Verify(long); err != nil {
+			t.Errorf("a key of %d bytes: %v", len(long), err)
+		}
+		b.fails(long+"x", schemas.CodeInvalidKey, "malformed")
+	}, Configured{ID: "c", SHA256: encodeHash(hashOf(long)), Tenant: "t"})
+	key := Key{Tenant: "t", Scope: ScopeFull}
+	for n, want := range map[int]bool{0: false, 1: true, maxModels: true, maxModels + 1: false} {
+		key.Models = nil
+		for i := range n {
+			key.Models = append(key.Models, fmt.Sprintf("m%d", i))
+		}
+		if err := key.validate(); (err == nil) != want {
+			t.Errorf("a key with %d models: %v", n, err)
 		}
 	}
 }
