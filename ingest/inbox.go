@@ -18,6 +18,9 @@ import (
 // space between JSON values means nothing.
 const sign = "\n"
 
+// streamEventsOn is how a caller says that it takes messages that hold no event.
+const streamEventsOn = "1"
+
 // inbox is an exchange over NATS. Its answer is the frames of the request that hold events, each as one message with the
 // frame's own header, then an empty message; an error goes before the empty one (docs/adr/0007).
 type inbox struct {
@@ -85,7 +88,7 @@ func (i *inbox) end(stats *endpointStats) {
 
 // answer sends the frames: those of a stream as they come, or the one that holds a whole response.
 func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, err error) {
-	i.beat(held)
+	i.beat(held, streams || first(i.ask.Header, schemas.HeaderStreamEvents) == streamEventsOn)
 	defer i.rest()
 	for f, err := range all {
 		switch {
@@ -108,8 +111,9 @@ func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, er
 	return false, errEnded
 }
 
-// beat sends a sign of life after each silence until rest is called. The first comes when HTTP would send its status.
-func (i *inbox) beat(held func()) {
+// beat sends a sign of life after each silence until rest is called. The first comes when HTTP would send its status. A
+// caller that waits for one response takes the first message for it, and so gets no sign unless it asks for them.
+func (i *inbox) beat(held func(), signs bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.armed.Add(1)
@@ -117,9 +121,10 @@ func (i *inbox) beat(held func()) {
 		defer i.armed.Done()
 		if held != nil {
 			held()
-			held = nil
 		}
-		i.tick()
+		if signs {
+			i.tick()
+		}
 	})
 }
 
