@@ -1,4 +1,4 @@
-package bus
+package bus_test
 
 import (
 	"fmt"
@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/weir-llm/weir/internal/bus"
 )
 
 func TestAcknowledgementsLeaveLateButSurely(t *testing.T) {
 	t.Parallel()
-	r, other := requesterOn(t)
-	got := make(chan string, 2*ackBatch)
+	b, other := asking(t)
+	got := make(chan string, 2*bus.AckBatch)
 	answering(t, other, "acks.*", func(msg *nats.Msg) { got <- msg.Subject })
 	next := func() string {
 		select {
@@ -22,23 +24,18 @@ func TestAcknowledgementsLeaveLateButSurely(t *testing.T) {
 			return ""
 		}
 	}
-	a := newAcker(r.Conn)
-
-	a.ack("acks.one") // after the delay, by itself
+	b.Acknowledge("acks.one") // after the delay, by itself
 	if subject := next(); subject != "acks.one" {
 		t.Errorf("%s was acknowledged", subject)
 	}
 
-	for i := range ackBatch + 1 { // a full batch at once, the last when it is flushed
-		a.ack(fmt.Sprintf("acks.%d", i))
+	for i := range bus.AckBatch + 1 { // a full batch at once, the last when it is flushed
+		b.Acknowledge(fmt.Sprintf("acks.%d", i))
 	}
-	a.flush()
-	for i := range ackBatch + 1 {
+	b.FlushAcks()
+	for i := range bus.AckBatch + 1 {
 		if subject, want := next(), fmt.Sprintf("acks.%d", i); subject != want {
 			t.Errorf("%s was acknowledged in the place of %s", subject, want)
 		}
-	}
-	if len(a.waiting) != 0 {
-		t.Errorf("%d acknowledgements still wait", len(a.waiting))
 	}
 }

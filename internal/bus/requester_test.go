@@ -1,4 +1,4 @@
-package bus
+package bus_test
 
 import (
 	"context"
@@ -9,28 +9,20 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/weir-llm/weir/internal/natsd"
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/bus/bustest"
 )
 
-// requesterOn connects a requester, and a connection for whoever answers it, to a server of the test.
-func requesterOn(t *testing.T) (*requester, *nats.Conn) {
+// asking is a bus, and a connection for whoever answers it.
+func asking(t *testing.T) (*bus.Bus, *nats.Conn) {
 	t.Helper()
-	server, err := natsd.New(natsd.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Open: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Close)
-	b, err := Connect(t.Context(), Config{URL: server.ClientURL(), Name: "weir-test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.Close() })
+	server := bustest.Server(t)
 	other, err := nats.Connect(server.ClientURL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(other.Close)
-	return b.control, other
+	return bustest.Connect(t, server, bus.Config{}), other
 }
 
 // answering subscribes to a subject and returns once the server knows.
@@ -46,18 +38,19 @@ func answering(t *testing.T, conn *nats.Conn, subject string, fn nats.MsgHandler
 
 func TestEachRequestGetsItsOwnAnswer(t *testing.T) {
 	t.Parallel()
-	r, other := requesterOn(t)
+	b, other := asking(t)
 	answering(t, other, "echo", func(msg *nats.Msg) {
-		for range slotBuffer / 2 { // the second and later answers come when the slot waits for something else
+		for range bus.SlotBuffer / 2 { // the second and later answers come when the slot waits for something else
 			_ = msg.Respond(msg.Data)
 		}
 	})
-	var asking sync.WaitGroup
+	before, _ := b.Slots()
+	var running sync.WaitGroup
 	for i := range 16 {
-		asking.Go(func() {
+		running.Go(func() {
 			for j := range 50 {
 				want := fmt.Sprintf("%d/%d", i, j)
-				reply, err := r.request(t.Context(), &nats.Msg{Subject: "echo", Data: []byte(want)})
+				reply, err := b.Request(t.Context(), &nats.Msg{Subject: "echo", Data: []byte(want)})
 				if err != nil || string(reply.Data) != want {
 					t.Errorf("request %s: %v, %v", want, reply, err)
 					return
@@ -65,16 +58,17 @@ func TestEachRequestGetsItsOwnAnswer(t *testing.T) {
 			}
 		})
 	}
-	asking.Wait()
-	if r.slots > 16 {
-		t.Errorf("16 requests at a time took %d slots", r.slots)
+	running.Wait()
+	if made, free := b.Slots(); made > 16+before || free != made {
+		t.Errorf("16 requests at a time made %d slots, of which %d are free", made-before, free)
 	}
 }
 
 func TestAnswerThatComesTooLateIsNobodys(t *testing.T) {
 	t.Parallel()
-	r, other := requesterOn(t)
+	b, other := asking(t)
 	var late *nats.Msg
+	before, _ := b.Slots()
 	ctx, cancel := context.WithCancel(t.Context())
 	answering(t, other, "ask", func(msg *nats.Msg) {
 		if string(msg.Data) == "first" {
@@ -85,33 +79,33 @@ func TestAnswerThatComesTooLateIsNobodys(t *testing.T) {
 		_ = late.Respond([]byte("to the first"))
 		_ = msg.Respond([]byte("to the second"))
 	})
-	if _, err := r.request(ctx, &nats.Msg{Subject: "ask", Data: []byte("first")}); !errors.Is(err, context.Canceled) {
+	if _, err := b.Request(ctx, &nats.Msg{Subject: "ask", Data: []byte("first")}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	reply, err := r.request(t.Context(), &nats.Msg{Subject: "ask", Data: []byte("second")})
+	reply, err := b.Request(t.Context(), &nats.Msg{Subject: "ask", Data: []byte("second")})
 	if err != nil || string(reply.Data) != "to the second" {
 		t.Errorf("%v, %v", reply, err)
 	}
-	if r.slots != 1 {
-		t.Errorf("%d slots for requests that followed each other", r.slots)
+	if made, free := b.Slots(); made != max(before, 1) || free != made {
+		t.Errorf("%d slots for requests that followed each other, of which %d are free", made, free)
 	}
 }
 
 func TestRequestEndsWhenNobodyCanAnswer(t *testing.T) {
 	t.Parallel()
-	r, other := requesterOn(t)
-	if _, err := r.request(t.Context(), &nats.Msg{Subject: "nobody"}); !errors.Is(err, nats.ErrNoResponders) {
+	b, other := asking(t)
+	if _, err := b.Request(t.Context(), &nats.Msg{Subject: "nobody"}); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("a subject without subscribers: %v", err)
 	}
 	arrived := make(chan struct{})
 	answering(t, other, "silent", func(*nats.Msg) { close(arrived) })
 	ended := make(chan error)
 	go func() {
-		_, err := r.request(t.Context(), &nats.Msg{Subject: "silent"})
+		_, err := b.Request(t.Context(), &nats.Msg{Subject: "silent"})
 		ended <- err
 	}()
 	<-arrived
-	if err := r.ForceReconnect(); err != nil {
+	if err := b.Conn().ForceReconnect(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; !errors.Is(err, nats.ErrDisconnected) {
@@ -121,8 +115,8 @@ func TestRequestEndsWhenNobodyCanAnswer(t *testing.T) {
 
 func TestRequesterKeepsABoundedNumberOfSlots(t *testing.T) {
 	t.Parallel()
-	r, other := requesterOn(t)
-	const many = keptSlots + 10
+	b, other := asking(t)
+	const many = bus.KeptSlots + 10
 	var waiting sync.WaitGroup
 	waiting.Add(many)
 	answering(t, other, "all", func(msg *nats.Msg) {
@@ -132,16 +126,19 @@ func TestRequesterKeepsABoundedNumberOfSlots(t *testing.T) {
 			_ = msg.Respond([]byte("ok"))
 		}()
 	})
-	var asking sync.WaitGroup
+	subscriptions := b.Conn().NumSubscriptions()
+	_, before := b.Slots()
+	var running sync.WaitGroup
 	for range many {
-		asking.Go(func() {
-			if _, err := r.request(t.Context(), &nats.Msg{Subject: "all"}); err != nil {
+		running.Go(func() {
+			if _, err := b.Request(t.Context(), &nats.Msg{Subject: "all"}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	asking.Wait()
-	if len(r.free) != keptSlots || r.NumSubscriptions() != keptSlots {
-		t.Errorf("%d slots are kept with %d subscriptions; want %d", len(r.free), r.NumSubscriptions(), keptSlots)
+	running.Wait()
+	_, free := b.Slots()
+	if more := b.Conn().NumSubscriptions() - subscriptions + before; free != bus.KeptSlots || more != bus.KeptSlots {
+		t.Errorf("%d slots are kept with %d subscriptions; want %d", free, more, bus.KeptSlots)
 	}
 }
