@@ -2,11 +2,13 @@ package ingest_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/ingest"
@@ -86,6 +88,23 @@ func TestServiceRefuses(t *testing.T) {
 		})
 	}
 	n.trusted().ask("llm.chat.a=b.m", bare).wantsError(t, "400", "invalid_value")
+}
+
+// A request may fill a whole message of the server, and no more.
+func TestServiceLargestRequest(t *testing.T) {
+	t.Parallel()
+	n := setupNATS(t, tokens(1))
+	c := n.tenant("acme")
+	body := func(size int) string {
+		const head, tail = `{"stream":true,"messages":[{"role":"user","content":"`, `"}]}`
+		return head + strings.Repeat("x", size-len(head)-len(tail)) + tail
+	}
+	largest := int(c.conn.MaxPayload())
+	const header = len("NATS/1.0\r\n\r\n")
+	c.ask(chatSubject, body(largest-header)).wantsEvents(t, 0, 1)
+	if err := c.conn.Publish(chatSubject, []byte(body(largest+1))); !errors.Is(err, nats.ErrMaxPayload) {
+		t.Errorf("a larger request: %v", err)
+	}
 }
 
 func TestServiceErrorFrame(t *testing.T) {

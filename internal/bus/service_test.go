@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -79,5 +80,53 @@ func TestAskCannotSendMoreThanAMessage(t *testing.T) {
 	}
 	if err := service.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What comes faster than it is handled is bounded, and what is beyond the bound is dropped.
+func TestServicePendingLimit(t *testing.T) {
+	t.Parallel()
+	const limit, beyond = 4096, 100
+	server := bustest.Server(t)
+	// Without account EDGE there is one connection to ask.
+	b, err := bus.Connect(t.Context(), bus.Config{URL: server.ClientURL(), Username: server.Username(), Password: server.Password(), Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }()
+	gate, handled := make(chan struct{}), make(chan struct{}, limit+2*beyond)
+	service, err := b.Serve(bus.ServiceConfig{Name: "weir", Version: "1.0.0", Endpoints: []bus.Endpoint{
+		{Name: "x", Subject: "llm.chat.*.*", Handle: func(*bus.Ask) { handled <- struct{}{}; <-gate }},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := bustest.Trusted(t, server)
+	send := func(n int) {
+		for range n {
+			if err := caller.Publish("llm.chat.a.m", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := caller.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(1)
+	<-handled // and waits
+	send(limit + beyond)
+	// The same connection is asked after them, so that they have all come when it answers.
+	if _, err := caller.Request("$SRV.PING.weir", nil, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	close(gate)
+	if err := service.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := 1 + len(handled); n != limit && n != limit+1 { // the first counts as pending until it is handled, or not
+		t.Errorf("%d of %d requests were handled, want %d", n, 1+limit+beyond, limit)
 	}
 }
