@@ -237,6 +237,35 @@ func TestRevocation(t *testing.T) {
 	})
 }
 
+// A key that shares all but one character with one that works is refused, wherever the character is: nothing is decided by
+// a part of a key.
+func TestNearKeysAreRefused(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		token, record := made("acme", time.Time{})
+		b.all(record)
+		for i := range len(token.secret) {
+			near := token
+			near.secret = token.secret[:i] + swapDigit(token.secret[i]) + token.secret[i+1:]
+			b.fails(near.Reveal(), schemas.CodeInvalidKey, "not known")
+		}
+		for i := range len(token.ID) {
+			near := token
+			near.ID = token.ID[:i] + swapDigit(token.ID[i]) + token.ID[i+1:]
+			b.fails(near.Reveal(), schemas.CodeInvalidKey, "not known")
+		}
+		b.fails(record.Secrets[0].Hash, schemas.CodeInvalidKey, "malformed") // what is stored opens nothing
+		b.works(token, "acme")
+	})
+}
+
+// swapDigit gives another character that may stand there.
+func swapDigit(c byte) string {
+	if c == '0' {
+		return "1"
+	}
+	return "0"
+}
+
 func TestRotation(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		old, record := made("acme", time.Time{})
