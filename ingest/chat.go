@@ -120,6 +120,9 @@ func unknownOutcome(err error) bool {
 // answer gives the caller its answer in the form it asked for. The optional held runs when no event came for so long that
 // the status is sent without one.
 func (n *submission) answer(all frames, held func()) (finished bool, err error) {
+	if n.prefersAsync() {
+		return n.acknowledge(all, held)
+	}
 	if n.streams {
 		return n.stream(all, streaming{held: held})
 	}

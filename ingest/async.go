@@ -1,0 +1,49 @@
+package ingest
+
+import (
+	"net/http"
+	"strings"
+)
+
+const (
+	headerPrefer  = "Prefer"
+	headerApplied = "Preference-Applied"
+	respondAsync  = "respond-async"
+)
+
+// prefersAsync reports whether the caller wants to know only that the request is accepted (RFC 7240). It comes back for
+// the answer under /v1/streams/{id}.
+func (c *call) prefersAsync() bool {
+	for _, value := range c.r.Header[headerPrefer] {
+		for preference := range strings.SplitSeq(value, ",") {
+			name, _, _ := strings.Cut(preference, ";")
+			if strings.EqualFold(strings.TrimSpace(name), respondAsync) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// acknowledgement says under which id the answer will be.
+type acknowledgement struct {
+	ID string `json:"id"`
+}
+
+// acknowledge answers 202 once the request can be found by any ingest. From then on it is one whose reader has left, and
+// that goes on all the same.
+func (n *submission) acknowledge(all frames, held func()) (finished bool, err error) {
+	n.s.readers.keep(n.id)
+	if held != nil {
+		held()
+	}
+	for f, err := range all { // the first one tells whether a request of the same name is this one
+		if err != nil {
+			return false, err
+		}
+		n.w.Header().Set(headerApplied, respondAsync)
+		n.w.Header().Set("Location", "/v1/streams/"+n.id.Request)
+		return f.Kind.Terminal(), n.writeJSON(http.StatusAccepted, acknowledgement{ID: n.id.Request})
+	}
+	return false, errEnded
+}
