@@ -42,7 +42,7 @@ var fenced = []struct {
 	folders []string
 }{
 	{"github.com/nats-io/nats-server", []string{"internal/natsd"}},
-	{"github.com/nats-io/nats.go", []string{"internal/bus", "internal/natsd", "client", "ingest/service"}},
+	{"github.com/nats-io/nats.go", []string{"internal/bus", "internal/natsd", "client"}},
 	{"github.com/synadia-io/orbit.go", []string{"internal/bus", "internal/natsd", "client"}},
 	{"database/sql", []string{"sink"}},
 	{"modernc.org/sqlite", []string{"sink"}},

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 )
@@ -12,9 +13,9 @@ const (
 )
 
 // prefersAsync reports whether the caller wants to know only that the request is accepted (RFC 7240). It comes back for
-// the answer under /v1/streams/{id}.
-func (c *call) prefersAsync() bool {
-	for _, value := range c.r.Header[headerPrefer] {
+// the answer by the request's id.
+func prefersAsync(prefer []string) bool {
+	for _, value := range prefer {
 		for preference := range strings.SplitSeq(value, ",") {
 			name, _, _ := strings.Cut(preference, ";")
 			if strings.EqualFold(strings.TrimSpace(name), respondAsync) {
@@ -30,8 +31,8 @@ type acknowledgement struct {
 	ID string `json:"id"`
 }
 
-// acknowledge answers 202 once the request can be found by any ingest. From then on it is one whose reader has left, and
-// that goes on all the same.
+// acknowledge answers once the request can be found by any ingest. From then on it is one whose reader has left, and that
+// goes on all the same.
 func (n *submission) acknowledge(all frames, held func()) (finished bool, err error) {
 	n.s.readers.keep(n.id)
 	if held != nil {
@@ -41,9 +42,21 @@ func (n *submission) acknowledge(all frames, held func()) (finished bool, err er
 		if err != nil {
 			return false, err
 		}
-		n.w.Header().Set(headerApplied, respondAsync)
-		n.w.Header().Set("Location", "/v1/streams/"+n.id.Request)
-		return f.Kind.Terminal(), n.writeJSON(http.StatusAccepted, acknowledgement{ID: n.id.Request})
+		return f.Kind.Terminal(), n.back.accepted()
 	}
 	return false, errEnded
+}
+
+func (c *call) accepted() error {
+	c.w.Header().Set(headerApplied, respondAsync)
+	c.w.Header().Set("Location", "/v1/streams/"+c.id.Request)
+	return c.writeJSON(http.StatusAccepted, acknowledgement{ID: c.id.Request})
+}
+
+func (i *inbox) accepted() error {
+	body, err := json.Marshal(acknowledgement{ID: i.id.Request})
+	if err != nil {
+		return err
+	}
+	return i.respond(body)
 }

@@ -162,6 +162,11 @@ func (s *Ingest) Run(ctx context.Context) error {
 	}
 	defer stop()
 
+	door, err := s.serve(work)
+	if err != nil {
+		return errors.Join(err, s.listener.Close())
+	}
+
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer cut(nil)
@@ -172,10 +177,11 @@ func (s *Ingest) Run(ctx context.Context) error {
 	owned.Go(func() { served <- server.Serve(s.listener) })
 	select {
 	case err := <-served:
-		return errors.Join(fmt.Errorf("serve HTTP: %w", err), server.Close())
+		cut(errDrained)
+		return errors.Join(fmt.Errorf("serve HTTP: %w", err), server.Close(), door.close())
 	case <-ctx.Done():
 	}
-	return s.drain(work, cut, server)
+	return errors.Join(s.drain(work, cut, server, door), door.close())
 }
 
 // server is not shared by two Runs because a closed http.Server stays closed.
@@ -190,20 +196,27 @@ func (s *Ingest) server(work context.Context) *http.Server {
 	}
 }
 
-func (s *Ingest) drain(work context.Context, cut context.CancelCauseFunc, server *http.Server) error {
+func (s *Ingest) drain(work context.Context, cut context.CancelCauseFunc, server *http.Server, door *service) error {
 	s.draining.Store(true)
 	limit, cancel := context.WithTimeout(work, s.cfg.DrainLimit)
 	defer cancel()
-	if server.Shutdown(limit) == nil {
+	if shutdown(limit, server, door) == nil {
 		return nil
 	}
 	cut(errDrained)
 	last, cancel := context.WithTimeout(context.WithoutCancel(work), cutLimit)
 	defer cancel()
-	if err := server.Shutdown(last); err != nil {
-		return errors.Join(fmt.Errorf("drain HTTP: %w", err), server.Close())
+	if err := shutdown(last, server, door); err != nil {
+		return errors.Join(fmt.Errorf("drain ingest: %w", err), server.Close())
 	}
 	return nil
+}
+
+// shutdown waits for the answers under way in both doors.
+func shutdown(ctx context.Context, server *http.Server, door *service) error {
+	drained := make(chan error, 1)
+	go func() { drained <- door.drain(ctx) }()
+	return errors.Join(server.Shutdown(ctx), <-drained)
 }
 
 // subscribe listens to what other processes say: which requests they read, and which models workers have.

@@ -89,6 +89,14 @@ type Ingest struct {
 	MaxStreams      int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
 	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
 	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
+	Edge            Edge     `yaml:"edge,omitempty" doc:"User of ingest in account EDGE, with which it serves tenants on NATS; without one it serves only the account of the pipeline. The embedded server brings its own."`
+}
+
+// Edge is a user in account EDGE of the server that nats names.
+type Edge struct {
+	User     string           `yaml:"user,omitempty" doc:"User name; edge in nats.conf."`
+	Password inference.Secret `yaml:"password,omitempty" doc:"Its password. Use ${VARIABLE} to keep it out of the file."`
+	Creds    string           `yaml:"creds,omitempty" doc:"NATS credentials file, instead of user and password."`
 }
 
 // Telemetry says where traces go.

@@ -125,6 +125,8 @@ func (n *node) openBus(ctx context.Context, command string) (err error) {
 		// Over loopback, because the in-process pipe hands over every piece from goroutine to goroutine, unbuffered.
 		cfg.URL, cfg.Username, cfg.Password = n.nats.ClientURL(), n.nats.Username(), n.nats.Password()
 		cfg.Room = n.nats.Room
+		user, password := n.nats.EdgeUser()
+		cfg.Edge = &bus.Credentials{Username: user, Password: password}
 	}
 	cfg.Logger, cfg.TracerProvider, cfg.Registerer = n.log, n.tracer, n.registry
 	if n.bus, err = bus.Connect(ctx, cfg); err != nil {
@@ -145,9 +147,17 @@ func busConfig(cfg *Config, name string) bus.Config {
 	servers, user := splitUser(servers)
 	password, _ := user.Password()
 	return bus.Config{
-		URL: servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
+		Edge: edgeCredentials(cfg.Ingest.Edge),
+		URL:  servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
 		Replicas: cfg.Replicas, Lease: time.Duration(cfg.Lease),
 	}
+}
+
+func edgeCredentials(e Edge) *bus.Credentials {
+	if e == (Edge{}) {
+		return nil
+	}
+	return &bus.Credentials{Username: e.User, Password: e.Password.Reveal(), CredsFile: e.Creds}
 }
 
 // contextFile makes the path of a context's file absolute, as the library wants it. A name stays as it is.

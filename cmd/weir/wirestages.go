@@ -47,6 +47,9 @@ func (n *node) ingest(alone bool) (part, error) {
 		return part{}, err
 	}
 	n.httpAddress = door.Addr().String()
+	if n.nats == nil && n.cfg.Ingest.Edge == (Edge{}) {
+		n.log.Info("tenants on NATS are not served: ingest.edge names no user in account EDGE")
+	}
 	n.checks = append(n.checks, door.Ready)
 	return part{cmdIngest, door.Run}, nil
 }

@@ -7,17 +7,21 @@ import (
 	"net"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 const (
 	pipelineUser = "weir-pipeline"
 	operatorUser = "weir-operator"
+	edgeUser     = "weir-edge"
 )
 
 // users decides who may connect and into which account. All fields are set before the server starts.
 type users struct {
 	open     bool // loopback connections without credentials are in account LLM
 	known    map[string]user
+	tenant   func(name, secret string) (tenant string, ok bool) // optional: who else may connect, into account EDGE
 	accounts interface {
 		LookupAccount(name string) (*server.Account, error)
 	}
@@ -49,6 +53,11 @@ func (u *users) Check(c server.ClientAuthentication) bool {
 		return false
 	}
 	name, account, ok := u.admit(c.GetOpts(), c.RemoteAddress())
+	var limits *server.Permissions
+	if !ok && u.tenant != nil {
+		name, ok = u.tenant(c.GetOpts().Username, c.GetOpts().Password)
+		account, limits = accountEdge, tenantPermissions(name)
+	}
 	if !ok {
 		return false
 	}
@@ -56,8 +65,16 @@ func (u *users) Check(c server.ClientAuthentication) bool {
 	if err != nil {
 		return false
 	}
-	c.RegisterUser(&server.User{Username: name, Account: acc})
+	c.RegisterUser(&server.User{Username: name, Account: acc, Permissions: limits})
 	return true
+}
+
+// tenantPermissions are all that a tenant may do.
+func tenantPermissions(tenant string) *server.Permissions {
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: schemas.EdgePublish(tenant)},
+		Subscribe: &server.SubjectPermission{Allow: schemas.EdgeSubscribe(tenant)},
+	}
 }
 
 // admit never falls back from wrong credentials to none: a caller that sent some wants to know that they are wrong.

@@ -3,12 +3,16 @@ package natsd
 import (
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 func TestAccounts(t *testing.T) {
@@ -27,48 +31,41 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
-// A tenant's account reaches the services and the replies of the pipeline, and nothing else.
+// Out of the account of tenants nothing goes by itself, and of the pipeline only committed frames come in.
 func TestEdgeAccount(t *testing.T) {
 	users := newUsers()
-	password := users.add("tenant", accountEdge)
+	password := users.add("stranger", accountEdge)
 	s, err := start(testConfig(t.TempDir()), users)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
 	stage := pipeline(t, s)
-	edge := connect(t, s.ClientURL(), nats.UserInfo("tenant", password))
+	edge := connect(t, s.ClientURL(), nats.UserInfo("stranger", password))
+	ingest := connect(t, s.ClientURL(), nats.UserInfo(s.EdgeUser()))
 
-	t.Run("service answers with a stream", func(t *testing.T) {
-		sub, err := stage.Subscribe("llm.chat.*.*", func(m *nats.Msg) {
-			for _, part := range []string{"a", "b", ""} {
-				if err := m.Respond([]byte(part)); err != nil {
-					t.Error(err)
-				}
-			}
-		})
+	t.Run("ingest is reached in the account", func(t *testing.T) { crosses(t, edge, ingest, "llm.chat.acme.echo", true) })
+	t.Run("replies come out", func(t *testing.T) { crosses(t, stage, edge, "llm.replies.acme.r1", true) })
+	for _, subject := range []string{
+		"llm.chat.acme.echo", "llm.resume.acme.r1", "llm.cancel.acme.r1", "llm.requests.acme.echo", "llm.chunks.acme.r1",
+		"llm.replies.acme.r1", "llm.results.acme.r1", "llm.work.echo", "$JS.API.INFO", "_INBOX.x", "_INBOX_pipe.x",
+	} {
+		t.Run(subject+" stays outside", func(t *testing.T) { crosses(t, edge, stage, subject, false) })
+	}
+	for _, subject := range []string{"llm.requests.acme.echo", "llm.results.acme.r1", "llm.cancel.acme.r1", "_INBOX.x"} {
+		t.Run(subject+" stays inside", func(t *testing.T) { crosses(t, stage, edge, subject, false) })
+	}
+	t.Run("the pipeline sees the service", func(t *testing.T) {
+		service, err := micro.AddService(ingest, micro.Config{Name: "weir", Version: "1.0.0"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer sub.Unsubscribe()
-		flush(t, stage)
-		inbox, err := edge.SubscribeSync(edge.NewInbox())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := edge.PublishRequest("llm.chat.acme.echo", inbox.Subject, []byte("{}")); err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range []string{"a", "b", ""} {
-			if m, err := inbox.NextMsg(5 * time.Second); err != nil || string(m.Data) != want {
-				t.Fatalf("answer %v (%v), want %q", m, err, want)
-			}
+		defer service.Stop()
+		flush(t, ingest)
+		if m, err := stage.Request("$SRV.PING", nil, 5*time.Second); err != nil || !strings.Contains(string(m.Data), `"name":"weir"`) {
+			t.Errorf("ping: %v (%v)", m, err)
 		}
 	})
-	t.Run("cancel goes in", func(t *testing.T) { crosses(t, edge, stage, "llm.cancel.acme.r1", true) })
-	t.Run("replies come out", func(t *testing.T) { crosses(t, stage, edge, "llm.replies.acme.r1", true) })
-	t.Run("requests stay outside", func(t *testing.T) { crosses(t, edge, stage, "llm.requests.acme.echo", false) })
-	t.Run("chunks stay outside", func(t *testing.T) { crosses(t, edge, stage, "llm.chunks.acme.r1", false) })
 	t.Run("no JetStream", func(t *testing.T) {
 		_, err := streams(t, edge).AccountInfo(timeout(t))
 		if !errors.Is(err, jetstream.ErrJetStreamNotEnabled) && !errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
@@ -166,5 +163,33 @@ func TestOpenIsForLoopbackOnly(t *testing.T) {
 	}
 	if _, _, got := u.admit(&server.ClientOpts{}, nil); got {
 		t.Error("a connection without an address was admitted without credentials")
+	}
+}
+
+// A tenant's connection may do what the schemas list.
+func TestTenant(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.Tenant = func(name, password string) (string, bool) { return name, password == "secret of "+name }
+	s := startServer(t, cfg)
+	if _, err := nats.Connect(s.ClientURL(), nats.UserInfo("acme", "guess")); !errors.Is(err, nats.ErrAuthorization) {
+		t.Fatalf("a wrong password: %v", err)
+	}
+	refused := make(chan error, 16)
+	acme := connect(t, s.ClientURL(), nats.UserInfo("acme", "secret of acme"), nats.CustomInboxPrefix(schemas.EdgeInbox("acme")),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
+	ingest := connect(t, s.ClientURL(), nats.UserInfo(s.EdgeUser()))
+	crosses(t, acme, ingest, "llm.chat.acme.echo", true)
+	crosses(t, ingest, acme, schemas.EdgeInbox("acme")+".x", true)
+	for _, subject := range []string{"llm.chat.other.echo", "$SRV.PING", "$SYS.REQ.USER.INFO"} {
+		crosses(t, acme, ingest, subject, false)
+		if err := <-refused; !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("publish to %s: %v", subject, err)
+		}
+	}
+	if _, err := acme.SubscribeSync(schemas.EdgeInbox("other") + ".>"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-refused; !errors.Is(err, nats.ErrPermissionViolation) {
+		t.Errorf("subscribe: %v", err)
 	}
 }

@@ -23,6 +23,7 @@ func shipped(t *testing.T, i int, routes []int) *server.Options {
 	t.Helper()
 	t.Setenv("WEIR_NATS_NAME", fmt.Sprintf("n%d", i))
 	t.Setenv("WEIR_NATS_PASSWORD", "pipeline")
+	t.Setenv("WEIR_NATS_EDGE_PASSWORD", "tenants")
 	t.Setenv("WEIR_NATS_SYS_PASSWORD", `"0-begins-with-a-digit"`)
 	t.Setenv("WEIR_NATS_ROUTE_PASSWORD", "between")
 	for n, port := range routes {
@@ -50,7 +51,7 @@ func TestShippedConf(t *testing.T) {
 	for _, u := range opts.Users {
 		got[u.Username] = u.Account.Name
 	}
-	if diff := cmp.Diff(map[string]string{"weir": accountPipeline, "sys": accountSystem}, got); diff != "" {
+	if diff := cmp.Diff(map[string]string{"weir": accountPipeline, "edge": accountEdge, "sys": accountSystem}, got); diff != "" {
 		t.Errorf("users and their accounts (-want +got):\n%s", diff)
 	}
 }

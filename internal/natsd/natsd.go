@@ -32,11 +32,14 @@ const (
 
 // Config of the embedded server.
 type Config struct {
-	Dir        string       // required: the data directory; the store and the operator's context are made in it
-	Listen     string       // host:port, port 0 for any; "" for no listener, in-process connections only
-	Open       bool         // loopback connections without credentials are in account LLM
-	SyncAlways bool         // fsync before every acknowledgement (durability power)
-	Logger     *slog.Logger // optional
+	Dir        string // required: the data directory; the store and the operator's context are made in it
+	Listen     string // host:port, port 0 for any; "" for no listener, in-process connections only
+	Open       bool   // loopback connections without credentials are in account LLM
+	SyncAlways bool   // fsync before every acknowledgement (durability power)
+	// Tenant tells whose credentials a user name and a password are; that connection is in account EDGE and may do what
+	// [schemas.EdgePublish] and [schemas.EdgeSubscribe] list, and nothing else. Optional.
+	Tenant func(name, password string) (tenant string, ok bool)
+	Logger *slog.Logger // optional
 }
 
 func (c Config) validate() error {
@@ -52,6 +55,7 @@ type Server struct {
 	dir         string
 	lock        *os.File
 	password    string
+	edge        string // password of edgeUser
 	contextFile string
 	close       sync.Once
 }
@@ -76,7 +80,10 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: opts.StoreDir, lock: lock, password: users.add(pipelineUser, accountPipeline)}
+	s := &Server{
+		dir: opts.StoreDir, lock: lock,
+		password: users.add(pipelineUser, accountPipeline), edge: users.add(edgeUser, accountEdge),
+	}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -88,7 +95,7 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 		return nil, err
 	}
 	users.set(operatorUser, accountPipeline, operator)
-	users.open = cfg.Open
+	users.open, users.tenant = cfg.Open, cfg.Tenant
 	opts.CustomClientAuthentication = users
 	if s.nats, err = server.NewServer(opts); err != nil {
 		return nil, fmt.Errorf("set up the embedded nats-server: %w", err)
@@ -167,6 +174,9 @@ func (s *Server) Username() string { return pipelineUser }
 
 // Password of the pipeline's user. It is made anew at every start and lives only in memory.
 func (s *Server) Password() string { return s.password }
+
+// EdgeUser is the user of ingest in account EDGE, with a password made anew at every start.
+func (s *Server) EdgeUser() (name, password string) { return edgeUser, s.edge }
 
 // ContextFile is the nats CLI context of the operator (`nats --context <file>`), "" without a listener.
 func (s *Server) ContextFile() string { return s.contextFile }

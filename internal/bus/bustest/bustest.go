@@ -5,8 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/natsd"
+	"github.com/weir-llm/weir/schemas"
 )
 
 // Lease of a test's bus, short enough to wait for.
@@ -15,12 +18,42 @@ const Lease = 2 * time.Second
 // Server starts an embedded server that ends with the test.
 func Server(t testing.TB) *natsd.Server {
 	t.Helper()
-	server, err := natsd.New(natsd.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Open: true})
+	server, err := natsd.New(natsd.Config{
+		Dir: t.TempDir(), Listen: "127.0.0.1:0", Open: true,
+		Tenant: func(name, password string) (string, bool) { return name, password == tenantPassword },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
 	return server
+}
+
+// tenantPassword is that of every tenant at a test's server.
+const tenantPassword = "a tenant's"
+
+// Tenant connects as a tenant, in account EDGE with the permissions of one, and no others. The options come last.
+func Tenant(t testing.TB, server *natsd.Server, name string, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	return dial(t, server.ClientURL(), append([]nats.Option{
+		nats.UserInfo(name, tenantPassword), nats.CustomInboxPrefix(schemas.EdgeInbox(name)), nats.Timeout(5 * time.Second),
+	}, options...)...)
+}
+
+// Trusted connects as a trusted service does, in the account of the pipeline.
+func Trusted(t testing.TB, server *natsd.Server) *nats.Conn {
+	t.Helper()
+	return dial(t, server.ClientURL(), nats.UserInfo(server.Username(), server.Password()), nats.Timeout(5*time.Second))
+}
+
+func dial(t testing.TB, url string, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	conn, err := nats.Connect(url, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	return conn
 }
 
 // New connects to a server of its own, with all streams set up.
@@ -32,7 +65,13 @@ func New(t testing.TB) *bus.Bus {
 // Connect connects to a server of the test and sets the streams up. Fields that cfg leaves empty are filled.
 func Connect(t testing.TB, server *natsd.Server, cfg bus.Config) *bus.Bus {
 	t.Helper()
-	cfg.InProcess, cfg.Username, cfg.Password = server, server.Username(), server.Password()
+	if cfg.URL == "" {
+		cfg.InProcess = server
+	}
+	cfg.Username, cfg.Password = server.Username(), server.Password()
+	edge := bus.Credentials{}
+	edge.Username, edge.Password = server.EdgeUser()
+	cfg.Edge = &edge
 	if cfg.Name == "" {
 		cfg.Name = "weir-test"
 	}
