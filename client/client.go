@@ -13,6 +13,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -107,10 +108,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 			return nil, err
 		}
 	}
-	c := &Client{tenant: cfg.Tenant}
-	if c.tenant == "" {
-		c.tenant = DefaultTenant
-	}
+	c := &Client{tenant: cmp.Or(cfg.Tenant, DefaultTenant)}
 	var err error
 	switch {
 	case strings.HasPrefix(cfg.URL, "http://") || strings.HasPrefix(cfg.URL, "https://"):

@@ -6,10 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"time"
 
 	"github.com/weir-llm/weir/schemas"
+)
+
+// How far a request is that has not ended, as a door tells it.
+const (
+	statusQueued  schemas.Status = "queued"
+	statusRunning schemas.Status = "running"
 )
 
 // outcome is how a door tells the result of a request.
@@ -61,9 +68,13 @@ func (o *outcome) result(id schemas.Identity) *schemas.Result {
 	return r
 }
 
-// await reads the stream to its end. What it ends in is for the result to tell.
 func (t *overHTTP) await(ctx context.Context, id schemas.Identity) error {
-	for _, err := range t.resume(ctx, id, 0) {
+	return ended(ctx, id, t.resume(ctx, id, 0))
+}
+
+// ended reads a stream to its end. What it ends in is for the result to tell.
+func ended(ctx context.Context, id schemas.Identity, stream iter.Seq2[Event, error]) error {
+	for _, err := range stream {
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamNotFound {
 			return fmt.Errorf("%s: %w", id, ErrNotFound)
 		}

@@ -26,6 +26,8 @@ import (
 var (
 	serverURL string // NATS
 	doorURL   string // HTTP
+
+	pipelineBus *bus.Bus // of the pipeline, for doors of a test's own
 )
 
 const apiKey = "sk-test-acme"
@@ -62,13 +64,17 @@ func withPipeline(run func() int) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := natsd.New(natsd.Config{Dir: dir, Listen: "127.0.0.1:0", Open: true})
+	server, err := newServer(dir)
 	if err != nil {
 		return 0, err
 	}
 	defer server.Close()
 	serverURL = server.ClientURL()
-	b, err := bus.Connect(context.Background(), bus.Config{InProcess: server, Username: server.Username(), Password: server.Password(), Name: "pipeline"})
+	edge := bus.Credentials{}
+	edge.Username, edge.Password = server.EdgeUser()
+	b, err := bus.Connect(context.Background(), bus.Config{
+		InProcess: server, Username: server.Username(), Password: server.Password(), Name: "pipeline", Edge: &edge,
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -76,6 +82,7 @@ func withPipeline(run func() int) (code int, err error) {
 	if err := b.Setup(context.Background()); err != nil {
 		return 0, err
 	}
+	pipelineBus = b
 	p := pipeline{bus: b}
 	defer p.serving.Wait()
 	ctx, stop := context.WithCancel(context.Background())
@@ -115,10 +122,9 @@ type order struct {
 	Echo   bool     `json:"echo"`
 }
 
-// open opens the HTTP door of the pipeline.
+// open opens a door of the pipeline, over HTTP and on NATS.
 func (p *pipeline) open(ctx context.Context) error {
-	sum := sha256.Sum256([]byte(apiKey))
-	door, err := ingest.New(ingest.Config{Bus: p.bus, Addr: "127.0.0.1:0", Keys: []ingest.Key{{ID: "k", Hash: hex.EncodeToString(sum[:]), Tenant: "acme"}}})
+	door, err := newDoor(0)
 	if err != nil {
 		return err
 	}
@@ -129,6 +135,21 @@ func (p *pipeline) open(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// newServer starts a server that knows the API key.
+func newServer(dir string) (*natsd.Server, error) {
+	return natsd.New(natsd.Config{
+		Dir: dir, Listen: "127.0.0.1:0", Open: true,
+		Tenant: func(_, secret string) (string, bool) { return "acme", secret == apiKey },
+	})
+}
+
+func newDoor(drain time.Duration) (*ingest.Ingest, error) {
+	sum := sha256.Sum256([]byte(apiKey))
+	return ingest.New(ingest.Config{
+		Bus: pipelineBus, Addr: "127.0.0.1:0", Keys: []ingest.Key{{ID: "k", Hash: hex.EncodeToString(sum[:]), Tenant: "acme"}}, DrainLimit: drain,
+	})
 }
 
 func (p *pipeline) serve(ctx context.Context, puller *bus.Puller) {

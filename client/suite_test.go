@@ -29,6 +29,7 @@ type way struct {
 func ways() []way {
 	return []way{
 		{"trusted", serverURL, client.Config{Tenant: "acme"}},
+		{"tenant", serverURL, client.Config{Tenant: "acme", APIKey: apiKey}},
 		{"http", doorURL, client.Config{Tenant: "acme", APIKey: apiKey}},
 	}
 }

@@ -1,6 +1,7 @@
 package natsd
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -55,7 +56,7 @@ func (u *users) Check(c server.ClientAuthentication) bool {
 	name, account, ok := u.admit(c.GetOpts(), c.RemoteAddress())
 	var limits *server.Permissions
 	if !ok && u.tenant != nil {
-		name, ok = u.tenant(c.GetOpts().Username, c.GetOpts().Password)
+		name, ok = u.tenant(c.GetOpts().Username, cmp.Or(c.GetOpts().Password, c.GetOpts().Token))
 		account, limits = accountEdge, tenantPermissions(name)
 	}
 	if !ok {
