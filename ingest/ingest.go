@@ -41,6 +41,10 @@ type Config struct {
 	// Models gives the configured models for GET /v1/models, which also lists those of live workers. Optional.
 	Models func() []string
 
+	// CORSOrigins are the web origins whose pages may call the API, as browsers send them, such as https://app.example.com; a
+	// star stands for all, while there is a key. Optional: none.
+	CORSOrigins []string
+
 	MaxBodyBytes int64 // of a request; default 10 MiB
 	MaxStreams   int   // requests being answered at once, beyond which the answer is 503; default 10,000
 
@@ -101,6 +105,7 @@ type Ingest struct {
 	tracer   trace.Tracer
 	meters   *metrics
 	keys     keyring
+	cors     *cors
 	listener net.Listener
 	started  time.Time
 
@@ -126,6 +131,10 @@ func New(cfg Config) (*Ingest, error) {
 	if err := checkAddr(cfg.Addr, keys.open()); err != nil {
 		return nil, err
 	}
+	cors, err := newCORS(cfg.CORSOrigins, keys.open)
+	if err != nil {
+		return nil, err
+	}
 	meters, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
@@ -135,7 +144,7 @@ func New(cfg Config) (*Ingest, error) {
 		return nil, fmt.Errorf("listen for HTTP: %w; choose another address with --http", err)
 	}
 	return &Ingest{
-		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: keys, listener: listener,
+		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: keys, cors: cors, listener: listener,
 		tracer:  cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
 		started: time.Now(),
 		readers: newReaders(cfg.DisconnectGrace, cfg.DetachedMax),

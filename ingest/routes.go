@@ -38,13 +38,13 @@ func (s *Ingest) handler() http.Handler {
 		mux.Handle("HEAD "+path, s.refuse(path, wrongMethod(methods)))
 	}
 	mux.Handle("/", s.refuse("unknown", unknownRoute))
-	return mux
+	return s.cors.handler(mux)
 }
 
 // door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the
 // answer to an error. Authorisation rests on the routed pattern, never on a path put together again.
 func (s *Ingest) door(path string, handle func(*call) error) http.Handler {
-	origin := http.NewCrossOriginProtection()
+	origin := s.cors.protection
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.newCall(w, r, path)
 		defer c.end()

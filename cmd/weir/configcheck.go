@@ -48,6 +48,11 @@ func (c *Config) checkChoices() *configError {
 	if c.Ingest.MaxStreams < 0 {
 		return problem("ingest.max_streams", "use a number from 1", "%d is out of range", c.Ingest.MaxStreams)
 	}
+	for i, origin := range c.Ingest.CORS.Origins {
+		if err := ingest.CheckOrigin(origin); err != nil {
+			return problem(fmt.Sprintf("ingest.cors.origins[%d]", i), "or leave it out", "%v", err)
+		}
+	}
 	if e := c.Ingest.Edge; e.Creds != "" && e.User != "" || e.Creds == "" && (e.User == "") != (e.Password == "") {
 		return problem("ingest.edge", "give user and password, or creds alone", "the credentials are not whole")
 	}
