@@ -17,6 +17,7 @@ import (
 
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/internal/record"
 	"github.com/weir-llm/weir/schemas"
@@ -137,19 +138,36 @@ func (p *pipeline) open(ctx context.Context) error {
 	return nil
 }
 
-// newServer starts a server that knows the API key.
+// newServer starts a server that knows the API key, and trusts this machine all the same.
 func newServer(dir string) (*natsd.Server, error) {
-	return natsd.New(natsd.Config{
-		Dir: dir, Listen: "127.0.0.1:0", Open: true,
-		Tenant: func(_, secret string) (string, bool) { return "acme", secret == apiKey },
+	server, err := natsd.New(natsd.Config{Dir: dir, Listen: "127.0.0.1:0", Open: true})
+	if err != nil {
+		return nil, err
+	}
+	ring, err := newRing()
+	if err != nil {
+		return nil, err
+	}
+	server.Admit(func(c keys.Credentials) (keys.Grant, error) {
+		if c == (keys.Credentials{Loopback: true}) {
+			return keys.Grant{Name: "service", Account: schemas.AccountPipeline}, nil
+		}
+		return ring.Admit(c)
 	})
+	return server, nil
+}
+
+func newRing() (*keys.Ring, error) {
+	sum := sha256.Sum256([]byte(apiKey))
+	return keys.New(keys.Config{Configured: []keys.Configured{{ID: "k", SHA256: hex.EncodeToString(sum[:]), Tenant: "acme"}}})
 }
 
 func newDoor(drain time.Duration) (*ingest.Ingest, error) {
-	sum := sha256.Sum256([]byte(apiKey))
-	return ingest.New(ingest.Config{
-		Bus: pipelineBus, Addr: "127.0.0.1:0", Keys: []ingest.Key{{ID: "k", Hash: hex.EncodeToString(sum[:]), Tenant: "acme"}}, DrainLimit: drain,
-	})
+	ring, err := newRing()
+	if err != nil {
+		return nil, err
+	}
+	return ingest.New(ingest.Config{Bus: pipelineBus, Addr: "127.0.0.1:0", Keys: ring, DrainLimit: drain})
 }
 
 func (p *pipeline) serve(ctx context.Context, puller *bus.Puller) {

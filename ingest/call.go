@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/telemetry"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -26,6 +27,7 @@ type call struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	control *http.ResponseController
+	key     keys.Key
 	broken  bool // the connection is to be cut, because what was sent must not look whole
 }
 
@@ -51,12 +53,15 @@ func (c *call) name(request string) {
 	c.w.Header().Set(headerRequestID, request)
 }
 
-func (c *call) admit(key Key) {
-	c.id.Tenant = key.Tenant
+// admit makes the call one of the key's tenant, for as long as the key works and until done is called.
+func (c *call) admit(key keys.Key) (done func()) {
+	c.key, c.id.Tenant = key, key.Tenant
+	stop := c.key.WhenRevoked(c.onKeyEnd)
 	if c.s.log.Enabled(c.ctx, slog.LevelDebug) {
 		c.log(slog.LevelDebug, "request arrived", slog.String("route", c.route), slog.String("key", key.ID),
 			slog.String(keyClientRequest, c.r.Header.Get(headerRequestID)))
 	}
+	return func() { stop() }
 }
 
 // end records the call. A panic ends here: it costs one caller its answer and is logged with its stack.

@@ -16,9 +16,10 @@ import (
 type asked struct {
 	op        schemas.Op
 	body      []byte
-	header    schemas.Header // those that travel with a request, by their names on the bus, and no others
-	ids, keys []string       // values of Llm-Request-Id and of Idempotency-Key
-	prefer    []string       // values of Prefer
+	header    schemas.Header           // those that travel with a request, by their names on the bus, and no others
+	ids, keys []string                 // values of Llm-Request-Id and of Idempotency-Key
+	prefer    []string                 // values of Prefer
+	allow     func(model string) error // optional: whether the caller may use it
 }
 
 // submission is a request that is fit to be accepted.
@@ -45,7 +46,7 @@ func (s *Ingest) chat(c *call) error {
 	}
 	return s.place(&c.exchange, c, asked{
 		op: schemas.OpChat, body: body, header: passed(c.r.Header, passedOn),
-		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey),
+		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
 		prefer: c.r.Header.Values(headerPrefer),
 	})
 }
@@ -79,6 +80,11 @@ func newRequest(id identity, a asked, parsed *openai.Request) (*schemas.Request,
 	token, err := schemas.EncodeModel(parsed.Model)
 	if err != nil {
 		return nil, err
+	}
+	if a.allow != nil {
+		if err := a.allow(parsed.Model); err != nil {
+			return nil, err
+		}
 	}
 	if err := schemas.ValidateRequestHeaders(a.header); err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/telemetry"
 )
 
@@ -36,8 +37,9 @@ type Config struct {
 	Bus  *bus.Bus // required
 	Addr string   // host:port, port 0 for any; default DefaultAddr
 
-	// Keys that open the door. Without any it is open to all as the tenant default, and Addr must be a loopback address.
-	Keys []Key
+	// Keys knows the API keys. While there is none, callers on this machine need none, as tenant default, if Addr is a loopback
+	// address. Optional: without it there is no key.
+	Keys Keyring
 	// Models gives the configured models for GET /v1/models, which also lists those of live workers. Optional.
 	Models func() []string
 
@@ -69,6 +71,13 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Addr == "" {
 		c.Addr = DefaultAddr
+	}
+	if c.Keys == nil {
+		none, err := keys.New(keys.Config{})
+		if err != nil {
+			return err
+		}
+		c.Keys = none
 	}
 	if c.Models == nil {
 		c.Models = func() []string { return nil }
@@ -104,8 +113,9 @@ type Ingest struct {
 	log      *slog.Logger
 	tracer   trace.Tracer
 	meters   *metrics
-	keys     keyring
+	keys     Keyring
 	cors     *cors
+	local    bool // the listener is for this machine only
 	listener net.Listener
 	started  time.Time
 
@@ -119,19 +129,16 @@ type Ingest struct {
 }
 
 // New checks the configuration and listens, so that an address in use is an error here. It refuses an address that others
-// can reach when no key is configured. Run serves; Close is needed only when Run is never called.
+// can reach while there is no key. Run serves; Close is needed only when Run is never called.
 func New(cfg Config) (*Ingest, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	keys, err := newKeyring(cfg.Keys)
+	local, err := checkAddr(cfg.Addr, cfg.Keys.Open())
 	if err != nil {
 		return nil, err
 	}
-	if err := checkAddr(cfg.Addr, keys.open()); err != nil {
-		return nil, err
-	}
-	cors, err := newCORS(cfg.CORSOrigins, keys.open)
+	cors, err := newCORS(cfg.CORSOrigins, cfg.Keys.Open)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +151,8 @@ func New(cfg Config) (*Ingest, error) {
 		return nil, fmt.Errorf("listen for HTTP: %w; choose another address with --http", err)
 	}
 	return &Ingest{
-		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: keys, cors: cors, listener: listener,
+		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: cfg.Keys, local: local, listener: listener,
+		cors:    cors,
 		tracer:  cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
 		started: time.Now(),
 		readers: newReaders(cfg.DisconnectGrace, cfg.DetachedMax),

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/internal/telemetry"
 )
@@ -38,6 +39,7 @@ type node struct {
 	tracer   trace.TracerProvider
 	nats     *natsd.Server // nil when the server is another process
 	bus      *bus.Bus
+	keys     *keys.Ring // nil in a process without ingest
 
 	httpAddress string
 	checks      []func(context.Context) error // of readiness
@@ -109,7 +111,7 @@ func (n *node) openTraces(ctx context.Context, command string) error {
 
 func (n *node) openServer() (err error) {
 	n.nats, err = natsd.New(natsd.Config{
-		Dir: n.cfg.DataDir, Listen: n.cfg.NATS, Open: len(n.cfg.Keys) == 0, SyncAlways: n.cfg.Durability == "power", Logger: n.log,
+		Dir: n.cfg.DataDir, Listen: n.cfg.NATS, SyncAlways: n.cfg.Durability == "power", Logger: n.log,
 	})
 	if err != nil {
 		return err

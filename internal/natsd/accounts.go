@@ -1,15 +1,8 @@
 package natsd
 
-// Accounts of the embedded server, the same as in nats.conf.
-const (
-	accountPipeline = "LLM"  // the stages and trusted services, with JetStream
-	accountEdge     = "EDGE" // tenants, without JetStream
-	accountSystem   = "SYS"
-)
-
-// accounts is what the server parses at start. From EDGE nothing goes into the pipeline by itself: ingest has a connection
-// of its own there, and takes up what tenants ask. Only the committed frames come out. The operator sees the service in
-// both accounts (docs/adr/0002, docs/adr/0007).
+// accounts is what the server parses at start, the same as in nats.conf. From EDGE nothing goes into the pipeline by itself:
+// ingest has a connection of its own there, and takes up what tenants ask. Only the committed frames come out. The operator
+// sees the service in both accounts (docs/adr/0002, docs/adr/0007).
 const accounts = `
 accounts {
   LLM {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 const (
@@ -32,14 +34,11 @@ const (
 
 // Config of the embedded server.
 type Config struct {
-	Dir        string // required: the data directory; the store and the operator's context are made in it
-	Listen     string // host:port, port 0 for any; "" for no listener, in-process connections only
-	Open       bool   // loopback connections without credentials are in account LLM
-	SyncAlways bool   // fsync before every acknowledgement (durability power)
-	// Tenant tells whose credentials a user name and a password are; that connection is in account EDGE and may do what
-	// [schemas.EdgePublish] and [schemas.EdgeSubscribe] list, and nothing else. Optional.
-	Tenant func(name, password string) (tenant string, ok bool)
-	Logger *slog.Logger // optional
+	Dir        string       // required: the data directory; the store and the operator's context are made in it
+	Listen     string       // host:port, port 0 for any; "" for no listener, in-process connections only
+	Open       bool         // loopback connections without credentials are in account LLM, until Admit decides
+	SyncAlways bool         // fsync before every acknowledgement (durability power)
+	Logger     *slog.Logger // optional
 }
 
 func (c Config) validate() error {
@@ -52,6 +51,7 @@ func (c Config) validate() error {
 // Server is a running embedded nats-server. Its methods are safe for concurrent use.
 type Server struct {
 	nats        *server.Server
+	users       *users
 	dir         string
 	lock        *os.File
 	password    string
@@ -62,7 +62,7 @@ type Server struct {
 
 // New locks and marks the store directory, starts the server and returns when it takes connections. Whoever calls it
 // closes the server.
-func New(cfg Config) (*Server, error) { return start(cfg, newUsers()) }
+func New(cfg Config) (*Server, error) { return start(cfg, newUsers(cfg.Open)) }
 
 func start(cfg Config, users *users) (_ *Server, err error) {
 	if err := cfg.validate(); err != nil {
@@ -81,8 +81,8 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 		return nil, err
 	}
 	s := &Server{
-		dir: opts.StoreDir, lock: lock,
-		password: users.add(pipelineUser, accountPipeline), edge: users.add(edgeUser, accountEdge),
+		dir: opts.StoreDir, lock: lock, users: users,
+		password: users.add(pipelineUser, schemas.AccountPipeline), edge: users.add(edgeUser, schemas.AccountEdge),
 	}
 	defer func() {
 		if err != nil {
@@ -94,8 +94,7 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	users.set(operatorUser, accountPipeline, operator)
-	users.open, users.tenant = cfg.Open, cfg.Tenant
+	users.set(operatorUser, schemas.AccountPipeline, operator)
 	opts.CustomClientAuthentication = users
 	if s.nats, err = server.NewServer(opts); err != nil {
 		return nil, fmt.Errorf("set up the embedded nats-server: %w", err)

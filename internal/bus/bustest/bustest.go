@@ -2,12 +2,15 @@
 package bustest
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -18,25 +21,38 @@ const Lease = 2 * time.Second
 // Server starts an embedded server that ends with the test.
 func Server(t testing.TB) *natsd.Server {
 	t.Helper()
-	server, err := natsd.New(natsd.Config{
-		Dir: t.TempDir(), Listen: "127.0.0.1:0", Open: true,
-		Tenant: func(name, password string) (string, bool) { return name, password == tenantPassword },
-	})
+	server, err := natsd.New(natsd.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Open: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
+	server.Admit(admit)
 	return server
 }
 
-// tenantPassword is that of every tenant at a test's server.
-const tenantPassword = "a tenant's"
+// tenantToken and a name are what a tenant connects with at a test's server.
+const tenantToken = "tenant of the test: "
+
+// admit lets in whoever may use a test's server: this machine without credentials, and tenants, confined as an API key
+// confines them.
+func admit(c keys.Credentials) (keys.Grant, error) {
+	tenant, ok := strings.CutPrefix(c.Token, tenantToken)
+	switch {
+	case ok:
+		return keys.Grant{
+			Name: tenant, Account: schemas.AccountEdge, Publish: schemas.EdgePublish(tenant), Subscribe: schemas.EdgeSubscribe(tenant),
+		}, nil
+	case c.Loopback && c.Token == "" && c.Password == "":
+		return keys.Grant{Name: "loopback", Account: schemas.AccountPipeline}, nil
+	}
+	return keys.Grant{}, errors.New("no user is known by these credentials")
+}
 
 // Tenant connects as a tenant, in account EDGE with the permissions of one, and no others. The options come last.
 func Tenant(t testing.TB, server *natsd.Server, name string, options ...nats.Option) *nats.Conn {
 	t.Helper()
 	return dial(t, server.ClientURL(), append([]nats.Option{
-		nats.UserInfo(name, tenantPassword), nats.CustomInboxPrefix(schemas.EdgeInbox(name)), nats.Timeout(5 * time.Second),
+		nats.Token(tenantToken + name), nats.CustomInboxPrefix(schemas.EdgeInbox(name)), nats.Timeout(5 * time.Second),
 	}, options...)...)
 }
 
