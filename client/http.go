@@ -21,8 +21,6 @@ import (
 const (
 	headerRequestID      = "X-Request-Id"
 	headerIdempotencyKey = "Idempotency-Key"
-	headerPrefer         = "Prefer"
-	respondAsync         = "respond-async" // RFC 7240: answer when the request is accepted
 
 	connectTimeout = 10 * time.Second
 	// silence is after how long a stream without as much as a heartbeat counts as cut; the door sends one every 15 s.

@@ -22,7 +22,7 @@ func (t *overHTTP) send(ctx context.Context, r *outgoing) error {
 	}
 	return t.retry(ctx, func() error {
 		h := r.headers()
-		h.Set(headerPrefer, respondAsync)
+		h.Set(schemas.HeaderPrefer, schemas.PreferAsync)
 		response, err := t.do(ctx, http.MethodPost, path, r.Body, h)
 		if err != nil {
 			return err

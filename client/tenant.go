@@ -237,7 +237,7 @@ func (t *tenant) once(ctx context.Context, subject string, header schemas.Header
 }
 
 func (t *tenant) result(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
-	msg, err := t.once(ctx, schemas.ResumeSubject(id), nil, []byte(askResult))
+	msg, err := t.once(ctx, schemas.ResumeSubject(id), nil, []byte(schemas.AskResult))
 	if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamNotFound {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}

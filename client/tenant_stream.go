@@ -12,12 +12,9 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// askResult is the payload of a resume that asks for the result instead of the events.
-const askResult = "result"
-
 func (t *tenant) send(ctx context.Context, r *outgoing) error {
 	h := r.natsHeaders()
-	h[headerPrefer] = []string{respondAsync}
+	h[schemas.HeaderPrefer] = []string{schemas.PreferAsync}
 	msg, err := t.once(ctx, schemas.ChatSubject(r.Tenant, r.ModelToken), h, r.Body)
 	if err != nil {
 		return err

@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
-const (
-	headerPrefer  = "Prefer"
-	headerApplied = "Preference-Applied"
-	respondAsync  = "respond-async"
-)
+const headerApplied = "Preference-Applied"
 
 // prefersAsync reports whether the caller wants to know only that the request is accepted (RFC 7240). It comes back for
 // the answer by the request's id.
@@ -18,7 +16,7 @@ func prefersAsync(prefer []string) bool {
 	for _, value := range prefer {
 		for preference := range strings.SplitSeq(value, ",") {
 			name, _, _ := strings.Cut(preference, ";")
-			if strings.EqualFold(strings.TrimSpace(name), respondAsync) {
+			if strings.EqualFold(strings.TrimSpace(name), schemas.PreferAsync) {
 				return true
 			}
 		}
@@ -48,7 +46,7 @@ func (n *submission) acknowledge(all frames, held func()) (finished bool, err er
 }
 
 func (c *call) accepted() error {
-	c.w.Header().Set(headerApplied, respondAsync)
+	c.w.Header().Set(headerApplied, schemas.PreferAsync)
 	c.w.Header().Set("Location", "/v1/streams/"+c.id.Request)
 	return c.writeJSON(http.StatusAccepted, acknowledgement{ID: c.id.Request})
 }

@@ -47,7 +47,7 @@ func (s *Ingest) chat(c *call) error {
 	return s.place(&c.exchange, c, asked{
 		op: schemas.OpChat, body: body, header: passed(c.r.Header, passedOn),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
-		prefer: c.r.Header.Values(headerPrefer),
+		prefer: c.r.Header.Values(schemas.HeaderPrefer),
 	})
 }
 

@@ -132,7 +132,7 @@ func (v *service) chat(i *inbox) error {
 	return v.s.place(&i.exchange, i, asked{
 		op: op, body: body, header: passed(i.ask.Header, sameNames),
 		ids: i.ask.Header[schemas.HeaderRequestID], keys: i.ask.Header[headerIdempotencyKey],
-		prefer: i.ask.Header[headerPrefer],
+		prefer: i.ask.Header[schemas.HeaderPrefer],
 	})
 }
 
@@ -140,7 +140,7 @@ func (v *service) chat(i *inbox) error {
 // asks for the result.
 func (v *service) resume(i *inbox) error {
 	cursor := string(bytes.TrimSpace(i.ask.Data))
-	if cursor == askResult {
+	if cursor == schemas.AskResult {
 		return v.result(i)
 	}
 	there, err := v.existing(i)

@@ -1,12 +1,6 @@
 package ingest
 
-import (
-	"encoding/json"
-)
-
-// askResult is the payload of a resume that asks for the final record instead of the events, as HTTP does at
-// /v1/streams/{id}/result (docs/adr/0011).
-const askResult = "result"
+import "encoding/json"
 
 // result answers with the final record in one message, or with how far the request is.
 func (v *service) result(i *inbox) error {
