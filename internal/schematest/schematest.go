@@ -57,6 +57,9 @@ func Load(folder string) (*Document, error) {
 		return nil, err
 	}
 	for name, c := range doc.Channels {
+		if c.Address == "" {
+			continue // wherever the caller wants it
+		}
 		channel, err := d.channel(name, c, &doc)
 		if err != nil {
 			return nil, fmt.Errorf("channel %s: %w", name, err)
