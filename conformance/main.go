@@ -63,5 +63,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {
 		return err
 	}
+	checkAsyncAPI(ctx, results, *node)
 	return results.close(s)
 }

@@ -18,6 +18,7 @@ type asked struct {
 	body      []byte
 	header    schemas.Header           // those that travel with a request, by their names on the bus, and no others
 	ids, keys []string                 // values of Llm-Request-Id and of Idempotency-Key
+	prefer    []string                 // values of Prefer
 	allow     func(model string) error // optional: whether the caller may use it
 }
 
@@ -28,6 +29,7 @@ type submission struct {
 	request *schemas.Request
 	streams bool // the answer is wanted as events
 	keep    bool // the request goes on when the caller leaves
+	async   bool // the caller wants to know only that the request is accepted
 }
 
 // chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
@@ -45,6 +47,7 @@ func (s *Ingest) chat(c *call) error {
 	return s.place(&c.exchange, c, asked{
 		op: schemas.OpChat, body: body, header: passed(c.r.Header, passedOn),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
+		prefer: c.r.Header.Values(schemas.HeaderPrefer),
 	})
 }
 
@@ -65,7 +68,7 @@ func (s *Ingest) place(x *exchange, back way, a asked) error {
 	if err != nil {
 		return err
 	}
-	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != "")}
+	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer)}
 	if id != "" {
 		return s.join(n)
 	}
@@ -141,7 +144,7 @@ func (s *Ingest) submit(n *submission) error {
 		if _, err := s.accept(n); err != nil {
 			return !unknownOutcome(err), err
 		}
-		return n.back.answer(n.streams, reader.Frames(n.ctx), func() { s.makeFindable(n) })
+		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
 	})
 }
 
@@ -155,6 +158,14 @@ func (s *Ingest) accept(n *submission) (bus.Accepted, error) {
 // unknownOutcome reports whether a request may have been accepted although the answer was an error.
 func unknownOutcome(err error) bool {
 	return errors.Is(err, bus.ErrUnresolved) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// answer gives the caller its answer, or tells it that the request is accepted when it asked for no more.
+func (n *submission) answer(all frames, held func()) (finished bool, err error) {
+	if n.async {
+		return n.acknowledge(all, held)
+	}
+	return n.back.answer(n.streams, all, held)
 }
 
 func (c *call) answer(streams bool, all frames, held func()) (finished bool, err error) {

@@ -64,7 +64,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		s.meters.attached.Inc()
 	}
 	if there.ended() {
-		_, err := n.back.answer(n.streams, there.replay(0), nil)
+		_, err := n.answer(there.replay(0), nil)
 		return err
 	}
 	if there.exists() {
@@ -81,7 +81,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 				return true, err
 			}
 		}
-		finished, err = n.back.answer(n.streams, sameBody(reader.Frames(n.ctx), n.id, hash), nil)
+		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
 		}

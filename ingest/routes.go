@@ -38,7 +38,7 @@ func (s *Ingest) handler() http.Handler {
 		mux.Handle("HEAD "+path, s.refuse(path, wrongMethod(methods)))
 	}
 	mux.Handle("/", s.refuse("unknown", unknownRoute))
-	return mux
+	return s.cors.handler(mux)
 }
 
 // door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the
