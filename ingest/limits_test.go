@@ -207,7 +207,7 @@ func TestStreamsPerAddress(t *testing.T) {
 
 func TestStreamsPerKey(t *testing.T) {
 	t.Parallel()
-	w := setup(t, hang, withKey, func(c *ingest.Config) { c.MaxStreamsPerKey = 3 })
+	w := setup(t, hang, withKey(t), func(c *ingest.Config) { c.MaxStreamsPerKey = 3 })
 	addresses := 1
 	with := func(secret string) (from, header string) {
 		addresses++ // a key has its places wherever it is used
@@ -240,7 +240,7 @@ func TestStreamsBehindProxies(t *testing.T) {
 // the body is wanted or not.
 func TestSlowBodiesHoldNothing(t *testing.T) {
 	t.Parallel()
-	w := setup(t, tokens(1), withKey, func(c *ingest.Config) { c.BodyTimeout, c.MaxStreams = 100*time.Millisecond, 1 })
+	w := setup(t, tokens(1), withKey(t), func(c *ingest.Config) { c.BodyTimeout, c.MaxStreams = 100*time.Millisecond, 1 })
 	const key = "Authorization: Bearer secret"
 	for name, c := range map[string]struct {
 		request string

@@ -22,7 +22,8 @@ func newPlaces(all, perKey, perAddress int) *places {
 	return &places{all: all, perKey: perKey, perAddress: perAddress, keys: make(map[string]int), addresses: make(map[netip.Addr]int)}
 }
 
-// take claims a place for a key, which is empty while none is needed, and an address. A place that was claimed is given
+// take claims a place for a key, which is empty while none is needed, and an address, which is invalid when it is not
+// known. A place that was claimed is given
 // back with give.
 func (p *places) take(key string, addr netip.Addr) error {
 	p.mu.Lock()
@@ -33,12 +34,14 @@ func (p *places) take(key string, addr netip.Addr) error {
 	case key != "" && p.keys[key] >= p.perKey:
 		return schemas.Errorf(schemas.CodeRateLimit, "%d requests with this API key are being answered already, as many as one key may have at once. Please try again in 1s, or when one has ended.", p.perKey).
 			WithRetryAfter(overloadedRetry)
-	case p.addresses[addr] >= p.perAddress:
+	case addr.IsValid() && p.addresses[addr] >= p.perAddress:
 		return schemas.Errorf(schemas.CodeRateLimit, "%d requests from your address are being answered already, as many as one address may have at once. Please try again in 1s, or when one has ended.", p.perAddress).
 			WithRetryAfter(overloadedRetry)
 	}
 	p.taken++
-	p.addresses[addr]++
+	if addr.IsValid() {
+		p.addresses[addr]++
+	}
 	if key != "" {
 		p.keys[key]++
 	}
@@ -49,7 +52,9 @@ func (p *places) give(key string, addr netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
-	leave(p.addresses, addr)
+	if addr.IsValid() {
+		leave(p.addresses, addr)
+	}
 	if key != "" {
 		leave(p.keys, key)
 	}

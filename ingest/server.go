@@ -40,8 +40,8 @@ func (l serverLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// serve answers on the listener, with TLS when that is configured.
-func (s *Ingest) serve(server *http.Server) error {
+// serveHTTP answers on the listener, with TLS when that is configured.
+func (s *Ingest) serveHTTP(server *http.Server) error {
 	if s.cfg.TLS != nil {
 		return server.ServeTLS(s.listener, "", "")
 	}

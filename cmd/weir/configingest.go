@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -26,6 +27,14 @@ func (i *Ingest) check() *configError {
 		if _, err := parseNetwork(text); err != nil {
 			return problem(fmt.Sprintf("ingest.trusted_proxies[%d]", n), "write an address such as 10.0.0.1, or a network such as 10.0.0.0/8", "%q is neither an address nor a network", text)
 		}
+	}
+	for n, origin := range i.CORS.Origins {
+		if err := ingest.CheckOrigin(origin); err != nil {
+			return problem(fmt.Sprintf("ingest.cors.origins[%d]", n), "or leave it out", "%v", err)
+		}
+	}
+	if e := i.Edge; e.Creds != "" && e.User != "" || e.Creds == "" && (e.User == "") != (e.Password == "") {
+		return problem("ingest.edge", "give user and password, or creds alone", "the credentials are not whole")
 	}
 	return nil
 }

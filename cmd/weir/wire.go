@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/internal/telemetry"
 )
@@ -40,6 +41,7 @@ type node struct {
 	nats     *natsd.Server // nil when the server is another process
 	tls      *tls.Config   // of the HTTP door; nil when it is plain
 	bus      *bus.Bus
+	keys     *keys.Ring // nil in a process without ingest
 
 	httpAddress string
 	checks      []func(context.Context) error // of readiness
@@ -115,7 +117,7 @@ func (n *node) openTraces(ctx context.Context, command string) error {
 func (n *node) openServer() (err error) {
 	t, own := n.cfg.TLS.NATS, n.cfg.TLS.Client
 	n.nats, err = natsd.New(natsd.Config{
-		Dir: n.cfg.DataDir, Listen: n.cfg.NATS, Open: len(n.cfg.Keys) == 0, SyncAlways: n.cfg.Durability == "power", Logger: n.log,
+		Dir: n.cfg.DataDir, Listen: n.cfg.NATS, SyncAlways: n.cfg.Durability == "power", Logger: n.log,
 		TLS: natsd.TLS{
 			Cert: t.Cert, Key: t.Key, ClientCA: t.ClientCA, ClientAuth: t.ClientAuth,
 			CA: own.CA, ClientCert: own.Cert, ClientKey: own.Key,
@@ -150,6 +152,8 @@ func (n *node) embedded(cfg bus.Config) bus.Config {
 		cfg.InProcess = n.nats
 	}
 	cfg.Username, cfg.Password, cfg.Room = n.nats.Username(), n.nats.Password(), n.nats.Room
+	user, password := n.nats.EdgeUser()
+	cfg.Edge = &bus.Credentials{Username: user, Password: password}
 	return cfg
 }
 
@@ -163,10 +167,18 @@ func busConfig(cfg *Config, name string) bus.Config {
 	servers, user := splitUser(servers)
 	password, _ := user.Password()
 	return bus.Config{
-		URL: servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
+		Edge: edgeCredentials(cfg.Ingest.Edge),
+		URL:  servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
 		CAFile: cfg.TLS.Client.CA, CertFile: cfg.TLS.Client.Cert, KeyFile: cfg.TLS.Client.Key,
 		Replicas: cfg.Replicas, Lease: time.Duration(cfg.Lease),
 	}
+}
+
+func edgeCredentials(e Edge) *bus.Credentials {
+	if e == (Edge{}) {
+		return nil
+	}
+	return &bus.Credentials{Username: e.User, Password: e.Password.Reveal(), CredsFile: e.Creds}
 }
 
 // contextFile makes the path of a context's file absolute, as the library wants it. A name stays as it is.

@@ -189,6 +189,9 @@ func (b *Bus) measureRoom(ctx context.Context) (full *schemas.Error, known bool)
 			return b.storageFull(err), true
 		}
 	}
+	// A question that was lost with its connection must not hold the request until its caller's context ends.
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
 	for _, name := range []string{schemas.StreamReplies, schemas.StreamResults, objectsStream} {
 		stream, err := b.js.Stream(ctx, name)
 		if err != nil {

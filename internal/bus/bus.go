@@ -12,6 +12,7 @@ package bus
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,6 +63,9 @@ type Config struct {
 	// CAFile, CertFile and KeyFile are PEM files: the authorities that the server's certificate must come from, and a
 	// certificate of one's own. With any of them the connection is TLS or none. All optional.
 	CAFile, CertFile, KeyFile string
+	TLS                       *tls.Config // optional: instead of the files
+
+	Edge *Credentials // optional: a user in account EDGE, with which [Bus.Serve] serves tenants
 
 	Name     string        // of the connection, as `nats server report connections` shows it
 	Replicas int           // of the streams; default 1
@@ -74,6 +78,12 @@ type Config struct {
 	Logger         *slog.Logger          // optional
 	TracerProvider trace.TracerProvider  // optional
 	Registerer     prometheus.Registerer // optional
+}
+
+// Credentials are those of a user at the server that the rest of a [Config] names.
+type Credentials struct {
+	Username, Password string
+	CredsFile          string
 }
 
 func (c *Config) setDefaults() error {
@@ -103,9 +113,10 @@ type Bus struct {
 	meters *metrics
 	certs  *certs.Client
 
-	control *nats.Conn // pulls, acks, hints, API
-	frames  *nats.Conn // frame writes, so that nothing else delays them
+	control *requester // pulls, acks, hints, API
+	frames  *requester // frame writes, so that nothing else delays them
 	js      jetstream.JetStream
+	acks    *acker
 
 	stored chan struct{} // bounds stored reads, which hold the lock that writes need
 	room   watermark
@@ -133,7 +144,8 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 		b.control.Close()
 		return nil, err
 	}
-	if b.js, err = jetstream.New(b.control); err != nil {
+	b.acks = newAcker(b.control.Conn)
+	if b.js, err = jetstream.New(b.control.Conn); err != nil {
 		return nil, errors.Join(fmt.Errorf("open JetStream: %w", err), b.Close())
 	}
 	if err := ctx.Err(); err != nil {
@@ -142,7 +154,21 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 	return b, nil
 }
 
-func (b *Bus) dial(name string) (*nats.Conn, error) {
+func (b *Bus) dial(name string) (*requester, error) {
+	r := &requester{lost: make(chan struct{})}
+	conn, err := b.connect(name, nats.DisconnectErrHandler(func(conn *nats.Conn, err error) {
+		r.disconnected()
+		b.disconnected(conn, err)
+	}))
+	if err != nil {
+		return nil, err
+	}
+	r.Conn, r.inbox = conn, conn.NewInbox()
+	return r, nil
+}
+
+// connect opens a connection. The options of the caller come last, and so decide.
+func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
@@ -156,6 +182,7 @@ func (b *Bus) dial(name string) (*nats.Conn, error) {
 		options = append(options, nats.UserCredentials(b.cfg.CredsFile))
 	}
 	options = append(options, b.tlsOptions()...)
+	options = append(options, more...)
 	if b.cfg.InProcess != nil {
 		conn, err := nats.Connect("", append(options, nats.InProcessServer(b.cfg.InProcess))...)
 		return conn, wrap("connect to the embedded NATS server", err)
@@ -170,6 +197,9 @@ func (b *Bus) dial(name string) (*nats.Conn, error) {
 
 // tlsOptions follow the files, so that a reconnect uses those of the day.
 func (b *Bus) tlsOptions() []nats.Option {
+	if b.cfg.TLS != nil {
+		return []nats.Option{nats.Secure(b.cfg.TLS)}
+	}
 	if b.cfg.CAFile == "" && b.cfg.CertFile == "" {
 		return nil // a tls:// URL, or a server that insists, brings TLS with the authorities of the system
 	}
@@ -183,7 +213,10 @@ func (b *Bus) tlsOptions() []nats.Option {
 // Close flushes what was published and closes the connections.
 func (b *Bus) Close() error {
 	var errs []error
-	for _, conn := range []*nats.Conn{b.frames, b.control} {
+	if b.acks != nil {
+		b.acks.flush()
+	}
+	for _, conn := range []*requester{b.frames, b.control} {
 		if conn == nil {
 			continue
 		}

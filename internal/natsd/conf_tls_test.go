@@ -15,7 +15,7 @@ import (
 
 // The lines about TLS that stand in the shipped file as comments work as soon as they are none.
 func TestShippedConfWithTLS(t *testing.T) {
-	shipped(t, 1, []int{1, 2, 3}) // sets the environment
+	shipped(t, 1, []int{1, 2, 3}, pairs(t)) // sets the environment
 	text, err := os.ReadFile(shippedConf)
 	if err != nil {
 		t.Fatal(err)
