@@ -26,26 +26,40 @@ type asked struct {
 type submission struct {
 	*exchange
 	back    way
-	request *schemas.Request
-	streams bool // the answer is wanted as events
-	keep    bool // the request goes on when the caller leaves
-	async   bool // the caller wants to know only that the request is accepted
+	request *schemas.Request // until it is accepted
+	named   bool             // by its caller: it may have been sent before
+	streams bool             // the answer is wanted as events
+	keep    bool             // the request goes on when the caller leaves
+	async   bool             // the caller wants to know only that the request is accepted
 }
 
 // chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
 // when they want a stream.
-func (s *Ingest) chat(c *call) error {
+func (s *Ingest) chat(c *call) error { return s.ask(c, schemas.OpChat) }
+
+// ask answers a request of an op. What it takes to read one is done when the answer begins, because the stack of a stream
+// keeps the size of all that is still under way on it.
+func (s *Ingest) ask(c *call, op schemas.Op) error {
 	release, err := s.take(c)
 	if err != nil {
 		return err
 	}
 	defer release()
-	body, err := s.readBody(c)
+	n, err := s.read(c, op)
 	if err != nil {
 		return err
 	}
-	return s.place(&c.exchange, c, asked{
-		op: schemas.OpChat, body: body, header: passed(c.r.Header, passedOn),
+	return s.begin(n)
+}
+
+// read reads a request from the call and checks it.
+func (s *Ingest) read(c *call, op schemas.Op) (*submission, error) {
+	body, err := s.readBody(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.prepare(&c.exchange, c, asked{
+		op: op, body: body, header: passed(c.r.Header, passedOn),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
 		prefer: c.r.Header.Values(schemas.HeaderPrefer),
 	})
@@ -53,26 +67,42 @@ func (s *Ingest) chat(c *call) error {
 
 // place checks a request, has it accepted and answers it.
 func (s *Ingest) place(x *exchange, back way, a asked) error {
-	parsed, err := openai.ParseRequest(a.op, a.body, openai.Policy{})
+	n, err := s.prepare(x, back, a)
 	if err != nil {
 		return err
 	}
+	return s.begin(n)
+}
+
+// begin has a request accepted and answers it.
+func (s *Ingest) begin(n *submission) error {
+	if n.named {
+		return s.join(n)
+	}
+	return s.submit(n)
+}
+
+// prepare checks a request.
+func (s *Ingest) prepare(x *exchange, back way, a asked) (*submission, error) {
+	parsed, err := openai.ParseRequest(a.op, a.body, openai.Policy{})
+	if err != nil {
+		return nil, err
+	}
 	id, err := chosenID(x.id.Tenant, a)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if id != "" {
 		back.name(id)
 	}
 	request, err := newRequest(x.id, a, parsed)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer)}
-	if id != "" {
-		return s.join(n)
-	}
-	return s.submit(n)
+	return &submission{
+		exchange: x, back: back, request: request, named: id != "",
+		streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer),
+	}, nil
 }
 
 // newRequest makes the request that is published.

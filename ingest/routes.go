@@ -47,23 +47,31 @@ func (s *Ingest) door(path string, handle func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.newCall(w, r, path)
 		defer c.end()
-		if err := checkHead(r); err != nil {
-			c.fail(err)
-			return
-		}
-		key, err := s.authenticate(r)
-		if err == nil {
-			err = authorize(&key, r.Method)
-		}
+		leave, err := s.enter(c)
 		if err != nil {
 			c.fail(err)
 			return
 		}
-		defer c.admit(key)()
+		defer leave()
 		if err := handle(c); err != nil {
 			c.fail(err)
 		}
 	})
+}
+
+// enter lets a call in, as one of its key's tenant, until leave is called.
+func (s *Ingest) enter(c *call) (leave func(), err error) {
+	if err := checkHead(c.r); err != nil {
+		return nil, err
+	}
+	key, err := s.authenticate(c.r)
+	if err == nil {
+		err = authorize(&key, c.r.Method)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.admit(key), nil
 }
 
 // refuse answers what no route takes. It needs no key: it tells nothing that is not in the documentation.
