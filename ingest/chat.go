@@ -18,7 +18,15 @@ type submission struct {
 	request *schemas.Request
 	streams bool // the answer is wanted as events
 	keep    bool // the request goes on when the caller leaves
+
+	background bool            // it goes on without any reader, for as long as it takes
+	ended      bool            // it had ended before this call
+	object     *schemas.Object // where its body is stored, when that is large
+	reply      reply           // optional: how it is answered in a dialect of its own
 }
+
+// reply answers a submission from its frames.
+type reply func(all frames, held func()) (finished bool, err error)
 
 // chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
 // when they want a stream.
@@ -91,7 +99,7 @@ var passedOn = func() map[string]string {
 
 // submit accepts a request that nobody can have sent before and answers it.
 func (s *Ingest) submit(n *submission) error {
-	return s.attend(n.call, n.keep, false, func() (finished bool, err error) {
+	return n.attend(false, func() (finished bool, err error) {
 		// The reader comes first, so that no frame is missed.
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{Fresh: true})
 		if err != nil {
@@ -101,6 +109,9 @@ func (s *Ingest) submit(n *submission) error {
 		if _, err := s.accept(n); err != nil {
 			return !unknownOutcome(err), err
 		}
+		if n.background {
+			s.makeFindable(n)
+		}
 		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
 	})
 }
@@ -109,7 +120,9 @@ func (s *Ingest) submit(n *submission) error {
 func (s *Ingest) accept(n *submission) (bus.Accepted, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
-	return s.cfg.Bus.Accept(ctx, n.request)
+	accepted, err := s.cfg.Bus.Accept(ctx, n.request)
+	n.object = accepted.Object
+	return accepted, err
 }
 
 // unknownOutcome reports whether a request may have been accepted although the answer was an error.
@@ -120,21 +133,49 @@ func unknownOutcome(err error) bool {
 // answer gives the caller its answer in the form it asked for. The optional held runs when no event came for so long that
 // the status is sent without one.
 func (n *submission) answer(all frames, held func()) (finished bool, err error) {
+	if n.reply != nil {
+		return n.reply(all, held)
+	}
 	if n.streams {
 		return n.stream(all, streaming{held: held})
 	}
 	return n.unary(all)
 }
 
+// attend is the call's reading of its own request. Nobody needs to read one in background.
+func (n *submission) attend(shared bool, read func() (finished bool, err error)) error {
+	if n.background {
+		_, err := read()
+		return err
+	}
+	return n.s.attend(n.call, n.keep, shared, read)
+}
+
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when
 // somebody has begun, that is as good.
 func (s *Ingest) makeFindable(n *submission) {
-	ctx, cancel := context.WithTimeout(n.ctx, findableTimeout)
+	ctx := n.ctx
+	if n.background { // the caller may leave at once
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, findableTimeout)
 	defer cancel()
-	_, err := s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
-		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
-	})
+	_, err := s.cfg.Bus.Append(ctx, n.id, 0, n.acceptedFrame())
 	if err != nil && !errors.Is(err, bus.ErrFenced) && n.ctx.Err() == nil {
 		n.log(slog.LevelWarn, "a queued request cannot be found until it starts", slog.Any(telemetry.KeyError, err))
 	}
+}
+
+// acceptedFrame says that the request exists. Of a response it holds the request body, from which a queued response is
+// told (docs/adr/0009); a large one is where it is stored already.
+func (n *submission) acceptedFrame() *schemas.Frame {
+	f := &schemas.Frame{
+		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
+	}
+	if n.request.Op == schemas.OpResponses {
+		if f.Object = n.object; f.Object == nil {
+			f.Data = n.request.Body
+		}
+	}
+	return f
 }

@@ -74,15 +74,20 @@ func (s *Ingest) stream(c *call) error {
 		_, err := c.stream(there.replay(from), streaming{resumable: true})
 		return err
 	}
-	s.announce(c.ctx, c.id)
-	return s.attend(c, true, true, func() (finished bool, err error) {
+	read := func() (finished bool, err error) {
 		reader, err := s.cfg.Bus.Open(c.ctx, c.id, bus.ReadOptions{From: from})
 		if err != nil {
 			return false, unreachable(err)
 		}
 		defer reader.Close()
 		return c.stream(reader.Frames(c.ctx), streaming{resumable: true})
-	})
+	}
+	if s.inBackground(c.ctx, c.id, there) {
+		_, err := read()
+		return err
+	}
+	s.announce(c.ctx, c.id)
+	return s.attend(c, true, true, read)
 }
 
 // cursor is the index of the first event that the caller wants. A browser that reconnects repeats the URL and adds the
