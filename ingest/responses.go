@@ -113,14 +113,18 @@ func (n *submission) answerResponse(asked *responses.Request, all frames, held f
 		if err != nil {
 			return false, err
 		}
+		if n.background && !n.ended { // it is queued, even if a worker was faster than this answer
+			player.Open(f)
+			return false, n.write(http.StatusOK, player.AppendResponse(nil))
+		}
 		if _, err := player.Append(nil, f); err != nil {
 			return false, err
 		}
 		switch {
 		case f.Kind == schemas.KindError && !n.background:
 			return true, failureOf(f)
-		case f.Kind.Terminal(), n.background && !n.ended:
-			return f.Kind.Terminal(), n.write(http.StatusOK, player.AppendResponse(nil))
+		case f.Kind.Terminal():
+			return true, n.write(http.StatusOK, player.AppendResponse(nil))
 		}
 	}
 	return false, errEnded

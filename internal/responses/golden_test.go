@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
@@ -153,3 +154,6 @@ func toChat(body []byte) (*openai.Request, error) {
 	}
 	return ToChat(parsed, openai.Policy{})
 }
+
+// member is a string member of an object.
+func member(object, name string) string { return gjson.Get(object, name).Str }

@@ -70,7 +70,7 @@ func (p *Player) Append(dst []byte, f *schemas.Frame) ([]byte, error) {
 }
 
 func (p *Player) frame(f *schemas.Frame) error {
-	p.open(f)
+	p.Open(f)
 	if f.Kind != schemas.KindAccepted {
 		p.start()
 	}
@@ -93,8 +93,8 @@ func (p *Player) frame(f *schemas.Frame) error {
 	return nil
 }
 
-// open tells that the response exists. Its time is that of the acceptance, as the first frame knows it.
-func (p *Player) open(f *schemas.Frame) {
+// Open follows the first frame no further than that the response exists, with the time of its acceptance.
+func (p *Player) Open(f *schemas.Frame) {
 	if p.opened {
 		return
 	}
