@@ -60,5 +60,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	checkOpenAINode(ctx, results, s, *node, "openai-6")
 	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
 	checkResume(ctx, results, s)
+	checkResponses(ctx, results, s, natsCLI{program: *nats, server: s}, *weir, *node22)
 	return results.close(s)
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/responses"
 	"github.com/weir-llm/weir/schemas"
@@ -152,10 +154,26 @@ func (s *Ingest) retrieveResponse(c *call) error {
 	if err != nil {
 		return err
 	}
-	if c.r.URL.Query().Get("stream") == "true" {
+	streams, err := s.wantsEvents(c)
+	if err != nil {
+		return err
+	}
+	if streams {
 		return s.replayResponse(c, r)
 	}
 	return c.writeResponse(r)
+}
+
+// wantsEvents reports whether a response is to be read as a stream. The SDK for Go says so in the body of its GET.
+func (s *Ingest) wantsEvents(c *call) (bool, error) {
+	if query := c.r.URL.Query(); query.Has("stream") {
+		return query.Get("stream") == "true", nil
+	}
+	if c.r.ContentLength == 0 {
+		return false, nil
+	}
+	body, err := s.readBody(c)
+	return gjson.GetBytes(body, "stream").Type == gjson.True, err
 }
 
 func (c *call) writeResponse(r *response) error {
