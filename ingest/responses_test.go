@@ -11,6 +11,8 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/bus/bustest"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -264,4 +266,60 @@ func TestLeavingCancelsAResponse(t *testing.T) {
 	w := setup(t, func(j *job) { j.start(); j.say("x"); j.wait(nil) }, patience(50*time.Millisecond, time.Minute))
 	id := w.leave("POST", "/v1/responses", respondStream)
 	w.cancelled(id)
+}
+
+func TestResponseHeldBackForTooLong(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	w := setup(t, func(j *job) {
+		j.start()
+		j.wait(gate)
+		j.fail(schemas.Errorf(schemas.CodeUpstreamTimeout, "because"))
+	}, func(c *ingest.Config) { c.HoldStatus, c.Heartbeat = 50*time.Millisecond, 20*time.Millisecond })
+	response := w.do(t.Context(), "POST", "/v1/responses", respondStream) // its status comes without an event
+	close(gate)
+	got := read(response).wants(t, 200, ": hb\nevent: response.created\n", `"code":"upstream_timeout"`)
+	if diff := cmp.Diff([]string{"created", "in_progress", "failed"}, kinds(t, got.body)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// When the door stops, a reader of events is told or sees a broken connection, and goes on elsewhere without a gap.
+func TestResponseWhenTheDoorStops(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	script, start, end := steps()
+	w := setupOn(t, bustest.Connect(t, server, bus.Config{}), script, func(c *ingest.Config) { c.DrainLimit = 50 * time.Millisecond })
+	posted := w.do(t.Context(), "POST", "/v1/responses", strings.Replace(respondLater, "{", `{"stream":true,`, 1))
+	id := posted.Header.Get("X-Request-Id")
+	close(start)
+	eventually(t, "a first word", func() bool { return strings.Contains(w.response("resp_"+id).body, "Hel") })
+	resumed := w.do(t.Context(), "GET", "/v1/responses/resp_"+id+"?stream=true", "")
+	if err := w.stop(); err != nil {
+		t.Error(err)
+	}
+	told := read(posted).wants(t, 200, "event: error\n", `"code":"server_shutdown"`)
+	events := dataOf(told.body)
+	if got := read(resumed); got.err == nil || strings.Contains(got.body, "event: error\n") {
+		t.Errorf("the reader got %q, %v", got.body, got.err)
+	}
+	close(end)
+	second := setupOn(t, bustest.Connect(t, server, bus.Config{}), nil)
+	after := gjson.Get(events[len(events)-1], "sequence_number").Raw
+	rest := second.ask("GET", "/v1/responses/resp_"+id+"?stream=true&starting_after="+after, "").wants(t, 200)
+	whole := second.ask("GET", "/v1/responses/resp_"+id+"?stream=true", "").wants(t, 200)
+	seen, _, _ := strings.Cut(told.body, "event: error\n")
+	if seen+rest.body != whole.body {
+		t.Errorf("what was read in two parts differs:\n%s", cmp.Diff(whole.body, seen+rest.body))
+	}
+}
+
+// The SDK for Go asks for a stream in the body of its GET.
+func TestStreamAskedForInTheBody(t *testing.T) {
+	t.Parallel()
+	w := setup(t, says("x"))
+	id := w.respond(respond).wants(t, 200).member("id")
+	w.ask("GET", "/v1/responses/"+id, `{"stream":true}`).wants(t, 200, "event: response.completed\n")
+	w.ask("GET", "/v1/responses/"+id, `{"stream":false}`).wants(t, 200, `{"id":"`+id+`"`)
+	w.ask("GET", "/v1/responses/"+id+"?stream=false", `{"stream":true}`).wants(t, 200, `{"id":"`+id+`"`)
 }

@@ -200,10 +200,11 @@ func (p *Player) fail(e *schemas.Error) {
 }
 
 // AppendError writes the event of a failure that is not the response's own, such as a log that cannot be read. The stream
-// is closed after it, and the response may go on.
+// is closed after it, and the response may go on. The event has no number of its own, but that of the one before it, so
+// that a reader who comes back behind the last number it saw misses nothing.
 func (p *Player) AppendError(dst []byte, e *schemas.Error) []byte {
 	dst = append(dst, "event: error\ndata: {\"type\":\"error\",\"sequence_number\":"...)
-	dst = strconv.AppendInt(dst, p.next, 10)
+	dst = strconv.AppendInt(dst, max(p.next-1, 0), 10)
 	dst = appendString(append(dst, `,"code":`...), e.Code)
 	dst = appendString(append(dst, `,"message":`...), e.Message)
 	dst = append(dst, `,"param":`...)

@@ -224,7 +224,7 @@ func TestErrorEvent(t *testing.T) {
 	p := NewPlayer("r1", parse(t, `{"model":"m","input":"x"}`), FromStart)
 	appendFrame(t, p, nil, startFrame(1))
 	got := string(p.AppendError(nil, schemas.Errorf(schemas.CodeStreamExpired, "line\nbreak").WithParam("p")))
-	want := `event: error` + "\n" + `data: {"type":"error","sequence_number":2,"code":"stream_expired","message":"line\nbreak","param":"p"}` + "\n\n"
+	want := `event: error` + "\n" + `data: {"type":"error","sequence_number":1,"code":"stream_expired","message":"line\nbreak","param":"p"}` + "\n\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
