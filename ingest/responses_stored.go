@@ -9,6 +9,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/eventlog"
 	"github.com/weir-llm/weir/internal/responses"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -52,7 +53,7 @@ func (r *response) play(after int64) (*responses.Player, error) {
 // findResponse looks a response up. For an id that never was, one of another tenant, one of another kind of request and
 // one that was not to be stored the error is errNoResponse.
 func (s *Ingest) findResponse(ctx context.Context, id identity) (*response, error) {
-	there, err := s.find(ctx, id)
+	there, err := s.findResult(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +68,19 @@ func (s *Ingest) findResponse(ctx context.Context, id identity) (*response, erro
 		return nil, errNoResponse
 	}
 	return r, nil
+}
+
+// findResult looks for the result first, which is one message where a chain is many, and a response is asked for again
+// and again. Only what has none yet, or was too large for it, is read from its chain.
+func (s *Ingest) findResult(ctx context.Context, id identity) (run, error) {
+	result, err := s.cfg.Bus.Result(ctx, id)
+	switch {
+	case errors.Is(err, bus.ErrNotFound), err == nil && !eventlog.Kept(result.Events):
+		return s.find(ctx, id)
+	case err != nil:
+		return run{}, unreachable(err)
+	}
+	return run{chain: &bus.Chain{}, result: result}, nil
 }
 
 // requestBody is the body of a Responses request, from wherever it is at the request's stage of life: in the frame that

@@ -11,9 +11,11 @@ import (
 	"time"
 )
 
+// startServe starts the program on a store, with a model that does one thing at a time.
 func startServe(t *testing.T, dir string) *program {
 	t.Helper()
-	serve := startProgram(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--admin", "off")
+	config := writeConfig(t, "models: {echo: {backends: [{name: echo, protocol: echo, max_in_flight: 1}]}}")
+	serve := startProgram(t, "serve", "--config", config, "--data-dir", dir, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--admin", "off")
 	serve.HTTP = strings.TrimPrefix(strings.Fields(serve.stderr.wait(t, "weir serve is ready: "))[4], "http://")
 	return serve
 }
@@ -74,8 +76,8 @@ func (p *process) await(t *testing.T, id, what string, condition func(responseSt
 	}
 }
 
-// TestBackgroundResponseSurvivesKill kills all of Weir in the middle of a background response. After the next start it
-// goes on, and its events are the same as they were.
+// TestBackgroundResponseSurvivesKill kills all of Weir in the middle of a background response, with another one waiting.
+// After the next start both go on, and the events that were are the same.
 func TestBackgroundResponseSurvivesKill(t *testing.T) {
 	dir := t.TempDir()
 	serve := startServe(t, dir)
@@ -84,8 +86,12 @@ func TestBackgroundResponseSurvivesKill(t *testing.T) {
 	if long.Status != "queued" {
 		t.Errorf("created as %+v", long)
 	}
+	queued := serve.respond(t, `{"model":"echo","input":"and then this","background":true,"metadata":{"k":"queued"}}`)
 	serve.await(t, long.ID, "half of it", func(r responseState) bool { return len(r.text()) > 100 })
 	before := firstEvents(t, serve.HTTP, long.ID, 8)
+	if got := serve.retrieve(t, queued.ID); got.Status != "queued" || got.Metadata["k"] != "queued" {
+		t.Errorf("what waits is %+v", got)
+	}
 	serve.signal(t, syscall.SIGKILL)
 	serve.exit(t, 10*time.Second)
 
@@ -96,6 +102,10 @@ func TestBackgroundResponseSurvivesKill(t *testing.T) {
 	end := serve.await(t, long.ID, "its end", func(r responseState) bool { return r.Status != "queued" && r.Status != "in_progress" })
 	if end.Status != "completed" || end.text() != strings.Repeat("echo: one two three", 30) || end.Metadata["k"] != "v" || end.CreatedAt != long.CreatedAt {
 		t.Errorf("it ended as %+v", end)
+	}
+	if got := serve.await(t, queued.ID, "the end of what waited", func(r responseState) bool { return r.Status == "completed" }); got.text() != "echo: and then this" ||
+		got.Metadata["k"] != "queued" || got.CreatedAt != queued.CreatedAt {
+		t.Errorf("what waited ended as %+v", got)
 	}
 	_, all := get(t, "http://"+serve.HTTP+"/v1/responses/"+long.ID+"?stream=true")
 	if !strings.HasPrefix(all, before) {
