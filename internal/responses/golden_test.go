@@ -65,11 +65,12 @@ func (c *goldenCase) wants(t *testing.T, name, got string) {
 	if !strings.Contains(strings.Join(c.order, "\n"), name) {
 		c.order = append(c.order, name)
 	}
-	text := c.parts["comment"]
+	var text strings.Builder
+	text.WriteString(c.parts["comment"])
 	for _, name := range c.order[1:] {
-		text += "-- " + name + " --\n" + c.parts[name]
+		text.WriteString("-- " + name + " --\n" + c.parts[name])
 	}
-	if err := os.WriteFile(c.path, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(c.path, []byte(text.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

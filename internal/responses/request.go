@@ -20,52 +20,56 @@ type Request struct {
 
 // Parse reads a body that [openai.ParseRequest] accepts. The error is a [schemas.Error].
 func Parse(body []byte) (*Request, error) {
-	root := gjson.ParseBytes(oneLine(body))
+	m := membersOf(oneLine(body))
 	r := &Request{Store: true}
-	for _, flag := range [...]struct {
-		name string
-		to   *bool
-	}{{"background", &r.Background}, {"store", &r.Store}} {
-		switch value := root.Get(flag.name); value.Type {
-		case gjson.True, gjson.False:
-			*flag.to = value.Bool()
-		case gjson.Null: // also when it is absent
-		default:
-			return nil, invalid(flag.name, "must be true or false")
-		}
+	if err := readBool("background", m.values[background], &r.Background); err != nil {
+		return nil, err
+	}
+	if err := readBool("store", m.values[store], &r.Store); err != nil {
+		return nil, err
 	}
 	if r.Background && !r.Store {
 		return nil, invalid("store", "is false, but a background response is there to be retrieved: leave store out, or background")
 	}
-	previous := root.Get("previous_response_id")
-	if given(previous) && (previous.Type != gjson.String || previous.Str == "") {
+	if given(m.previous) && (m.previous.Type != gjson.String || m.previous.Str == "") {
 		return nil, invalid("previous_response_id", "must be the id of a response")
 	}
-	r.Previous = previous.Str
-	summary := root.Get("reasoning.summary")
+	r.Previous = m.previous.Str
+	summary := m.values[reasoning].Get("summary")
 	if !given(summary) {
-		summary = root.Get("reasoning.generate_summary") // its older name
+		summary = m.values[reasoning].Get("generate_summary") // its older name
 	}
 	r.summary = given(summary)
-	r.echo = appendEcho(nil, root)
+	r.echo = m.appendEcho(nil)
 	return r, nil
+}
+
+func readBool(name string, value gjson.Result, to *bool) error {
+	switch value.Type {
+	case gjson.True, gjson.False:
+		*to = value.Bool()
+	case gjson.Null: // also when it is absent
+	default:
+		return invalid(name, "must be true or false")
+	}
+	return nil
 }
 
 // echoed are the members of a response that repeat what was asked, with what stands for those that were left out.
 var echoed = [...]struct{ name, fallback string }{
+	background: {"background", "false"},
+	store:      {"store", "true"},
+	reasoning:  {"reasoning", `{"effort":null,"summary":null}`},
+	textMember: {"text", `{"format":{"type":"text"}}`},
 	{"model", `""`},
-	{"background", "false"},
 	{"instructions", "null"},
 	{"max_output_tokens", "null"},
 	{"max_tool_calls", "null"},
 	{"metadata", "{}"},
 	{"parallel_tool_calls", "true"},
 	{"prompt_cache_key", "null"},
-	{"reasoning", `{"effort":null,"summary":null}`},
 	{"safety_identifier", "null"},
-	{"store", "true"},
 	{"temperature", "1.0"},
-	{"text", `{"format":{"type":"text"}}`},
 	{"tool_choice", `"auto"`},
 	{"tools", "[]"},
 	{"top_logprobs", "0"},
@@ -74,20 +78,54 @@ var echoed = [...]struct{ name, fallback string }{
 	{"user", "null"},
 }
 
-func appendEcho(dst []byte, body gjson.Result) []byte {
-	for _, member := range echoed {
+// Places in echoed.
+const (
+	background = iota
+	store
+	reasoning
+	textMember
+)
+
+// members are those of a body that a response repeats, found in one pass.
+type members struct {
+	values              [len(echoed)]gjson.Result
+	previous, continues gjson.Result
+}
+
+func membersOf(body []byte) *members {
+	m := &members{}
+	gjson.ParseBytes(body).ForEach(func(name, value gjson.Result) bool {
+		switch name.Str {
+		case "previous_response_id":
+			m.previous = value
+		case memberContinues:
+			m.continues = value
+		}
+		for i := range echoed {
+			if echoed[i].name == name.Str {
+				m.values[i] = value
+				break
+			}
+		}
+		return true
+	})
+	return m
+}
+
+func (m *members) appendEcho(dst []byte) []byte {
+	for i, member := range echoed {
 		raw := member.fallback
-		if value := body.Get(member.name); given(value) {
+		if value := m.values[i]; given(value) {
 			raw = value.Raw
 		}
-		if member.name == "text" {
-			raw = textConfig(body.Get("text"), raw)
+		if i == textMember {
+			raw = textConfig(m.values[i], raw)
 		}
 		dst = appendMember(dst, member.name, raw)
 	}
 	previous := "null"
-	if value := body.Get(memberContinues); value.Type == gjson.String {
-		previous = value.Raw
+	if m.continues.Type == gjson.String {
+		previous = m.continues.Raw
 	}
 	return appendMember(dst, "previous_response_id", previous)
 }
