@@ -1,6 +1,7 @@
 package responses
 
 import (
+	"encoding/json"
 	"strconv"
 
 	"github.com/tidwall/gjson"
@@ -25,7 +26,6 @@ type item struct {
 
 	parts []*part // of a message or of reasoning
 
-	call         int // which of the chat's tool calls it is
 	callID, name string
 	arguments    []byte
 }
@@ -129,9 +129,10 @@ func (p *Player) call(position int, delta gjson.Result) {
 		position = int(index.Num)
 	}
 	id, name, arguments := delta.Get("id").Str, delta.Get("function.name").Str, delta.Get("function.arguments").Str
-	it := p.lastCall(position)
+	it := p.calls[position]
+	another := it != nil && id != it.callID && id+name != ""
 	switch {
-	case it == nil, id != "" && id != it.callID && (it.closed || it.whole()):
+	case it == nil, another && (it.closed || it.whole()): // some servers give every call the same place
 		it = p.addCall(position, id, name)
 	case it.closed:
 		return // white space behind its arguments
@@ -154,35 +155,35 @@ func (p *Player) addCall(position int, id, name string) *item {
 	}
 	p.closeCalls(false)
 	it := p.add(itemCall, "fc_")
-	it.call, it.callID, it.name = position, id, name
+	it.callID, it.name = id, name
 	if id == "" { // some servers give none
 		it.callID = "call_" + p.id + "_" + strconv.Itoa(it.index)
 	}
+	if p.calls == nil {
+		p.calls = make(map[int]*item)
+	}
+	p.calls[position], p.running = it, append(p.running, it)
 	p.added(it)
 	return it
 }
 
-func (p *Player) lastCall(position int) *item {
-	for i := len(p.items) - 1; i >= 0; i-- {
-		if it := p.items[i]; it.kind == itemCall && it.call == position {
-			return it
-		}
-	}
-	return nil
-}
-
-// whole reports whether the arguments of a call are an object that has its end.
+// whole reports whether the arguments of a call are an object that has its end. They may nest as deep as a model likes,
+// and the check does not go down with them.
 func (it *item) whole() bool {
-	return len(it.arguments) > 0 && it.arguments[0] == '{' && gjson.ValidBytes(it.arguments)
+	return len(it.arguments) > 0 && it.arguments[0] == '{' && json.Valid(it.arguments)
 }
 
 // closeCalls closes the tool calls whose arguments are whole, or all of them.
 func (p *Player) closeCalls(all bool) {
-	for _, it := range p.items {
-		if it.kind == itemCall && !it.closed && (all || it.whole()) {
+	still := p.running[:0]
+	for _, it := range p.running {
+		if all || it.whole() {
 			p.closeItem(it)
+		} else {
+			still = append(still, it)
 		}
 	}
+	p.running = still
 }
 
 func (p *Player) closeAll() {

@@ -47,9 +47,11 @@ type Player struct {
 	finish  string // the finish_reason
 	usage   string // raw JSON of a chunk
 
-	items []*item
-	text  *item // the message or reasoning that is open, if one is
-	chunk openai.Chunk
+	items   []*item
+	text    *item         // the message or reasoning that is open, if one is
+	calls   map[int]*item // the last tool call at each place among the chat's
+	running []*item       // the tool calls that are open
+	chunk   openai.Chunk
 }
 
 // NewPlayer follows the response to a request. Events with a sequence number up to after are not written.

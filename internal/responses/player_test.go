@@ -209,6 +209,40 @@ func TestUnaryAnswer(t *testing.T) {
 	}
 }
 
+// Servers differ in how they tell one tool call from the next.
+func TestToolCallsAsServersSendThem(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		deltas []string
+		want   string // name, arguments
+	}{
+		"one place, ids":             {[]string{`{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}`, `{"index":0,"id":"b","function":{"name":"g","arguments":"{}"}}`}, "f{} g{}"},
+		"one place, no ids":          {[]string{`{"index":0,"function":{"name":"f","arguments":"{}"}}`, `{"index":0,"function":{"name":"g","arguments":"{}"}}`}, "f{} g{}"},
+		"no places":                  {[]string{`{"id":"a","function":{"name":"f","arguments":"{}"}}`, `{"id":"b","function":{"name":"g","arguments":"{}"}}`}, "f{} g{}"},
+		"the id again and again":     {[]string{`{"index":0,"id":"a","function":{"name":"f","arguments":"{"}}`, `{"index":0,"id":"a","function":{"name":"f","arguments":"}"}}`}, "f{}"},
+		"the name later":             {[]string{`{"index":0,"id":"a","function":{}}`, `{"index":0,"function":{"name":"f","arguments":"{}"}}`}, "f{}"},
+		"no arguments":               {[]string{`{"index":0,"id":"a","function":{"name":"f"}}`}, "f"},
+		"nested deeper than a stack": {[]string{`{"index":0,"id":"a","function":{"name":"f","arguments":"` + strings.Repeat("{[", 1<<20) + `"}}`, `{"index":1,"id":"b","function":{"name":"g","arguments":"{}"}}`}, "f" + strings.Repeat("{[", 1<<20) + " g{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var chunks []string
+			for _, delta := range c.deltas {
+				chunks = append(chunks, `{"choices":[{"index":0,"delta":{"tool_calls":[`+delta+`]}}]}`)
+			}
+			events, response := play(t, parse(t, `{"model":"m","input":"x"}`), framesOf(chunks, &schemas.Frame{Kind: schemas.KindEnd}, one), FromStart)
+			check(t, events)
+			var got []string
+			for _, item := range gjson.Get(response, "output").Array() {
+				got = append(got, item.Get("name").Str+item.Get("arguments").Str)
+			}
+			if text := strings.Join(got, " "); text != c.want {
+				t.Errorf("got %.200s, want %.200s", text, c.want)
+			}
+		})
+	}
+}
+
 func TestFrameThatIsNoChunk(t *testing.T) {
 	t.Parallel()
 	p := NewPlayer("r1", parse(t, `{"model":"m","input":"x"}`), FromStart)
