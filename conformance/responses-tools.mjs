@@ -3,11 +3,12 @@
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 import { VERSION } from "openai/version";
-import { check } from "./check.mjs";
+import { checker } from "./check.mjs";
 
 const [baseURL] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 20_000 });
-const as = `openai ${VERSION} on Node ${process.versions.node}: responses on a chat server:`;
+const check = checker(`openai ${VERSION}`);
+const as = "responses on a chat server:";
 
 const tools = [{
   type: "function", name: "get_weather", strict: true,

@@ -2,11 +2,12 @@
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 import { VERSION } from "openai/version";
-import { check } from "./check.mjs";
+import { checker, rejected } from "./check.mjs";
 
 const [baseURL] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 20_000 });
-const as = `openai ${VERSION} on Node ${process.versions.node}: responses:`;
+const check = checker(`openai ${VERSION}`);
+const as = "responses:";
 
 const input = "one two three four five six seven eight nine ten";
 const slow = { model: "echo", input, x_echo: { interval_ms: 20, tokens: 60 } };
@@ -15,15 +16,6 @@ async function collect(stream) {
   const events = [];
   for await (const event of stream) events.push(event);
   return events;
-}
-
-async function rejected(promise) {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  assert.fail("no error");
 }
 
 let whole;
@@ -111,7 +103,7 @@ await check(`${as} cancel, twice`, async () => {
 await check(`${as} delete`, async () => {
   const { id } = await client.responses.create({ model: "echo", input });
   await client.responses.delete(id);
-  const error = await rejected(client.responses.retrieve(id));
+  const error = await rejected(() => client.responses.retrieve(id));
   assert.ok(error instanceof OpenAI.NotFoundError, String(error));
 });
 
@@ -126,12 +118,12 @@ await check(`${as} input items, and a conversation by previous_response_id`, asy
 });
 
 await check(`${as} errors before and after the first token`, async () => {
-  const unknown = await rejected(client.responses.create({ model: "no-such-model", input }));
+  const unknown = await rejected(() => client.responses.create({ model: "no-such-model", input }));
   assert.ok(unknown instanceof OpenAI.NotFoundError, String(unknown));
   assert.equal(unknown.code, "model_not_found");
-  const previous = await rejected(client.responses.create({ model: "echo", input, previous_response_id: "resp_none" }));
+  const previous = await rejected(() => client.responses.create({ model: "echo", input, previous_response_id: "resp_none" }));
   assert.equal(previous.code, "previous_response_not_found");
-  const hosted = await rejected(client.responses.create({ model: "echo", input, tools: [{ type: "web_search" }] }));
+  const hosted = await rejected(() => client.responses.create({ model: "echo", input, tools: [{ type: "web_search" }] }));
   assert.ok(hosted instanceof OpenAI.BadRequestError, String(hosted));
   assert.equal(hosted.param, "tools[0]");
   const events = await collect(await client.responses.create({ model: "echo", input, stream: true, x_echo: { cut: 3 } }));
@@ -150,6 +142,6 @@ await check(`${as} Idempotency-Key`, async () => {
   const one = await client.responses.create({ model: "echo", input }, options);
   const two = await client.responses.create({ model: "echo", input }, options);
   assert.equal(two.id, one.id);
-  const error = await rejected(client.responses.create({ model: "echo", input: "something else" }, options));
+  const error = await rejected(() => client.responses.create({ model: "echo", input: "something else" }, options));
   assert.equal(error.code, "idempotency_mismatch");
 });
