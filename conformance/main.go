@@ -61,5 +61,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	checkResponses(ctx, results, s, natsCLI{program: *nats, server: s}, *weir, *node22)
 	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
 	checkResume(ctx, results, s)
+	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {
+		return err
+	}
 	return results.close(s)
 }

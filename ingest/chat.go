@@ -12,9 +12,19 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// submission is a chat request that is fit to be accepted.
+// asked is a request as it came by a door.
+type asked struct {
+	op        schemas.Op
+	body      []byte
+	header    schemas.Header           // those that travel with a request, by their names on the bus, and no others
+	ids, keys []string                 // values of Llm-Request-Id and of Idempotency-Key
+	allow     func(model string) error // optional: whether the caller may use it
+}
+
+// submission is a request that is fit to be accepted.
 type submission struct {
-	*call
+	*exchange
+	back    way
 	request *schemas.Request
 	streams bool // the answer is wanted as events
 	keep    bool // the request goes on when the caller leaves
@@ -22,11 +32,7 @@ type submission struct {
 	background bool            // it goes on without any reader, for as long as it takes
 	ended      bool            // it had ended before this call
 	object     *schemas.Object // where its body is stored, when that is large
-	reply      reply           // optional: how it is answered in a dialect of its own
 }
-
-// reply answers a submission from its frames.
-type reply func(all frames, held func()) (finished bool, err error)
 
 // chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
 // when they want a stream.
@@ -40,62 +46,96 @@ func (s *Ingest) chat(c *call) error {
 	if err != nil {
 		return err
 	}
-	parsed, err := openai.ParseRequest(schemas.OpChat, body, openai.Policy{})
+	return s.place(&c.exchange, c, askedOf(c, schemas.OpChat, body))
+}
+
+func askedOf(c *call, op schemas.Op, body []byte) asked {
+	return asked{
+		op: op, body: body, header: passed(c.r.Header, passedOn),
+		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
+	}
+}
+
+// place checks a request, has it accepted and answers it.
+func (s *Ingest) place(x *exchange, back way, a asked) error {
+	parsed, err := openai.ParseRequest(a.op, a.body, openai.Policy{})
 	if err != nil {
 		return err
 	}
-	named, err := c.chooseID()
+	id, err := chosenID(x.id.Tenant, a)
 	if err != nil {
 		return err
 	}
-	request, err := c.newRequest(schemas.OpChat, parsed)
+	if id != "" {
+		back.name(id)
+	}
+	request, err := newRequest(x.id, a, parsed)
 	if err != nil {
 		return err
 	}
-	n := &submission{call: c, request: request, streams: parsed.Stream, keep: keeps(request, named)}
-	if named {
+	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != "")}
+	if id != "" {
 		return s.join(n)
 	}
 	return s.submit(n)
 }
 
-// newRequest makes the request that is published, with the headers that travel with one and no others.
-func (c *call) newRequest(op schemas.Op, parsed *openai.Request) (*schemas.Request, error) {
+// newRequest makes the request that is published.
+func newRequest(id identity, a asked, parsed *openai.Request) (*schemas.Request, error) {
 	token, err := schemas.EncodeModel(parsed.Model)
 	if err != nil {
 		return nil, err
 	}
+	if a.allow != nil {
+		if err := a.allow(parsed.Model); err != nil {
+			return nil, err
+		}
+	}
+	if err := schemas.ValidateRequestHeaders(a.header); err != nil {
+		return nil, err
+	}
+	if v := first(a.header, schemas.HeaderOp); v != "" && schemas.Op(v) != a.op {
+		return nil, schemas.Errorf(schemas.CodeInvalidValue, "header %s is %q, but this route is for %q: leave the header out", schemas.HeaderOp, v, a.op)
+	}
+	deadline, err := schemas.ParseDeadline(first(a.header, schemas.HeaderDeadline))
+	return &schemas.Request{
+		Identity: id, ModelToken: token, Op: a.op, Deadline: deadline,
+		Priority: schemas.Priority(first(a.header, schemas.HeaderPriority)), Header: a.header, Body: parsed.Body,
+	}, err
+}
+
+func first(h schemas.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// passed keeps the headers that names lists, by the names that it gives them.
+func passed(from schemas.Header, names map[string]string) schemas.Header {
 	h := make(schemas.Header, 4)
-	for name, v := range c.r.Header {
-		if to := passedOn[name]; to != "" && len(v) > 0 && v[0] != "" {
+	for name, v := range from {
+		if to := names[name]; to != "" && len(v) > 0 && v[0] != "" {
 			h[to] = v[:1:1]
 		}
 	}
-	if err := schemas.ValidateRequestHeaders(h); err != nil {
-		return nil, err
-	}
-	if v := c.r.Header.Get(schemas.HeaderOp); v != "" && schemas.Op(v) != op {
-		return nil, schemas.Errorf(schemas.CodeInvalidValue, "header %s is %q, but this route is for %q: leave the header out", schemas.HeaderOp, v, op)
-	}
-	deadline, err := schemas.ParseDeadline(c.r.Header.Get(schemas.HeaderDeadline))
-	return &schemas.Request{
-		Identity: c.id, ModelToken: token, Op: op, Deadline: deadline,
-		Priority: schemas.Priority(c.r.Header.Get(schemas.HeaderPriority)), Header: h, Body: parsed.Body,
-	}, err
+	return h
 }
 
 // passedOn are the headers that travel with a request, by their names in HTTP. The door has its own span and its own id for
 // the request; the bus writes both.
-var passedOn = func() map[string]string {
+var passedOn = travelling(http.CanonicalHeaderKey)
+
+func travelling(spelled func(string) string) map[string]string {
 	names := make(map[string]string)
 	for _, name := range schemas.RequestHeaders() {
-		names[http.CanonicalHeaderKey(name)] = name
+		names[spelled(name)] = name
 	}
 	for _, own := range []string{schemas.HeaderTraceParent, schemas.HeaderTraceState, schemas.HeaderRequestID} {
-		delete(names, http.CanonicalHeaderKey(own))
+		delete(names, spelled(own))
 	}
 	return names
-}()
+}
 
 // submit accepts a request that nobody can have sent before and answers it.
 func (s *Ingest) submit(n *submission) error {
@@ -112,7 +152,7 @@ func (s *Ingest) submit(n *submission) error {
 		if n.background {
 			s.makeFindable(n)
 		}
-		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
+		return n.back.answer(n.streams, reader.Frames(n.ctx), func() { s.makeFindable(n) })
 	})
 }
 
@@ -130,16 +170,11 @@ func unknownOutcome(err error) bool {
 	return errors.Is(err, bus.ErrUnresolved) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// answer gives the caller its answer in the form it asked for. The optional held runs when no event came for so long that
-// the status is sent without one.
-func (n *submission) answer(all frames, held func()) (finished bool, err error) {
-	if n.reply != nil {
-		return n.reply(all, held)
+func (c *call) answer(streams bool, all frames, held func()) (finished bool, err error) {
+	if streams {
+		return c.stream(all, streaming{held: held})
 	}
-	if n.streams {
-		return n.stream(all, streaming{held: held})
-	}
-	return n.unary(all)
+	return c.unary(all)
 }
 
 // attend is the call's reading of its own request. Nobody needs to read one in background.
@@ -148,7 +183,7 @@ func (n *submission) attend(shared bool, read func() (finished bool, err error))
 		_, err := read()
 		return err
 	}
-	return n.s.attend(n.call, n.keep, shared, read)
+	return n.s.attend(n.exchange, n.keep, shared, read)
 }
 
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when

@@ -43,12 +43,15 @@ func (l *liveModels) names() []string {
 	return names
 }
 
-// models answers GET /v1/models: those of the configuration and those of live workers.
+// models answers GET /v1/models: those of the configuration and those of live workers, as far as the key may use them.
 func (s *Ingest) models(c *call) error {
 	names := append(s.live.names(), s.cfg.Models()...)
 	slices.Sort(names)
 	var list []openai.ModelInfo
 	for _, name := range slices.Compact(names) {
+		if !c.key.AllowsModel(name) {
+			continue
+		}
 		list = append(list, openai.ModelInfo{ID: name, Created: s.started.Unix(), OwnedBy: "weir"})
 	}
 	return c.write(http.StatusOK, openai.EncodeModels(list))

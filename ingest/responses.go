@@ -25,20 +25,32 @@ func (s *Ingest) createResponse(c *call) error {
 	if err != nil {
 		return err
 	}
-	named, err := c.chooseID()
+	a := askedOf(c, schemas.OpResponses, parsed.Body)
+	id, err := chosenID(c.id.Tenant, a)
 	if err != nil {
 		return err
 	}
-	request, err := c.newRequest(schemas.OpResponses, parsed)
+	if id != "" {
+		c.name(id)
+	}
+	request, err := newRequest(c.id, a, parsed)
 	if err != nil {
 		return err
 	}
-	n := &submission{call: c, request: request, streams: parsed.Stream, keep: keeps(request, named), background: asked.Background}
-	n.reply = func(all frames, held func()) (bool, error) { return n.answerResponse(asked, all, held) }
-	if named {
+	back := &responder{call: c, asked: asked}
+	n := &submission{exchange: &c.exchange, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != ""), background: asked.Background}
+	back.submission = n
+	if id != "" {
 		return s.join(n)
 	}
 	return s.submit(n)
+}
+
+// responder is the way back of a response.
+type responder struct {
+	*call
+	asked      *responses.Request
+	submission *submission
 }
 
 // readResponseRequest checks a body for all that would end in an error later, and resolves the response that it goes on
@@ -102,29 +114,30 @@ func (s *Ingest) continued(c *call, previous string, body []byte) ([]byte, error
 
 const memberPrevious = "previous_response_id"
 
-// answerResponse answers with the response that follows from the frames of the request.
-func (n *submission) answerResponse(asked *responses.Request, all frames, held func()) (finished bool, err error) {
-	player := responses.NewPlayer(n.id.Request, asked, responses.FromStart)
-	if n.streams {
-		return n.streamResponse(all, player, streaming{held: held}, n.background)
+// answer answers with the response that follows from the frames of the request.
+func (r *responder) answer(streams bool, all frames, held func()) (finished bool, err error) {
+	background := r.asked.Background
+	if streams {
+		player := responses.NewPlayer(r.id.Request, r.asked, responses.FromStart)
+		return r.streamResponse(all, player, streaming{held: held}, background)
 	}
-	player = responses.NewPlayer(n.id.Request, asked, responses.Silent)
+	player := responses.NewPlayer(r.id.Request, r.asked, responses.Silent)
 	for f, err := range all {
 		if err != nil {
 			return false, err
 		}
-		if n.background && !n.ended { // it is queued, even if a worker was faster than this answer
+		if background && !r.submission.ended { // it is queued, even if a worker was faster than this answer
 			player.Open(f)
-			return false, n.write(http.StatusOK, player.AppendResponse(nil))
+			return false, r.write(http.StatusOK, player.AppendResponse(nil))
 		}
 		if _, err := player.Append(nil, f); err != nil {
 			return false, err
 		}
 		switch {
-		case f.Kind == schemas.KindError && !n.background:
+		case f.Kind == schemas.KindError && !background:
 			return true, failureOf(f)
 		case f.Kind.Terminal():
-			return true, n.write(http.StatusOK, player.AppendResponse(nil))
+			return true, r.write(http.StatusOK, player.AppendResponse(nil))
 		}
 	}
 	return false, errEnded

@@ -221,7 +221,7 @@ func (s *Ingest) replayResponse(c *call, r *response) error {
 		return err
 	}
 	s.announce(c.ctx, c.id)
-	return s.attend(c, true, true, read)
+	return s.attend(&c.exchange, true, true, read)
 }
 
 // startingAfter is the sequence number behind which the caller wants the events. One that no event has yet cannot have
@@ -254,7 +254,7 @@ func (s *Ingest) cancelResponse(c *call) error {
 	if err != nil {
 		return err
 	}
-	if r.run, err = s.stop(c, r.run); err != nil {
+	if r.run, err = s.stop(&c.exchange, r.run); err != nil {
 		return err
 	}
 	return c.writeResponse(r)

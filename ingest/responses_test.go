@@ -13,6 +13,7 @@ import (
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -181,9 +182,9 @@ func TestUnknownResponses(t *testing.T) {
 		}
 		says("x")(j)
 	}, func(c *ingest.Config) {
-		c.Keys = []ingest.Key{{ID: "a", Hash: hashOf("a"), Tenant: "acme"}, {ID: "b", Hash: hashOf("b"), Tenant: "beta"}}
+		c.Keys = ring(t, keys.Configured{ID: "a", SHA256: hashOf("secret-a"), Tenant: "acme"}, keys.Configured{ID: "b", SHA256: hashOf("secret-b"), Tenant: "beta"})
 	})
-	mine, theirs := []string{"Authorization", "Bearer a"}, []string{"Authorization", "Bearer b"}
+	mine, theirs := []string{"Authorization", "Bearer secret-a"}, []string{"Authorization", "Bearer secret-b"}
 	chat := "resp_" + w.chat(streaming, mine...).wants(t, 200).id()
 	other := w.respond(respond, theirs...).wants(t, 200).member("id")
 	w.ask("GET", "/v1/responses/"+other, "", theirs...).wants(t, 200)

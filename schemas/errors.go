@@ -18,6 +18,7 @@ const (
 	CodeInvalidValue        Code = "invalid_value"
 	CodeContextLength       Code = "context_length_exceeded"
 	CodeInvalidKey          Code = "invalid_api_key"
+	CodeScope               Code = "insufficient_scope" // the key may read, but not this
 	CodeModelNotAllowed     Code = "model_not_allowed"
 	CodeModelNotFound       Code = "model_not_found"
 	CodeStreamNotFound      Code = "stream_not_found"
@@ -110,7 +111,7 @@ func (e *Error) Retryable() bool {
 // Type is the `type` member of the OpenAI error object for the code.
 func (e *Error) Type() string {
 	switch e.Code {
-	case CodeModelNotAllowed:
+	case CodeModelNotAllowed, CodeScope:
 		return "permission_error"
 	case CodeRateLimit:
 		return "requests"

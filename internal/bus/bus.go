@@ -54,6 +54,8 @@ type Config struct {
 	CredsFile          string // optional: a NATS credentials file
 	Context            string // optional: a context of the nats CLI, by name or file
 
+	Edge *Credentials // optional: a user in account EDGE, with which [Bus.Serve] serves tenants
+
 	Name     string        // of the connection, as `nats server report connections` shows it
 	Replicas int           // of the streams; default 1
 	Lease    time.Duration // default DefaultLease
@@ -65,6 +67,12 @@ type Config struct {
 	Logger         *slog.Logger          // optional
 	TracerProvider trace.TracerProvider  // optional
 	Registerer     prometheus.Registerer // optional
+}
+
+// Credentials are those of a user at the server that the rest of a [Config] names.
+type Credentials struct {
+	Username, Password string
+	CredsFile          string
 }
 
 func (c *Config) setDefaults() error {
@@ -129,7 +137,8 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 	return b, nil
 }
 
-func (b *Bus) dial(name string) (*nats.Conn, error) {
+// dial opens a connection. The options of the caller come last, and so decide.
+func (b *Bus) dial(name string, more ...nats.Option) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
@@ -142,6 +151,7 @@ func (b *Bus) dial(name string) (*nats.Conn, error) {
 	if b.cfg.CredsFile != "" {
 		options = append(options, nats.UserCredentials(b.cfg.CredsFile))
 	}
+	options = append(options, more...)
 	if b.cfg.InProcess != nil {
 		conn, err := nats.Connect("", append(options, nats.InProcessServer(b.cfg.InProcess))...)
 		return conn, wrap("connect to the embedded NATS server", err)
