@@ -1,6 +1,8 @@
 package responses
 
 import (
+	"strings"
+
 	"github.com/tidwall/gjson"
 )
 
@@ -34,7 +36,7 @@ func Parse(body []byte) (*Request, error) {
 	if given(m.previous) && (m.previous.Type != gjson.String || m.previous.Str == "") {
 		return nil, invalid("previous_response_id", "must be the id of a response")
 	}
-	r.Previous = m.previous.Str
+	r.Previous = strings.Clone(m.previous.Str) // without the body that it was cut from
 	summary := m.values[reasoning].Get("summary")
 	if !given(summary) {
 		summary = m.values[reasoning].Get("generate_summary") // its older name
