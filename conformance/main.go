@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	checkOpenAIGo(ctx, results, s)
 	checkOpenAINode(ctx, results, s, *node22, "openai")
 	checkOpenAINode(ctx, results, s, *node, "openai-6")
+	checkResponses(ctx, results, s, natsCLI{program: *nats, server: s}, *weir, *node22)
 	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
 	checkResume(ctx, results, s)
 	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {

@@ -77,6 +77,8 @@ func shapeOf(op schemas.Op) (shape, error) {
 	switch op {
 	case schemas.OpChat:
 		return shape{input: "messages", check: (*parser).messages}, nil
+	case schemas.OpResponses:
+		return shape{input: "input", check: (*parser).responsesInput}, nil
 	}
 	return shape{}, schemas.Errorf(schemas.CodeUnsupported, "operation %q is not available: use %q", op, schemas.OpChat)
 }
