@@ -24,9 +24,9 @@ func EncodingFormat(body []byte) string {
 	return EncodingFloat
 }
 
-// Embeddings returns the answer to an embedding request, which is valid JSON, with its vectors in the wanted form. A server that knows only
-// one form is converted; what already has the form, and every other byte, stays as it is. It also returns how many
-// vectors there are.
+// Embeddings returns the answer to an embedding request, which is valid JSON, with its vectors in the wanted form. That of
+// a server that knows only one form is converted; what already has the form, and every other byte, stays as it is. It
+// also returns how many vectors there are.
 func Embeddings(answer []byte, format string) (converted []byte, count int, err error) {
 	data := gjson.GetBytes(answer, "data")
 	if !data.IsArray() {
