@@ -130,7 +130,7 @@ func (c *call) outgoing() []byte {
 		c.mender.Model = public
 		body = openai.WithModel(body, model)
 	}
-	c.choices = openai.Choices(body)
+	c.choices = openai.Choices(c.request.Op, body)
 	if c.request.Stream {
 		body, c.mender.DropUsage = openai.WithUsage(body)
 	}

@@ -52,13 +52,29 @@ func (m *Mender) Mend(data []byte, c *Chunk) ([]byte, bool) {
 	m.rename(c)
 	m.addRoles(data, c)
 	m.indexTools(data, c)
+	return m.mended(data), true
+}
+
+// MendDocument is Mend for an answer that is no chunk and has no choices, such as embeddings.
+func (m *Mender) MendDocument(data []byte, c *Chunk) []byte {
+	m.edits = m.edits[:0]
+	if c.error.present() && c.Error == "" {
+		start, end := memberSpan(data, c.error)
+		m.edit(start, end, "")
+	}
+	m.rename(c)
+	return m.mended(data)
+}
+
+// mended is data with the edits, on one line.
+func (m *Mender) mended(data []byte) []byte {
 	if len(m.edits) > 0 {
 		data = m.apply(data)
 	}
 	if bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0 {
 		data = m.compact(data)
 	}
-	return data, true
+	return data
 }
 
 // fixMembers removes `"error":null`, which ends the stream in openai-go and loses text in the AI SDK, and adds the array

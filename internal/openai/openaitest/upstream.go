@@ -106,7 +106,7 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		u.stream(w, r, d)
 	default:
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, Response("Hello world"))
+		_, _ = io.WriteString(w, whole(r.URL.Path))
 	}
 }
 
@@ -122,7 +122,11 @@ func (u *Upstream) stream(w http.ResponseWriter, r *http.Request, d Dials) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	control := http.NewResponseController(w)
 	events := d.Events
-	if events == nil {
+	switch {
+	case events != nil:
+	case r.URL.Path == "/v1/completions":
+		events = Completion("Hello", " world")
+	default:
 		events = Answer("Hello", " world")
 	}
 	for i, event := range events {
@@ -177,10 +181,43 @@ func Chunk(choice string) string {
 	return `{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"m","choices":[{"index":0,` + choice + `}]}`
 }
 
+// Completion is a whole answer to a text completion of these tokens, as the data of its events without usage.
+func Completion(tokens ...string) []string {
+	var events []string
+	for _, token := range tokens {
+		events = append(events, TextChunk(fmt.Sprintf(`"text":%q,"logprobs":null,"finish_reason":null`, token)))
+	}
+	return append(events, TextChunk(`"text":"","logprobs":null,"finish_reason":"stop"`))
+}
+
+// TextChunk is a chunk of a text completion with one choice, whose members after the index are given.
+func TextChunk(choice string) string {
+	return `{"id":"cmpl-1","object":"text_completion","created":1764000000,"model":"m","choices":[{"index":0,` + choice + `}]}`
+}
+
 // Usage is the usage chunk that follows an answer when it was asked for.
 const Usage = `{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}`
 
 // Response is a whole unary answer.
 func Response(text string) string {
 	return strings.ReplaceAll(`{"id":"chatcmpl-1","object":"chat.completion","created":1764000000,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"TEXT","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}`, "TEXT", text)
+}
+
+// CompletionResponse is a whole unary answer to a text completion.
+func CompletionResponse(text string) string {
+	return strings.ReplaceAll(`{"id":"cmpl-1","object":"text_completion","created":1764000000,"model":"m","choices":[{"index":0,"text":"TEXT","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}`, "TEXT", text)
+}
+
+// EmbeddingResponse is an answer with one vector, 1 and -2.5.
+const EmbeddingResponse = `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1,-2.5]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}`
+
+// whole is the unary answer of a path.
+func whole(path string) string {
+	switch path {
+	case "/v1/completions":
+		return CompletionResponse("Hello world")
+	case "/v1/embeddings":
+		return EmbeddingResponse
+	}
+	return Response("Hello world")
 }
