@@ -21,9 +21,6 @@ import (
 
 type identity = schemas.Identity
 
-// headerRequestID carries the request's id to the caller. What a caller sends in it is logged and nothing else.
-const headerRequestID = "X-Request-Id"
-
 const keyClientRequest = "client_request_id"
 
 // call is one HTTP request on its way through the door. It belongs to the goroutine that serves it.
@@ -63,14 +60,15 @@ func newRequestID() string {
 // name gives the call the id of the request that it is about.
 func (c *call) name(request string) {
 	c.id.Request = request
-	c.w.Header().Set(headerRequestID, request)
+	c.w.Header().Set(schemas.HeaderHTTPRequestID, request)
 }
 
 func (c *call) admit(key Key) {
 	c.id.Tenant = key.Tenant
+	c.countRetry()
 	if c.s.log.Enabled(c.ctx, slog.LevelDebug) {
 		c.log(slog.LevelDebug, "request arrived", slog.String("route", c.route), slog.String("key", key.ID),
-			slog.String(keyClientRequest, c.r.Header.Get(headerRequestID)))
+			slog.String(keyClientRequest, c.r.Header.Get(schemas.HeaderHTTPRequestID)))
 	}
 }
 
@@ -132,10 +130,9 @@ func (c *call) writeJSON(status int, v any) error {
 
 // write sends a whole JSON answer. A caller that does not take it is gone; there is nobody left to tell.
 func (c *call) write(status int, body []byte) error {
-	c.status = status
 	c.w.Header().Set("Content-Type", "application/json")
 	_ = c.control.SetWriteDeadline(time.Now().Add(c.s.cfg.WriteTimeout))
-	c.w.WriteHeader(status)
+	c.sendHeader(status)
 	if _, err := c.w.Write(body); err != nil {
 		return errLeft
 	}

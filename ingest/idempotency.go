@@ -9,17 +9,15 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-const headerIdempotencyKey = "Idempotency-Key"
-
 func newWriter() string { return rand.Text()[:12] }
 
 // chooseID gives the call the id that its caller chose or that follows from its idempotency key, and reports whether
 // there is one: then the same request may have been sent before.
 func (c *call) chooseID() (named bool, err error) {
-	ids, keys := c.r.Header.Values(schemas.HeaderRequestID), c.r.Header.Values(headerIdempotencyKey)
+	ids, keys := c.r.Header.Values(schemas.HeaderRequestID), c.r.Header.Values(schemas.HeaderIdempotencyKey)
 	switch {
 	case len(ids) > 0 && len(keys) > 0:
-		return false, schemas.Errorf(schemas.CodeInvalidValue, "both %s and %s are given: send one of them", schemas.HeaderRequestID, headerIdempotencyKey)
+		return false, schemas.Errorf(schemas.CodeInvalidValue, "both %s and %s are given: send one of them", schemas.HeaderRequestID, schemas.HeaderIdempotencyKey)
 	case len(ids) > 0:
 		if err := schemas.ValidateCallerID(ids[0]); err != nil {
 			return false, err
@@ -27,9 +25,10 @@ func (c *call) chooseID() (named bool, err error) {
 		c.name(ids[0])
 	case len(keys) > 0:
 		if n := len(keys[0]); n == 0 || n > maxKeyBytes {
-			return false, schemas.Errorf(schemas.CodeInvalidValue, "%s has %d bytes: 1 to %d are allowed", headerIdempotencyKey, n, maxKeyBytes)
+			return false, schemas.Errorf(schemas.CodeInvalidValue, "%s has %d bytes: 1 to %d are allowed", schemas.HeaderIdempotencyKey, n, maxKeyBytes)
 		}
 		c.name(schemas.IdempotencyID(c.id.Tenant, keys[0]))
+		c.w.Header().Set(schemas.HeaderIdempotencyKey, keys[0])
 	default:
 		return false, nil
 	}
@@ -40,7 +39,7 @@ func (c *call) chooseID() (named bool, err error) {
 // failed before its first token, in a way that may pass, frees the id for the next one.
 func (s *Ingest) join(n *submission) error {
 	chosen := n.id.Request
-	failure := schemas.Errorf(schemas.CodeUnavailable, "every run of this request has failed: choose another id or %s", headerIdempotencyKey)
+	failure := schemas.Errorf(schemas.CodeUnavailable, "every run of this request has failed: choose another id or %s", schemas.HeaderIdempotencyKey)
 	for i := range maxReruns {
 		id := schemas.RerunID(chosen, i)
 		if schemas.ValidateRequestID(id) != nil {
@@ -66,9 +65,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 	if known := there.bodyHash(); known != "" && known != hash {
 		return mismatch(n.id)
 	}
-	if there.exists() {
-		s.meters.attached.Inc()
-	}
+	n.attached(there.exists())
 	if there.ended() {
 		_, err := n.answer(there.replay(0), nil)
 		return err
@@ -90,6 +87,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
+			n.w.Header().Del(schemas.HeaderIdempotentReplayed)
 		}
 		return finished, err
 	})
@@ -99,8 +97,12 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 // whether it was the same request.
 func (s *Ingest) acceptNamed(n *submission, hash string) error {
 	accepted, err := s.accept(n)
-	if err != nil || accepted.Duplicate {
+	if err != nil {
 		return err
+	}
+	if accepted.Duplicate { // somebody sent it a moment ago
+		n.attached(true)
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
@@ -131,5 +133,5 @@ func sameBody(all frames, id identity, hash string) frames {
 }
 
 func mismatch(id identity) error {
-	return schemas.Errorf(schemas.CodeIdempotencyMismatch, "request %s was sent before with another body: choose another id or %s, or send the same body", id.Request, headerIdempotencyKey)
+	return schemas.Errorf(schemas.CodeIdempotencyMismatch, "request %s was sent before with another body: choose another id or %s, or send the same body", id.Request, schemas.HeaderIdempotencyKey)
 }

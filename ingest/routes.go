@@ -15,8 +15,11 @@ type route struct {
 
 func (s *Ingest) routes() []route {
 	return []route{
-		{"POST", "/v1/chat/completions", s.chat},
+		{"POST", "/v1/chat/completions", s.post(schemas.OpChat)},
+		{"POST", "/v1/completions", s.post(schemas.OpCompletion)},
+		{"POST", "/v1/embeddings", s.post(schemas.OpEmbedding)},
 		{"GET", "/v1/models", s.models},
+		{"GET", "/v1/models/{id...}", s.model},
 		{"GET", "/v1/streams/{id}", s.stream},
 		{"DELETE", "/v1/streams/{id}", s.erase},
 		{"GET", "/v1/streams/{id}/result", s.result},

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// submission is a chat request that is fit to be accepted.
+// submission is a request that is fit to be accepted.
 type submission struct {
 	*call
 	request *schemas.Request
@@ -20,9 +20,13 @@ type submission struct {
 	keep    bool // the request goes on when the caller leaves
 }
 
-// chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
-// when they want a stream.
-func (s *Ingest) chat(c *call) error {
+// post answers the route of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
+// want a stream.
+func (s *Ingest) post(op schemas.Op) func(*call) error {
+	return func(c *call) error { return s.answer(c, op) }
+}
+
+func (s *Ingest) answer(c *call, op schemas.Op) error {
 	release, err := s.take()
 	if err != nil {
 		return err
@@ -32,7 +36,7 @@ func (s *Ingest) chat(c *call) error {
 	if err != nil {
 		return err
 	}
-	parsed, err := openai.ParseRequest(schemas.OpChat, body, openai.Policy{})
+	parsed, err := openai.ParseRequest(op, body, openai.Policy{})
 	if err != nil {
 		return err
 	}
@@ -40,7 +44,7 @@ func (s *Ingest) chat(c *call) error {
 	if err != nil {
 		return err
 	}
-	request, err := c.newRequest(schemas.OpChat, parsed)
+	request, err := c.newRequest(op, parsed)
 	if err != nil {
 		return err
 	}
