@@ -68,6 +68,7 @@ func (m *Mender) MendDocument(data []byte, c *Chunk) []byte {
 
 // mended is data with the edits, on one line.
 func (m *Mender) mended(data []byte) []byte {
+	data = bytes.TrimRight(data, " \t\r\n") // which most documents end with
 	if len(m.edits) > 0 {
 		data = m.apply(data)
 	}
