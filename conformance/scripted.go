@@ -35,7 +35,7 @@ type scripted struct {
 
 // scriptedModels are the models of the mock: what they answer is in answer.
 func scriptedModels() []string {
-	return []string{"plain", "tools", "structured", "slow", "cut", "refused", "limited", "busy", "org/slashed"}
+	return append(suiteModels(), "plain", "tools", "structured", "slow", "cut", "refused", "limited", "busy", "org/slashed")
 }
 
 func startScripted(ctx context.Context, program, dir string) (*scripted, error) {

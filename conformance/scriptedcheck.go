@@ -17,7 +17,7 @@ import (
 )
 
 // checkScripted runs the clients against models that a mock plays.
-func checkScripted(ctx context.Context, r *report, program, dir, node22, node string) (err error) {
+func checkScripted(ctx context.Context, r *report, program, dir, node22, node, tests string) (err error) {
 	s, err := startScripted(ctx, program, dir)
 	if err != nil {
 		return err
@@ -28,6 +28,7 @@ func checkScripted(ctx context.Context, r *report, program, dir, node22, node st
 	checkNode(ctx, r, node22, "scripted.mjs", "openai", s.http+"/v1")
 	checkNode(ctx, r, node, "scripted.mjs", "openai-6", s.http+"/v1")
 	checkNode(ctx, r, node22, "aisdk.mjs", s.http+"/v1")
+	r.check(ctx, "openai-go: its own tests pass, and every member they send arrives", (&suite{scripted: s, program: tests}).check)
 	r.check(ctx, "the silence of a model is filled with comments, of one line each", s.checkHeartbeats)
 	r.check(ctx, "every client that was refused once asked twice", s.attempts)
 	if r.failed > before {
