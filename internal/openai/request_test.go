@@ -249,10 +249,13 @@ func FuzzParseRequest(f *testing.F) {
 		minimal, with(`"priority":1`), with(`"stream":true,"stream_options":{"include_usage":true}`), with(`"tools":[{}],"n":2`),
 		`{"model":"m","model":"n"}`, `{"a":` + strings.Repeat("[", 70), "[]", `{"mo\u0064el":1}`,
 	} {
-		f.Add([]byte(seed))
+		f.Add(string(schemas.OpChat), []byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		got, err := ParseRequest(schemas.OpChat, body, Policy{})
+	f.Add(string(schemas.OpCompletion), []byte(`{"model":"m","prompt":["a","b"],"n":3}`))
+	f.Add(string(schemas.OpCompletion), []byte(`{"model":"m","prompt":[[1,2],[3]],"stream":true}`))
+	f.Add(string(schemas.OpEmbedding), []byte(`{"model":"m","input":[1,2],"dimensions":3,"encoding_format":"base64"}`))
+	f.Fuzz(func(t *testing.T, op string, body []byte) {
+		got, err := ParseRequest(schemas.Op(op), body, Policy{})
 		if err != nil {
 			if _, ok := errors.AsType[*schemas.Error](err); !ok {
 				t.Fatalf("error without a code: %v", err)
@@ -272,7 +275,10 @@ func FuzzParseRequest(f *testing.F) {
 				t.Errorf("member %q was kept", name)
 			}
 		}
-		again, err := ParseRequest(schemas.OpChat, got.Body, Policy{})
+		if n := Choices(schemas.Op(op), got.Body); n != got.N && op != string(schemas.OpEmbedding) {
+			t.Errorf("%d answers in the parser, %d in the backend", got.N, n)
+		}
+		again, err := ParseRequest(schemas.Op(op), got.Body, Policy{})
 		if err != nil || !bytes.Equal(again.Body, got.Body) {
 			t.Errorf("its own result is not accepted: %v", err)
 		}
