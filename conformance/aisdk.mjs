@@ -76,7 +76,7 @@ await check("an error after the first byte", async () => {
   assert.equal(await stream.finishReason, "error");
 });
 
-for (const [model, status, least] of [["limited", 429, 1500], ["busy", 503, 2000]]) {
+for (const [model, status, least] of [["limited", 429, 1000], ["busy", 503, 1000]]) {
   await check(`a ${status} is tried again when it says`, async () => {
     const [result, took] = await timed(generateText(ask(model, { prompt: `ai ${version}`, maxRetries: 2 })));
     assert.equal(result.text, "Hello again");

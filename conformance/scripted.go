@@ -21,8 +21,8 @@ const (
 	slowPace  = 500 * time.Millisecond
 )
 
-// retryAfter is what a refusal asks for. It is longer than the first pause of every SDK's own.
-const retryAfter = 1500 * time.Millisecond
+// retryAfter is what a refusal asks for. It is longer than the first pause of OpenAI's SDKs.
+const retryAfter = time.Second
 
 // scripted is a server whose models are played by a mock, each with an answer of its own.
 type scripted struct {
@@ -101,15 +101,16 @@ func (s *scripted) refuseOnce(model, body string) openaitest.Dials {
 	if s.tried[key]++; s.tried[key] > 1 {
 		return said(body, "Hello", " again")
 	}
-	d := openaitest.Dials{
+	if model == "busy" {
+		return openaitest.Dials{
+			Status: 503, Header: map[string]string{"Retry-After": fmt.Sprint(retryAfter.Seconds())},
+			Body: `{"error":{"message":"Overloaded","type":"overloaded_error"}}`,
+		}
+	}
+	return openaitest.Dials{
 		Status: 429, Header: map[string]string{"Retry-After-Ms": fmt.Sprint(retryAfter.Milliseconds())},
 		Body: `{"error":{"message":"Rate limit reached","type":"requests","param":null,"code":"rate_limit_exceeded"}}`,
 	}
-	if model == "busy" {
-		d.Status, d.Header["Retry-After-Ms"], d.Body = 503, "", `{"error":{"message":"Overloaded","type":"overloaded_error"}}`
-		d.Header["Retry-After"] = "2"
-	}
-	return d
 }
 
 // attempts checks that each prompt to a model that refuses the first request was sent twice, no more and no less.

@@ -103,7 +103,7 @@ await check("an error after the first byte, raw and helper", async () => {
   assert.equal(helped.code, "upstream_error");
 });
 
-for (const [model, status, least] of [["limited", 429, 1500], ["busy", 503, 2000]]) {
+for (const [model, status, least] of [["limited", 429, 1000], ["busy", 503, 1000]]) {
   await check(`a ${status} is tried again when it says`, async () => {
     const [completion, took] = await timed(client.chat.completions.create(question(model, `${sdk} ${VERSION}`), { maxRetries: 2 }));
     assert.equal(completion.choices[0].message.content, "Hello again");

@@ -145,13 +145,13 @@ func goErrors(ctx context.Context, client openai.Client) error {
 }
 
 func goRetries(ctx context.Context, client openai.Client) error {
-	for model, least := range map[string]time.Duration{"limited": retryAfter, "busy": 2 * time.Second} {
+	for _, model := range []string{"limited", "busy"} {
 		began := time.Now()
 		completion, err := client.Chat.Completions.New(ctx, question(model, "openai-go"), option.WithMaxRetries(2))
 		if err != nil {
 			return err
 		}
-		if took := time.Since(began); took < least || completion.Choices[0].Message.Content != "Hello again" {
+		if took := time.Since(began); took < retryAfter || completion.Choices[0].Message.Content != "Hello again" {
 			return fmt.Errorf("%s: after %v: %s", model, took, completion.RawJSON())
 		}
 	}
