@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/openai/openai-go/v3"
@@ -115,15 +116,15 @@ func goStructured(ctx context.Context, client openai.Client) error {
 }
 
 func goSlow(ctx context.Context, client openai.Client) error {
-	text := ""
+	var text strings.Builder
 	stream := client.Chat.Completions.NewStreaming(ctx, question("slow", "hi"))
 	for stream.Next() {
 		if chunk := stream.Current(); len(chunk.Choices) > 0 {
-			text += chunk.Choices[0].Delta.Content
+			text.WriteString(chunk.Choices[0].Delta.Content)
 		}
 	}
-	if stream.Err() != nil || text != "one two three" {
-		return fmt.Errorf("read %q, then %w", text, stream.Err())
+	if stream.Err() != nil || text.String() != "one two three" {
+		return fmt.Errorf("read %q, then %v", text.String(), stream.Err())
 	}
 	return nil
 }
@@ -133,13 +134,13 @@ func goErrors(ctx context.Context, client openai.Client) error {
 	if err := wantAPIError(err, http.StatusBadRequest, "upstream_rejected", "voice"); err != nil {
 		return err
 	}
-	text := ""
+	var text strings.Builder
 	stream := client.Chat.Completions.NewStreaming(ctx, question("cut", "hi"))
 	for stream.Next() {
-		text += stream.Current().Choices[0].Delta.Content
+		text.WriteString(stream.Current().Choices[0].Delta.Content)
 	}
-	if stream.Err() == nil || text != "one two" {
-		return fmt.Errorf("read %q, then %w", text, stream.Err())
+	if stream.Err() == nil || text.String() != "one two" {
+		return fmt.Errorf("read %q, then %v", text.String(), stream.Err())
 	}
 	return nil
 }
@@ -178,7 +179,7 @@ func goCompletions(ctx context.Context, client openai.Client) error {
 		}
 	}
 	if want := [2]string{"echo: one ", "echo: three"}; stream.Err() != nil || unary != want || streamed != want {
-		return fmt.Errorf("unary %q, streamed %q, then %w", unary, streamed, stream.Err())
+		return fmt.Errorf("unary %q, streamed %q, then %v", unary, streamed, stream.Err())
 	}
 	return nil
 }

@@ -95,18 +95,19 @@ func (s *scenario) play(t *testing.T, serve *process) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := fmt.Sprintf("%d\n", response.StatusCode)
+	var out strings.Builder
+	fmt.Fprintf(&out, "%d\n", response.StatusCode)
 	for _, name := range []string{"Content-Type", "Content-Encoding", "Cache-Control", "X-Accel-Buffering", "Retry-After", "Retry-After-Ms", "X-Should-Retry"} {
 		if v := response.Header.Get(name); v != "" {
-			out += name + ": " + v + "\n"
+			out.WriteString(name + ": " + v + "\n")
 		}
 	}
 	answer := string(got)
 	if strings.HasPrefix(response.Header.Get("Content-Type"), "text/event-stream") {
 		openaitest.CheckStream(t, answer)
-		return out + "\n" + s.quiet(answer)
+		return out.String() + "\n" + s.quiet(answer)
 	}
-	return out + "\n" + answer + "\n"
+	return out.String() + "\n" + answer + "\n"
 }
 
 // quiet keeps one heartbeat where the model server was silent, and removes those that come because this machine is slow.

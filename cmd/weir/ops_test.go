@@ -44,16 +44,16 @@ func TestOps(t *testing.T) {
 	}
 
 	streamed, _ := ask("/v1/completions", completionBody, "completion")
-	said := ""
+	var said strings.Builder
 	events := readStream(t, strings.NewReader(streamed))
 	for _, event := range events[:len(events)-1] {
 		if gjson.Get(event, "object").Str != "text_completion" {
 			t.Errorf("event %s", event)
 		}
-		said += gjson.Get(event, "choices.0.text").Str
+		said.WriteString(gjson.Get(event, "choices.0.text").Str)
 	}
-	if usage := gjson.Get(events[len(events)-2], "usage.total_tokens").Int(); said != "echo: one two" || usage != 5 || events[len(events)-1] != "[DONE]" {
-		t.Errorf("%q, %d tokens: %s", said, usage, streamed)
+	if usage := gjson.Get(events[len(events)-2], "usage.total_tokens").Int(); said.String() != "echo: one two" || usage != 5 || events[len(events)-1] != "[DONE]" {
+		t.Errorf("%q, %d tokens: %s", said.String(), usage, streamed)
 	}
 	embedded, response := ask("/v1/embeddings", embeddingBody, "embedding")
 	if gjson.Get(embedded, "data.#").Int() != 2 || gjson.Get(embedded, "data.1.embedding.#").Int() != 4 || response.Header.Get("Content-Type") != "application/json" {
@@ -63,7 +63,7 @@ func TestOps(t *testing.T) {
 		t.Errorf("model: %d %s", status, body)
 	}
 	byNATS := askByNATS(t, serve)
-	if diff := cmp.Diff([]string{said, embedded}, byNATS); diff != "" {
+	if diff := cmp.Diff([]string{said.String(), embedded}, byNATS); diff != "" {
 		t.Errorf("over NATS (-HTTP +NATS):\n%s", diff)
 	}
 
@@ -99,22 +99,22 @@ func askByNATS(t *testing.T, serve *process) (answers []string) {
 	for _, r := range []client.Request{
 		{Op: schemas.OpCompletion, Body: []byte(completionBody), ID: "completion-nats"}, {Op: schemas.OpEmbedding, Body: []byte(embeddingBody), ID: "embedding-nats"},
 	} {
-		answer := ""
+		var answer strings.Builder
 		for event, err := range c.Stream(t.Context(), r) {
 			if err != nil {
 				t.Fatal(err)
 			}
 			if r.Op == schemas.OpCompletion {
-				answer += gjson.GetBytes(event.Data, "choices.0.text").Str
+				answer.WriteString(gjson.GetBytes(event.Data, "choices.0.text").Str)
 			} else {
-				answer += string(event.Data)
+				answer.WriteString(string(event.Data))
 			}
 		}
 		result, err := c.Wait(t.Context(), "", r.ID)
 		if err != nil || result.Op != r.Op || result.Status != schemas.StatusCompleted || result.Usage == nil || result.Usage.PromptTokens != 2 {
 			t.Errorf("result %+v, %v", result, err)
 		}
-		answers = append(answers, answer)
+		answers = append(answers, answer.String())
 	}
 	return answers
 }

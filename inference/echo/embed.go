@@ -72,7 +72,7 @@ func vectors(texts []string, dimensions int, format, model string) []byte {
 // vector adds up the words of a text, each in a dimension and with a sign that its hash tells.
 func vector(text string, dimensions int) []float32 {
 	sums := make([]float64, dimensions)
-	for _, word := range strings.Fields(strings.ToLower(text)) {
+	for word := range strings.FieldsSeq(strings.ToLower(text)) {
 		hash := sha256.Sum256([]byte(word))
 		sign := float64(1)
 		if hash[8]&1 == 1 {
