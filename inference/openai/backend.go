@@ -116,7 +116,7 @@ func endpoint(op schemas.Op) (string, error) {
 func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]byte, error) {
 	c := b.newCall(ctx, r, nil)
 	defer c.close()
-	data, err := c.exchange(http.MethodPost, "/embeddings", c.outgoing())
+	data, err := c.exchange(http.MethodPost, "/embeddings", c.outgoing(), openai.MaxEmbeddingBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]by
 func (b *Backend) Models(ctx context.Context) ([]string, error) {
 	c := b.newCall(ctx, &inference.GenerateRequest{}, nil)
 	defer c.close()
-	body, err := c.exchange(http.MethodGet, "/models", nil)
+	body, err := c.exchange(http.MethodGet, "/models", nil, openai.MaxEventBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -151,14 +151,14 @@ func (b *Backend) Health(ctx context.Context) error {
 	return err
 }
 
-// exchange makes a call outside Generate and returns the JSON document it was answered with.
-func (c *call) exchange(method, path string, body []byte) ([]byte, error) {
+// exchange makes a call outside Generate and returns the JSON document it was answered with, of at most limit bytes.
+func (c *call) exchange(method, path string, body []byte, limit int64) ([]byte, error) {
 	reply, err := c.send(method, path, body)
 	if err != nil {
 		return nil, err
 	}
 	defer reply.Body.Close()
-	data, err := c.readDocument(reply)
+	data, err := c.readDocument(reply, limit)
 	if err != nil {
 		return nil, err
 	}

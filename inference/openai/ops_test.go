@@ -60,6 +60,23 @@ func TestCompletionOfSeveralPrompts(t *testing.T) {
 	}
 }
 
+func TestEmbeddingsMayBeLarge(t *testing.T) {
+	t.Parallel()
+	head, tail := openaitest.EmbeddingResponse[:len(openaitest.EmbeddingResponse)-1], "}"
+	for size, whole := range map[int]bool{64 << 20: true, 64<<20 + 1: false} {
+		b, _ := start(t, openai.Config{}, openaitest.Dials{Body: head + strings.Repeat(" ", size-len(head)-len(tail)) + tail})
+		r := request(`{"model":"m","input":"a"}`)
+		r.Op = schemas.OpEmbedding
+		got, err := b.Embed(t.Context(), r)
+		if whole && (err != nil || len(got) != size) {
+			t.Errorf("%d bytes: %d bytes came, %v", size, len(got), err)
+		}
+		if e := schemas.AsError(err); !whole && (err == nil || e.Code != schemas.CodeUpstreamError || !strings.Contains(e.Message, "64 MiB")) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
 func TestEmbed(t *testing.T) {
 	t.Parallel()
 	const floats, base64 = `{"object":"list","data":[{"object":"embedding","embedding":[1,-2.5],"index":0}],"model":"real","usage":{"prompt_tokens":1,"total_tokens":1}}`,

@@ -16,6 +16,9 @@ const (
 	EncodingBase64 = "base64" // little-endian float32
 )
 
+// MaxEmbeddingBytes bounds an answer with embeddings: 2,048 vectors of 1,536 numbers are some 40 MB.
+const MaxEmbeddingBytes = 64 << 20
+
 // EncodingFormat is the form of the embeddings that a validated request body asks for.
 func EncodingFormat(body []byte) string {
 	if gjson.GetBytes(body, "encoding_format").Str == EncodingBase64 {
