@@ -21,6 +21,9 @@ import (
 
 type identity = schemas.Identity
 
+// headerRequestID carries the request's id to the caller. What a caller sends in it is logged and nothing else.
+const headerRequestID = "X-Request-Id"
+
 const keyClientRequest = "client_request_id"
 
 // call is one HTTP request on its way through the door. It belongs to the goroutine that serves it.
@@ -50,6 +53,7 @@ func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string) *c
 	}
 	c.name(newRequestID())
 	s.meters.open.Inc()
+	c.countRetry()
 	return c
 }
 
@@ -60,15 +64,14 @@ func newRequestID() string {
 // name gives the call the id of the request that it is about.
 func (c *call) name(request string) {
 	c.id.Request = request
-	c.w.Header().Set(schemas.HeaderHTTPRequestID, request)
+	c.w.Header().Set(headerRequestID, request)
 }
 
 func (c *call) admit(key Key) {
 	c.id.Tenant = key.Tenant
-	c.countRetry()
 	if c.s.log.Enabled(c.ctx, slog.LevelDebug) {
 		c.log(slog.LevelDebug, "request arrived", slog.String("route", c.route), slog.String("key", key.ID),
-			slog.String(keyClientRequest, c.r.Header.Get(schemas.HeaderHTTPRequestID)))
+			slog.String(keyClientRequest, c.r.Header.Get(headerRequestID)))
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// submission is a request that is fit to be accepted.
+// submission is a request for an answer that is fit to be accepted.
 type submission struct {
 	*call
 	request *schemas.Request
@@ -20,13 +20,12 @@ type submission struct {
 	keep    bool // the request goes on when the caller leaves
 }
 
-// post answers the route of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
-// want a stream.
-func (s *Ingest) post(op schemas.Op) func(*call) error {
-	return func(c *call) error { return s.answer(c, op) }
-}
+// chat answers POST /v1/chat/completions.
+func (s *Ingest) chat(c *call) error { return s.ask(c, schemas.OpChat) }
 
-func (s *Ingest) answer(c *call, op schemas.Op) error {
+// ask answers a request of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
+// want a stream.
+func (s *Ingest) ask(c *call, op schemas.Op) error {
 	release, err := s.take()
 	if err != nil {
 		return err

@@ -47,12 +47,10 @@ func (a allowance) set(h http.Header, limit, remaining, reset string) {
 	}
 }
 
-// attached says whether the answer is that of an earlier request with the same id and body.
-func (n *submission) attached(earlier bool) {
-	if earlier {
-		n.s.meters.attached.Inc()
-	}
-	n.w.Header().Set(schemas.HeaderIdempotentReplayed, strconv.FormatBool(earlier))
+// attached says that the answer is that of an earlier request with the same id and body.
+func (n *submission) attached() {
+	n.s.meters.attached.Inc()
+	n.w.Header().Set(schemas.HeaderIdempotentReplayed, "true")
 }
 
 // countRetry notes a request that its SDK has sent before: no SDK says so in an idempotency key. What is said is counted

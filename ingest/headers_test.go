@@ -90,7 +90,7 @@ func TestIdempotencyHeaders(t *testing.T) {
 	}{
 		{streaming, "Idempotency-Key", 200, []string{"my key", "false"}},
 		{streaming, "Idempotency-Key", 200, []string{"my key", "true"}},
-		{otherBody, "Idempotency-Key", 422, []string{"my key", ""}},
+		{otherBody, "Idempotency-Key", 422, []string{"my key", "false"}},
 		{streaming, "Llm-Request-Id", 200, []string{"", "false"}},
 		{streaming, "Llm-Request-Id", 200, []string{"", "true"}},
 		{streaming, "X-Other", 200, []string{"", ""}},

@@ -9,15 +9,17 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
+const headerIdempotencyKey = "Idempotency-Key"
+
 func newWriter() string { return rand.Text()[:12] }
 
 // chooseID gives the call the id that its caller chose or that follows from its idempotency key, and reports whether
 // there is one: then the same request may have been sent before.
 func (c *call) chooseID() (named bool, err error) {
-	ids, keys := c.r.Header.Values(schemas.HeaderRequestID), c.r.Header.Values(schemas.HeaderIdempotencyKey)
+	ids, keys := c.r.Header.Values(schemas.HeaderRequestID), c.r.Header.Values(headerIdempotencyKey)
 	switch {
 	case len(ids) > 0 && len(keys) > 0:
-		return false, schemas.Errorf(schemas.CodeInvalidValue, "both %s and %s are given: send one of them", schemas.HeaderRequestID, schemas.HeaderIdempotencyKey)
+		return false, schemas.Errorf(schemas.CodeInvalidValue, "both %s and %s are given: send one of them", schemas.HeaderRequestID, headerIdempotencyKey)
 	case len(ids) > 0:
 		if err := schemas.ValidateCallerID(ids[0]); err != nil {
 			return false, err
@@ -25,13 +27,14 @@ func (c *call) chooseID() (named bool, err error) {
 		c.name(ids[0])
 	case len(keys) > 0:
 		if n := len(keys[0]); n == 0 || n > maxKeyBytes {
-			return false, schemas.Errorf(schemas.CodeInvalidValue, "%s has %d bytes: 1 to %d are allowed", schemas.HeaderIdempotencyKey, n, maxKeyBytes)
+			return false, schemas.Errorf(schemas.CodeInvalidValue, "%s has %d bytes: 1 to %d are allowed", headerIdempotencyKey, n, maxKeyBytes)
 		}
 		c.name(schemas.IdempotencyID(c.id.Tenant, keys[0]))
-		c.w.Header().Set(schemas.HeaderIdempotencyKey, keys[0])
+		c.w.Header().Set(headerIdempotencyKey, keys[0])
 	default:
 		return false, nil
 	}
+	c.w.Header().Set(schemas.HeaderIdempotentReplayed, "false") // until there turns out to be an earlier one
 	return true, nil
 }
 
@@ -39,7 +42,7 @@ func (c *call) chooseID() (named bool, err error) {
 // failed before its first token, in a way that may pass, frees the id for the next one.
 func (s *Ingest) join(n *submission) error {
 	chosen := n.id.Request
-	failure := schemas.Errorf(schemas.CodeUnavailable, "every run of this request has failed: choose another id or %s", schemas.HeaderIdempotencyKey)
+	failure := schemas.Errorf(schemas.CodeUnavailable, "every run of this request has failed: choose another id or %s", headerIdempotencyKey)
 	for i := range maxReruns {
 		id := schemas.RerunID(chosen, i)
 		if schemas.ValidateRequestID(id) != nil {
@@ -65,7 +68,9 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 	if known := there.bodyHash(); known != "" && known != hash {
 		return mismatch(n.id)
 	}
-	n.attached(there.exists())
+	if there.exists() {
+		n.attached()
+	}
 	if there.ended() {
 		_, err := n.answer(there.replay(0), nil)
 		return err
@@ -87,7 +92,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
-			n.w.Header().Del(schemas.HeaderIdempotentReplayed)
+			n.w.Header().Set(schemas.HeaderIdempotentReplayed, "false")
 		}
 		return finished, err
 	})
@@ -101,7 +106,7 @@ func (s *Ingest) acceptNamed(n *submission, hash string) error {
 		return err
 	}
 	if accepted.Duplicate { // somebody sent it a moment ago
-		n.attached(true)
+		n.attached()
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
@@ -133,5 +138,5 @@ func sameBody(all frames, id identity, hash string) frames {
 }
 
 func mismatch(id identity) error {
-	return schemas.Errorf(schemas.CodeIdempotencyMismatch, "request %s was sent before with another body: choose another id or %s, or send the same body", id.Request, schemas.HeaderIdempotencyKey)
+	return schemas.Errorf(schemas.CodeIdempotencyMismatch, "request %s was sent before with another body: choose another id or %s, or send the same body", id.Request, headerIdempotencyKey)
 }

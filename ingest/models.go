@@ -45,31 +45,11 @@ func (l *liveModels) names() []string {
 
 // models answers GET /v1/models: those of the configuration and those of live workers.
 func (s *Ingest) models(c *call) error {
-	var list []openai.ModelInfo
-	for _, name := range s.modelNames() {
-		list = append(list, s.modelInfo(name))
-	}
-	return c.write(http.StatusOK, openai.EncodeModels(list))
-}
-
-// model answers GET /v1/models/{id}. An id may have slashes, as they are or encoded.
-func (s *Ingest) model(c *call) error {
-	id := c.r.PathValue("id")
-	if id == "" {
-		return unknownRoute(c)
-	}
-	if !slices.Contains(s.modelNames(), id) {
-		return schemas.Errorf(schemas.CodeModelNotFound, "the model %.200q does not exist; GET /v1/models lists those that do", id).WithParam("model")
-	}
-	return c.write(http.StatusOK, openai.EncodeModel(s.modelInfo(id)))
-}
-
-func (s *Ingest) modelNames() []string {
 	names := append(s.live.names(), s.cfg.Models()...)
 	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-func (s *Ingest) modelInfo(name string) openai.ModelInfo {
-	return openai.ModelInfo{ID: name, Created: s.started.Unix(), OwnedBy: "weir"}
+	var list []openai.ModelInfo
+	for _, name := range slices.Compact(names) {
+		list = append(list, openai.ModelInfo{ID: name, Created: s.started.Unix(), OwnedBy: "weir"})
+	}
+	return c.write(http.StatusOK, openai.EncodeModels(list))
 }

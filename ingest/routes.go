@@ -15,9 +15,9 @@ type route struct {
 
 func (s *Ingest) routes() []route {
 	return []route{
-		{"POST", "/v1/chat/completions", s.post(schemas.OpChat)},
-		{"POST", "/v1/completions", s.post(schemas.OpCompletion)},
-		{"POST", "/v1/embeddings", s.post(schemas.OpEmbedding)},
+		{"POST", "/v1/chat/completions", s.chat},
+		{"POST", "/v1/completions", s.completion},
+		{"POST", "/v1/embeddings", s.embedding},
 		{"GET", "/v1/models", s.models},
 		{"GET", "/v1/models/{id...}", s.model},
 		{"GET", "/v1/streams/{id}", s.stream},

@@ -44,7 +44,7 @@ type Model struct {
 // Backend is one upstream.
 type Backend struct {
 	Name                string           `yaml:"name" doc:"Name in results, logs and metrics; unique within the model."`
-	Protocol            string           `yaml:"protocol" enum:"openai,echo" doc:"openai: anything with POST /chat/completions, /completions or /embeddings. echo: built in, answers with the prompt."`
+	Protocol            string           `yaml:"protocol" enum:"openai,echo" doc:"openai: anything with POST /chat/completions. echo: built in, answers with the prompt."`
 	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1."`
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token. Use ${VARIABLE} to keep it out of the file."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
