@@ -2,11 +2,11 @@ package schemas
 
 // Headers of HTTP that SDKs know, in the form in which net/http keeps them.
 const (
-	HeaderRetryAfter     = "Retry-After"    // whole seconds
-	HeaderRetryAfterMS   = "Retry-After-Ms" // the same in milliseconds
-	HeaderShouldRetry    = "X-Should-Retry" // true or false: what the SDKs of OpenAI and Anthropic heed before the status
-	HeaderProcessingMS   = "Openai-Processing-Ms"
-	HeaderSDKRetry       = "X-Stainless-Retry-Count" // of the caller: which retry of its SDK this is
+	HeaderRetryAfter   = "Retry-After"    // whole seconds
+	HeaderRetryAfterMS = "Retry-After-Ms" // the same in milliseconds
+	HeaderShouldRetry  = "X-Should-Retry" // true or false: what the SDKs of OpenAI and Anthropic heed before the status
+	HeaderProcessingMS = "Openai-Processing-Ms"
+	HeaderSDKRetry     = "X-Stainless-Retry-Count" // of the caller: which retry of its SDK this is
 
 	// HeaderIdempotentReplayed says whether a request with a key or id of the caller's joined an earlier one (docs/adr/0008).
 	HeaderIdempotentReplayed = "Idempotent-Replayed"
