@@ -22,7 +22,7 @@ type asked struct {
 	allow     func(model string) error // optional: whether the caller may use it
 }
 
-// submission is a request that is fit to be accepted.
+// submission is a request for an answer that is fit to be accepted.
 type submission struct {
 	*exchange
 	back    way
@@ -36,9 +36,12 @@ type submission struct {
 	object     *schemas.Object // where its body is stored, when that is large
 }
 
-// chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
-// when they want a stream.
-func (s *Ingest) chat(c *call) error {
+// chat answers POST /v1/chat/completions.
+func (s *Ingest) chat(c *call) error { return s.ask(c, schemas.OpChat) }
+
+// ask answers a request of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
+// want a stream.
+func (s *Ingest) ask(c *call, op schemas.Op) error {
 	release, err := s.take()
 	if err != nil {
 		return err
@@ -48,15 +51,18 @@ func (s *Ingest) chat(c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.place(&c.exchange, c, askedOf(c, schemas.OpChat, body))
+	return s.place(&c.exchange, c, askedOf(c, op, body))
 }
 
+// askedOf is a call as what it asks for.
 func askedOf(c *call, op schemas.Op, body []byte) asked {
-	return asked{
+	a := asked{
 		op: op, body: body, header: passed(c.r.Header, passedOn),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
 		prefer: c.r.Header.Values(schemas.HeaderPrefer),
 	}
+	c.tellKey(a)
+	return a
 }
 
 // place checks a request, has it accepted and answers it.
