@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -29,7 +30,8 @@ type call struct {
 	r       *http.Request
 	control *http.ResponseController
 	key     keys.Key
-	broken  bool // the connection is to be cut, because what was sent must not look whole
+	addr    netip.Addr // that it is counted under, once it has a place
+	broken  bool       // the connection is to be cut, because what was sent must not look whole
 }
 
 func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string) *call {
@@ -45,6 +47,7 @@ func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string) *c
 	}
 	c.name(newRequestID())
 	s.meters.open.Inc()
+	c.countRetry()
 	return c
 }
 
@@ -116,10 +119,9 @@ func (c *call) writeJSON(status int, v any) error {
 
 // write sends a whole JSON answer. A caller that does not take it is gone; there is nobody left to tell.
 func (c *call) write(status int, body []byte) error {
-	c.status = status
 	c.w.Header().Set("Content-Type", "application/json")
 	_ = c.control.SetWriteDeadline(time.Now().Add(c.s.cfg.WriteTimeout))
-	c.w.WriteHeader(status)
+	c.sendHeader(status)
 	if _, err := c.w.Write(body); err != nil {
 		return errLeft
 	}

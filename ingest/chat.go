@@ -22,7 +22,7 @@ type asked struct {
 	allow     func(model string) error // optional: whether the caller may use it
 }
 
-// submission is a request that is fit to be accepted.
+// submission is a request for an answer that is fit to be accepted.
 type submission struct {
 	*exchange
 	back    way
@@ -31,14 +31,18 @@ type submission struct {
 	streams bool             // the answer is wanted as events
 	keep    bool             // the request goes on when the caller leaves
 	async   bool             // the caller wants to know only that the request is accepted
+
+	background bool            // it goes on without any reader, for as long as it takes
+	ended      bool            // it had ended before this call
+	object     *schemas.Object // where its body is stored, when that is large
 }
 
-// chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
-// when they want a stream.
+// chat answers POST /v1/chat/completions.
 func (s *Ingest) chat(c *call) error { return s.ask(c, schemas.OpChat) }
 
-// ask answers a request of an op. What it takes to read one is done when the answer begins, because the stack of a stream
-// keeps the size of all that is still under way on it.
+// ask answers a request of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
+// want a stream. What it takes to read the request is done when its answer begins, because the stack of a stream keeps the
+// size of all that is still under way on it.
 func (s *Ingest) ask(c *call, op schemas.Op) error {
 	release, err := s.take(c)
 	if err != nil {
@@ -58,11 +62,18 @@ func (s *Ingest) read(c *call, op schemas.Op) (*submission, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.prepare(&c.exchange, c, asked{
+	return s.prepare(&c.exchange, c, askedOf(c, op, body))
+}
+
+// askedOf is a call as what it asks for.
+func askedOf(c *call, op schemas.Op, body []byte) asked {
+	a := asked{
 		op: op, body: body, header: passed(c.r.Header, passedOn),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
 		prefer: c.r.Header.Values(schemas.HeaderPrefer),
-	})
+	}
+	c.tellKey(a)
+	return a
 }
 
 // place checks a request, has it accepted and answers it.
@@ -164,7 +175,7 @@ func travelling(spelled func(string) string) map[string]string {
 
 // submit accepts a request that nobody can have sent before and answers it.
 func (s *Ingest) submit(n *submission) error {
-	return s.attend(n.exchange, n.keep, false, func() (finished bool, err error) {
+	return n.attend(false, func() (finished bool, err error) {
 		// The reader comes first, so that no frame is missed.
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{Fresh: true})
 		if err != nil {
@@ -175,9 +186,12 @@ func (s *Ingest) submit(n *submission) error {
 			return !unknownOutcome(err), err
 		}
 		// A stream may be open for long, and the request is on the bus: what it has is not kept here too.
-		hash := schemas.BodyHash(n.request.Body)
+		accepted := n.acceptedFrame()
 		n.request = nil
-		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n, hash) })
+		if n.background {
+			s.makeFindable(n, accepted)
+		}
+		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n, accepted) })
 	})
 }
 
@@ -185,7 +199,9 @@ func (s *Ingest) submit(n *submission) error {
 func (s *Ingest) accept(n *submission) (bus.Accepted, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
-	return s.cfg.Bus.Accept(ctx, n.request)
+	accepted, err := s.cfg.Bus.Accept(ctx, n.request)
+	n.object = accepted.Object
+	return accepted, err
 }
 
 // unknownOutcome reports whether a request may have been accepted although the answer was an error.
@@ -208,15 +224,40 @@ func (c *call) answer(streams bool, all frames, held func()) (finished bool, err
 	return c.unary(all)
 }
 
+// attend is the call's reading of its own request. Nobody needs to read one in background.
+func (n *submission) attend(shared bool, read func() (finished bool, err error)) error {
+	if n.background {
+		_, err := read()
+		return err
+	}
+	return n.s.attend(n.exchange, n.keep, shared, read)
+}
+
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when
 // somebody has begun, that is as good.
-func (s *Ingest) makeFindable(n *submission, hash string) {
-	ctx, cancel := context.WithTimeout(n.ctx, findableTimeout)
+func (s *Ingest) makeFindable(n *submission, accepted *schemas.Frame) {
+	ctx := n.ctx
+	if n.background { // the caller may leave at once
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, findableTimeout)
 	defer cancel()
-	_, err := s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
-		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: hash, Trace: bus.TraceParent(n.ctx),
-	})
+	_, err := s.cfg.Bus.Append(ctx, n.id, 0, accepted)
 	if err != nil && !errors.Is(err, bus.ErrFenced) && n.ctx.Err() == nil {
 		n.log(slog.LevelWarn, "a queued request cannot be found until it starts", slog.Any(telemetry.KeyError, err))
 	}
+}
+
+// acceptedFrame says that the request exists. Of a response it holds the request body, from which a queued response is
+// told (docs/adr/0009); a large one is where it is stored already.
+func (n *submission) acceptedFrame() *schemas.Frame {
+	f := &schemas.Frame{
+		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
+	}
+	if n.request.Op == schemas.OpResponses {
+		if f.Object = n.object; f.Object == nil {
+			f.Data = n.request.Body
+		}
+	}
+	return f
 }

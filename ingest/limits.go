@@ -27,11 +27,11 @@ const (
 
 // take claims a place among the requests being answered.
 func (s *Ingest) take(c *call) (release func(), err error) {
-	key, addr := c.key.ID, s.proxies.caller(c.r)
-	if err := s.places.take(key, addr); err != nil {
+	c.addr = s.proxies.caller(c.r)
+	if err := s.places.take(c.key.ID, c.addr); err != nil {
 		return nil, err
 	}
-	return func() { s.places.give(key, addr) }, nil
+	return func() { s.places.give(c.key.ID, c.addr) }, nil
 }
 
 // readBody reads the whole body within its limits of size and time.

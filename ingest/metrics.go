@@ -16,6 +16,7 @@ type metrics struct {
 	abandoned  prometheus.Counter
 	attached   prometheus.Counter
 	refused    prometheus.Counter
+	retried    prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -42,12 +43,15 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weir_ingest_refused_connections_total", Help: "Connections closed at once because too many were open.",
 		}),
+		retried: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_ingest_sdk_retries_total", Help: "Requests that an SDK says it sent before (x-stainless-retry-count).",
+		}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached, m.refused} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached, m.refused, m.retried} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

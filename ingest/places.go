@@ -48,6 +48,21 @@ func (p *places) take(key string, addr netip.Addr) error {
 	return nil
 }
 
+// room is the limit that is nearest for a key and an address, and how many places are free under it.
+func (p *places) room(key string, addr netip.Addr) (limit, free int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	limit, free = p.all, p.all-p.taken
+	if left := p.perKey - p.keys[key]; key != "" && left < free {
+		limit, free = p.perKey, left
+	}
+	if left := p.perAddress - p.addresses[addr]; addr.IsValid() && left < free {
+		limit, free = p.perAddress, left
+	}
+	return limit, free
+}
+
+// give gives a place back.
 func (p *places) give(key string, addr netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -112,6 +112,7 @@ type Ingest struct {
 	MaxConnectionsPerAddress int      `yaml:"max_connections_per_address,omitempty" doc:"HTTP connections from one address, beyond which one more is closed at once; default 4000."`
 	TrustedProxies           []string `yaml:"trusted_proxies,omitempty" doc:"Addresses or networks of proxies in front, whose X-Forwarded-For tells the caller's address."`
 
+	Heartbeat       Duration `yaml:"heartbeat,omitempty" doc:"Silence in a stream after which the caller gets a comment, so that nothing on the way takes the connection for dead; default 15s."`
 	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
 	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
 	CORS            CORS     `yaml:"cors,omitempty" doc:"Which web pages may call the HTTP door from a browser."`
