@@ -54,3 +54,27 @@ func TestPlacesForgetWhoLeft(t *testing.T) {
 		t.Errorf("%d places, keys %v, addresses %v are left", p.taken, p.keys, p.addresses)
 	}
 }
+
+// What a caller is told is the limit that it will meet first.
+func TestNearestLimit(t *testing.T) {
+	t.Parallel()
+	p := newPlaces(10, 4, 3)
+	mine, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	told := func(key string, addr netip.Addr, limit, free int) {
+		t.Helper()
+		if gotLimit, gotFree := p.room(key, addr); gotLimit != limit || gotFree != free {
+			t.Errorf("key %q at %s: %d of %d, want %d of %d", key, addr, gotFree, gotLimit, free, limit)
+		}
+	}
+	told("", netip.Addr{}, 10, 10)
+	told("k", mine, 3, 3)
+	for _, addr := range []netip.Addr{mine, mine, other} {
+		if err := p.take("k", addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told("k", mine, 4, 1)
+	told("", mine, 3, 1)
+	told("k", netip.Addr{}, 4, 1)
+	told("", netip.Addr{}, 10, 7)
+}
