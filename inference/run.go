@@ -29,6 +29,7 @@ type run struct {
 	d       *bus.Delivery
 	work    *schemas.Work
 	request *openai.Request
+	dialect dialect // nil until the request is read
 	body    []byte
 	began   time.Time
 
@@ -80,6 +81,7 @@ func (r *run) load(ctx context.Context) (err error) {
 		return err
 	}
 	r.request, err = openai.ParseRequest(r.work.Op, r.body, openai.Policy{})
+	r.dialect = dialectOf(r.work.Op, r.backend.Capabilities())
 	return err
 }
 
@@ -191,7 +193,9 @@ func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
 		Identity: r.work.Identity, Op: r.work.Op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
 		Deadline: r.deadline(), Header: r.work.Header,
 	}
-	return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })
+	return r.dialect.call(func(request *GenerateRequest) said {
+		return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })
+	}, request)
 }
 
 // deadline is when the request must have ended.

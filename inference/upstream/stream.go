@@ -62,13 +62,13 @@ func (c *Call) Stream(body io.ReadCloser, protocol Protocol) error {
 			c.drain(body)
 			break
 		}
-		if !counts {
-			if !event.More {
-				c.letGo()
-			}
+		if event.More { // what has arrived need not be waited for
 			continue
 		}
-		if !event.More { // what has arrived need not be waited for
+		if !counts {
+			c.letGo()
+		}
+		if counts || !c.listening {
 			c.listen(c.patience(protocol), c.client.overdue.idle)
 		}
 	}

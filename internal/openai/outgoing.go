@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"encoding/json"
 
 	"github.com/tidwall/gjson"
 )
@@ -40,6 +41,23 @@ func WithUsage(body []byte) ([]byte, bool) {
 	}
 	end := options.Index + len(options.Raw)
 	return replace(body, options.Index, end, string(prepend([]byte(options.Raw), `"include_usage":true`))), true
+}
+
+// IncludesUsage reports whether a validated body asks for the usage chunk.
+func IncludesUsage(body []byte) bool {
+	return gjson.GetBytes(body, "stream_options.include_usage").Bool()
+}
+
+// OneLine returns JSON without line breaks, data itself when it has none.
+func OneLine(data []byte) []byte {
+	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') < 0 {
+		return data
+	}
+	var line bytes.Buffer
+	if json.Compact(&line, data) != nil {
+		return data // unreachable: it was validated before
+	}
+	return line.Bytes()
 }
 
 // prepend puts a member first into a JSON object.

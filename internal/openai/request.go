@@ -71,12 +71,18 @@ func ParseRequest(op schemas.Op, body []byte, policy Policy) (*Request, error) {
 type shape struct {
 	input string              // the member that holds the input
 	check func(*parser) error // reads the value of input
+	limit bool                // max_tokens must be given
+	unary bool                // the answer cannot be streamed
 }
 
 func shapeOf(op schemas.Op) (shape, error) {
 	switch op {
 	case schemas.OpChat:
 		return shape{input: "messages", check: (*parser).messages}, nil
+	case schemas.OpMessages:
+		return shape{input: "messages", check: (*parser).messages, limit: true}, nil
+	case schemas.OpCountTokens:
+		return shape{input: "messages", check: (*parser).messages, unary: true}, nil
 	}
 	return shape{}, schemas.Errorf(schemas.CodeUnsupported, "operation %q is not available: use %q", op, schemas.OpChat)
 }
