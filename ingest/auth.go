@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -55,8 +54,8 @@ func (k keyring) authenticate(r *http.Request) (Key, error) {
 	if k.open() {
 		return Key{Tenant: DefaultTenant}, nil
 	}
-	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
+	secret := presented(r)
+	if secret == "" {
 		return Key{}, schemas.Errorf(schemas.CodeInvalidKey, "no API key given: send it as `Authorization: Bearer <key>`")
 	}
 	sum := sha256.Sum256([]byte(secret))

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// submission is a chat request that is fit to be accepted.
+// submission is a request for an answer that is fit to be accepted.
 type submission struct {
 	*call
 	request *schemas.Request
@@ -20,9 +20,12 @@ type submission struct {
 	keep    bool // the request goes on when the caller leaves
 }
 
-// chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
-// when they want a stream.
-func (s *Ingest) chat(c *call) error {
+// chat answers POST /v1/chat/completions.
+func (s *Ingest) chat(c *call) error { return s.ask(c, schemas.OpChat) }
+
+// ask answers a request of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
+// want a stream.
+func (s *Ingest) ask(c *call, op schemas.Op) error {
 	release, err := s.take()
 	if err != nil {
 		return err
@@ -32,7 +35,7 @@ func (s *Ingest) chat(c *call) error {
 	if err != nil {
 		return err
 	}
-	parsed, err := openai.ParseRequest(schemas.OpChat, body, openai.Policy{})
+	parsed, err := openai.ParseRequest(op, body, openai.Policy{})
 	if err != nil {
 		return err
 	}
@@ -40,7 +43,7 @@ func (s *Ingest) chat(c *call) error {
 	if err != nil {
 		return err
 	}
-	request, err := c.newRequest(schemas.OpChat, parsed)
+	request, err := c.newRequest(op, parsed)
 	if err != nil {
 		return err
 	}
@@ -65,6 +68,11 @@ func (c *call) newRequest(op schemas.Op, parsed *openai.Request) (*schemas.Reque
 	}
 	if err := schemas.ValidateRequestHeaders(h); err != nil {
 		return nil, err
+	}
+	if dialectOf(op) == messages {
+		if err := c.messagesHeaders(h, parsed.Body); err != nil {
+			return nil, err
+		}
 	}
 	if v := c.r.Header.Get(schemas.HeaderOp); v != "" && schemas.Op(v) != op {
 		return nil, schemas.Errorf(schemas.CodeInvalidValue, "header %s is %q, but this route is for %q: leave the header out", schemas.HeaderOp, v, op)
@@ -132,7 +140,7 @@ func (s *Ingest) makeFindable(n *submission) {
 	ctx, cancel := context.WithTimeout(n.ctx, findableTimeout)
 	defer cancel()
 	_, err := s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
-		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
+		Kind: schemas.KindAccepted, Op: n.request.Op, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
 	})
 	if err != nil && !errors.Is(err, bus.ErrFenced) && n.ctx.Err() == nil {
 		n.log(slog.LevelWarn, "a queued request cannot be found until it starts", slog.Any(telemetry.KeyError, err))

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -47,8 +48,12 @@ func (l *liveModels) names() []string {
 func (s *Ingest) models(c *call) error {
 	names := append(s.live.names(), s.cfg.Models()...)
 	slices.Sort(names)
+	names = slices.Compact(names)
+	if c.dialect == messages {
+		return c.write(http.StatusOK, anthropic.EncodeModels(names, s.started))
+	}
 	var list []openai.ModelInfo
-	for _, name := range slices.Compact(names) {
+	for _, name := range names {
 		list = append(list, openai.ModelInfo{ID: name, Created: s.started.Unix(), OwnedBy: "weir"})
 	}
 	return c.write(http.StatusOK, openai.EncodeModels(list))
