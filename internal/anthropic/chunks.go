@@ -29,9 +29,11 @@ func (t *Chunks) Add(e *Event) (data []byte, chunk *openai.Chunk) {
 	t.answer.Add(e)
 	t.chunk, t.choice[0] = openai.Chunk{}, openai.Choice{}
 	o := &t.choice[0]
+	if len(t.head) == 0 || e.Type == MessageStart {
+		t.begin() // a server may leave the first event out; that the answer is not whole then is told at its end
+	}
 	switch e.Type {
 	case MessageStart:
-		t.begin()
 		o.Role = "assistant"
 		data = t.delta(func(b []byte) []byte { return append(b, `"role":"assistant","content":""`...) })
 	case ContentBlockStart:

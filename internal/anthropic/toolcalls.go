@@ -53,47 +53,70 @@ func (c *toolCalls) find(index int) *toolCall {
 	return call
 }
 
+// toolDelta is what a chunk adds to one call.
+type toolDelta struct {
+	index               int
+	id, name, arguments string
+}
+
 // tools takes the tool_calls of a chunk.
 func (t *Translator) tools(deltas string) error {
 	var failed error
-	gjson.Parse(deltas).ForEach(func(key, delta gjson.Result) bool {
-		index := int(key.Num)
-		if given := delta.Get("index"); given.Type == gjson.Number {
-			index = int(given.Num)
-		}
-		failed = t.toolDelta(index, delta)
+	position := 0
+	gjson.Parse(deltas).ForEach(func(_, delta gjson.Result) bool {
+		d := toolDelta{index: position}
+		position++
+		d.read(delta)
+		failed = t.call(&d)
 		return failed == nil
 	})
 	return failed
 }
 
-func (t *Translator) toolDelta(index int, delta gjson.Result) error {
-	call := t.calls.find(index)
+func (d *toolDelta) read(delta gjson.Result) {
+	delta.ForEach(func(key, value gjson.Result) bool {
+		switch key.Str {
+		case "index":
+			if value.Type == gjson.Number {
+				d.index = int(value.Num)
+			}
+		case "id":
+			d.id = value.Str
+		case "function":
+			value.ForEach(func(key, value gjson.Result) bool {
+				switch key.Str {
+				case "name":
+					d.name = value.Str
+				case "arguments":
+					d.arguments = value.Str
+				}
+				return true
+			})
+		}
+		return true
+	})
+}
+
+func (t *Translator) call(d *toolDelta) error {
+	call := t.calls.find(d.index)
 	if call == nil {
 		return schemas.Errorf(schemas.CodeUpstreamError, "the model server called more than %d tools in one answer; ask for fewer", maxCalls)
 	}
-	function := delta.Get("function")
-	if call.id == "" {
-		call.id = delta.Get("id").Str
-	}
-	if call.name == "" {
-		call.name = function.Get("name").Str
-	}
-	arguments := function.Get("arguments").Str
+	call.id, call.name = first(call.id, d.id), first(call.name, d.name)
 	switch {
 	case t.calls.open == call:
-		t.argue(call, arguments)
-	case call.closed && arguments != "":
+		t.argue(call, d.arguments)
+	case call.closed && d.arguments != "":
 		return schemas.Errorf(schemas.CodeUpstreamError, "the model server went on with a call of a tool that it had left; try again")
 	case call.closed:
 	case t.calls.open != nil && !t.calls.open.arguments.complete():
-		if t.calls.waiting += len(arguments); t.calls.waiting > maxWaiting {
+		if t.calls.waiting += len(d.arguments); t.calls.waiting > maxWaiting {
 			return schemas.Errorf(schemas.CodeUpstreamError, "the model server mixed the calls of several tools with more than %d MiB; ask for fewer", maxWaiting>>20)
 		}
-		call.waiting = append(call.waiting, arguments...)
+		call.waiting = append(call.waiting, d.arguments...)
 	default:
 		t.beginCall(call)
-		t.argue(call, arguments)
+		t.argue(call, d.arguments)
 	}
 	t.nextCalls(false)
 	return nil
