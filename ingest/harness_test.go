@@ -246,7 +246,7 @@ func (j *job) start() {
 	if err != nil {
 		j.t.Errorf("body of an accepted request: %v", err)
 	}
-	j.write(&schemas.Frame{Kind: schemas.KindStart, BodyHash: schemas.BodyHash(body), Start: &schemas.Start{Mode: schemas.ModeFresh, Work: 1, Dispatch: 1, Worker: "fake"}})
+	j.write(&schemas.Frame{Kind: schemas.KindStart, Op: j.request.Op, BodyHash: schemas.BodyHash(body), Start: &schemas.Start{Mode: schemas.ModeFresh, Work: 1, Dispatch: 1, Worker: "fake"}})
 }
 
 // delta writes the next n events in one frame.
