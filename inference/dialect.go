@@ -20,6 +20,9 @@ type dialect interface {
 	// call puts the request to the backend. The body is that of the op, and is turned into what the backend speaks.
 	call(backend func(*GenerateRequest) said, r *GenerateRequest) said
 
+	// spliceable reports whether a second run of the backend can be joined to events of the op at all.
+	spliceable() bool
+
 	// splicer joins a second run of the backend to the events of the op that readers have seen.
 	splicer(visible seen) (*openai.Splicer, error)
 
@@ -36,7 +39,7 @@ func dialectOf(op schemas.Op, c Capabilities) dialect {
 	case op == schemas.OpMessages:
 		return translated{}
 	case op == schemas.OpCountTokens:
-		return estimated{}
+		return estimated{native{op}}
 	}
 	return native{op}
 }
@@ -59,13 +62,12 @@ type native struct{ op schemas.Op }
 
 func (native) call(backend func(*GenerateRequest) said, r *GenerateRequest) said { return backend(r) }
 
-// splicer knows chunks. The events of other dialects hold state, such as signatures, that a second run does not repeat.
-func (n native) splicer(visible seen) (*openai.Splicer, error) {
-	if n.op != schemas.OpChat {
-		return nil, openai.ErrNotSpliceable
-	}
-	return openai.NewSplicer(visible)
+// spliceable is what is said in chunks. Events of the messages dialect hold signatures, which a second run does not repeat.
+func (n native) spliceable() bool {
+	return n.op != schemas.OpMessages && n.op != schemas.OpCountTokens
 }
+
+func (native) splicer(visible seen) (*openai.Splicer, error) { return openai.NewSplicer(visible) }
 
 func (native) listener(*run, seen) (func(said) said, error) {
 	return func(events said) said { return events }, nil
@@ -94,6 +96,8 @@ func (translated) call(backend func(*GenerateRequest) said, r *GenerateRequest) 
 func failing(err error) said {
 	return func(yield func(Event, error) bool) { yield(Event{}, err) }
 }
+
+func (translated) spliceable() bool { return true }
 
 // splicer compares chunks with chunks: the events that readers have seen are turned back into what they were made from.
 func (translated) splicer(visible seen) (*openai.Splicer, error) {

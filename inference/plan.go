@@ -52,7 +52,8 @@ func vanished(chain *bus.Chain) int {
 
 // repeatable reports whether running the request again gives the same text. A request that could not be read never is.
 func (r *run) repeatable() bool {
-	return r.backend != nil && r.request != nil && r.backend.Capabilities().Deterministic && r.request.Greedy() && r.request.Continuable()
+	return r.backend != nil && r.request != nil && r.dialect.spliceable() && r.backend.Capabilities().Deterministic &&
+		r.request.Greedy() && r.request.Continuable()
 }
 
 // wrap lets a plan change the events of the model.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -54,9 +55,9 @@ func (k keyring) authenticate(r *http.Request) (Key, error) {
 	if k.open() {
 		return Key{Tenant: DefaultTenant}, nil
 	}
-	secret := presented(r)
+	secret := presented(r.Header)
 	if secret == "" {
-		return Key{}, schemas.Errorf(schemas.CodeInvalidKey, "no API key given: send it as `Authorization: Bearer <key>`")
+		return Key{}, schemas.Errorf(schemas.CodeInvalidKey, "no API key given: send it as `Authorization: Bearer <key>` or as `x-api-key`")
 	}
 	sum := sha256.Sum256([]byte(secret))
 	key, found := k[sum]
@@ -66,4 +67,15 @@ func (k keyring) authenticate(r *http.Request) (Key, error) {
 		return Key{}, schemas.Errorf(schemas.CodeInvalidKey, "the API key is not known here: check it, or ask the operator for one")
 	}
 	return key, nil
+}
+
+const headerAPIKey = "X-Api-Key"
+
+// presented is the secret that a request carries, the way of OpenAI's SDKs or that of Anthropic's.
+func presented(h http.Header) string {
+	scheme, secret, _ := strings.Cut(h.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") && secret != "" {
+		return secret
+	}
+	return h.Get(headerAPIKey)
 }

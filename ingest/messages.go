@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"net/http"
 	"strings"
 
 	"github.com/weir-llm/weir/internal/anthropic"
@@ -33,16 +32,4 @@ func (c *call) messagesHeaders(h schemas.Header, body []byte) error {
 		h[schemas.HeaderAnthropicBeta] = []string{beta}
 	}
 	return anthropic.CheckBody(version, body)
-}
-
-// headerAPIKey is where the older clients of the messages dialect put the key.
-const headerAPIKey = "X-Api-Key"
-
-// presented is the secret that a request presents, as a bearer token or, in the messages dialect, as x-api-key.
-func presented(r *http.Request) string {
-	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Bearer") && secret != "" {
-		return secret
-	}
-	return r.Header.Get(headerAPIKey)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -124,7 +125,16 @@ func TestMessagesBetasAreJoined(t *testing.T) {
 	t.Parallel()
 	jobs := make(chan *job, 1)
 	w := setup(t, func(j *job) { jobs <- j; j.start(); j.respond(`{"input_tokens":4}`) })
-	w.ask("POST", messagesPath+"/count_tokens", `{"model":"m-1.5","messages":[{"role":"user","content":"hi"}]}`, "Anthropic-Beta", "a,b").wants(t, 200, `{"input_tokens":4}`)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+messagesPath+"/count_tokens", strings.NewReader(`{"model":"m-1.5","messages":[{"role":"user","content":"hi"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header["Anthropic-Beta"] = []string{"a", "b"}
+	response, err := w.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read(response).wants(t, 200, `{"input_tokens":4}`)
 	if j := <-jobs; j.request.Op != schemas.OpCountTokens || j.header[schemas.HeaderAnthropicBeta][0] != "a,b" {
 		t.Errorf("op %s, headers %v", j.request.Op, j.header)
 	}

@@ -183,6 +183,8 @@ func checkBackend(at string, b Backend) *configError {
 		return problem(join(at, "url"), "remove it, or set protocol: openai", "an echo backend calls nobody")
 	case b.MaxTokens < 0:
 		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
+	case b.Protocol != "openai" && b.MaxCompletionTokens:
+		return problem(join(at, "max_completion_tokens"), "remove it, or set protocol: openai", "only an openai backend has it")
 	case b.Protocol != "anthropic" && b.MaxTokens != 0:
 		return problem(join(at, "max_tokens"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
 	case b.Protocol != "anthropic" && b.AnthropicVersion != "":

@@ -121,7 +121,7 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
 		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
-		Timeouts: timeouts,
+		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts,
 	})
 }
 

@@ -46,6 +46,9 @@ func (c *call) outgoing() []byte {
 		c.mender.Model = public
 		body = openai.WithModel(body, model)
 	}
+	if c.backend.config.MaxCompletionTokens {
+		body = openai.WithMaxCompletionTokens(body)
+	}
 	c.choices = openai.Choices(body)
 	if c.request.Stream {
 		body, c.mender.DropUsage = openai.WithUsage(body)

@@ -24,6 +24,10 @@ type Config struct {
 	// Default true.
 	RequireFinishReason *bool
 
+	// MaxCompletionTokens sends a limit that a caller gave as max_tokens as max_completion_tokens, for servers that refuse the
+	// older name.
+	MaxCompletionTokens bool
+
 	Timeouts inference.Timeouts
 	Headers  map[string]string // more headers for every call, such as OpenAI-Organization
 }

@@ -43,6 +43,23 @@ func WithUsage(body []byte) ([]byte, bool) {
 	return replace(body, options.Index, end, string(prepend([]byte(options.Raw), `"include_usage":true`))), true
 }
 
+// WithMaxCompletionTokens returns a validated body that names its limit max_completion_tokens and not max_tokens.
+func WithMaxCompletionTokens(body []byte) []byte {
+	const newer = `"max_completion_tokens"`
+	out := body
+	gjson.ParseBytes(body).ForEach(func(key, _ gjson.Result) bool {
+		switch key.Str {
+		case "max_tokens":
+			out = replace(body, key.Index, key.Index+len(key.Raw), newer)
+		case "max_completion_tokens": // both: the caller knows what the server takes
+			out = body
+			return false
+		}
+		return true
+	})
+	return out
+}
+
 // IncludesUsage reports whether a validated body asks for the usage chunk.
 func IncludesUsage(body []byte) bool {
 	return gjson.GetBytes(body, "stream_options.include_usage").Bool()
