@@ -42,8 +42,10 @@ var fenced = []struct {
 	folders []string
 }{
 	{"github.com/nats-io/nats-server", []string{"internal/natsd"}},
-	{"github.com/nats-io/nats.go", []string{"internal/bus", "internal/natsd", "client", "ingest/service"}},
+	{"github.com/nats-io/nats.go", []string{"internal/bus", "internal/natsd", "client"}},
 	{"github.com/synadia-io/orbit.go", []string{"internal/bus", "internal/natsd", "client"}},
+	{"github.com/nats-io/jwt", []string{"internal/callout"}},
+	{"github.com/nats-io/nkeys", []string{"internal/callout"}},
 	{"database/sql", []string{"sink"}},
 	{"modernc.org/sqlite", []string{"sink"}},
 	{"github.com/jackc/pgx", []string{"sink"}},

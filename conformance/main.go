@@ -63,5 +63,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := checkAnthropic(ctx, results, *weir, dir, *node22, s); err != nil {
 		return err
 	}
+	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {
+		return err
+	}
 	return results.close(s)
 }

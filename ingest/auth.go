@@ -1,75 +1,45 @@
 package ingest
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
-	"fmt"
 	"net/http"
 	"strings"
 
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/schemas"
 )
 
-// DefaultTenant is the tenant of every caller while no key is configured.
-const DefaultTenant = "default"
+// DefaultTenant is the tenant of every caller while no key exists.
+const DefaultTenant = keys.DefaultTenant
 
-// Key opens the door for a tenant. The secret itself is known to the caller only.
-type Key struct {
-	ID     string // names the key in logs and metrics
-	Hash   string // SHA-256 of the secret, in hex
-	Tenant string
-}
-
-// keyring finds a key by the full hash of the secret.
-type keyring map[[sha256.Size]byte]Key
-
-func newKeyring(keys []Key) (keyring, error) {
-	ring := make(keyring, len(keys))
-	ids := make(map[string]bool, len(keys))
-	for _, key := range keys {
-		sum, err := hex.DecodeString(key.Hash)
-		switch {
-		case key.ID == "" || ids[key.ID]:
-			return nil, fmt.Errorf("API key %q: give every key an id of its own", key.ID)
-		case err != nil || len(sum) != sha256.Size:
-			return nil, fmt.Errorf("API key %q: the hash must be the SHA-256 of the secret in 64 hex digits", key.ID)
-		case [sha256.Size]byte(sum) == sha256.Sum256(nil):
-			return nil, fmt.Errorf("API key %q: the secret is empty; choose a long random one", key.ID)
-		}
-		if err := schemas.ValidateTenant(key.Tenant); err != nil {
-			return nil, fmt.Errorf("API key %q: %w", key.ID, err)
-		}
-		if other, taken := ring[[sha256.Size]byte(sum)]; taken {
-			return nil, fmt.Errorf("API keys %q and %q have the same secret; give each its own", other.ID, key.ID)
-		}
-		ids[key.ID], ring[[sha256.Size]byte(sum)] = true, key
-	}
-	return ring, nil
-}
-
-func (k keyring) open() bool { return len(k) == 0 }
-
-// authenticate gives the key that the request presents.
-func (k keyring) authenticate(r *http.Request) (Key, error) {
-	if k.open() {
-		return Key{Tenant: DefaultTenant}, nil
-	}
-	secret := presented(r.Header)
-	if secret == "" {
-		return Key{}, schemas.Errorf(schemas.CodeInvalidKey, "no API key given: send it as `Authorization: Bearer <key>` or as `x-api-key`")
-	}
-	sum := sha256.Sum256([]byte(secret))
-	key, found := k[sum]
-	// The lookup is by a hash that a caller cannot steer; the comparison settles it in constant time all the same.
-	want, _ := hex.DecodeString(key.Hash)
-	if !found || subtle.ConstantTimeCompare(want, sum[:]) != 1 {
-		return Key{}, schemas.Errorf(schemas.CodeInvalidKey, "the API key is not known here: check it, or ask the operator for one")
-	}
-	return key, nil
+// Keyring knows the API keys. *keys.Ring is one.
+type Keyring interface {
+	// Verify gives the key that a secret stands for, or an error for its holder.
+	Verify(secret string) (keys.Key, error)
+	// Open reports whether no key exists, so that callers on this machine need none.
+	Open() bool
+	// Anonymous gives what such a caller may do, or why it needs a key.
+	Anonymous() (keys.Key, error)
 }
 
 const headerAPIKey = "X-Api-Key"
+
+// authenticate gives the key that the request presents. Without any key anywhere, a caller on this machine needs none and
+// may send any: SDKs insist on one.
+func (s *Ingest) authenticate(r *http.Request) (keys.Key, error) {
+	if s.local && s.keys.Open() {
+		if err := checkCaller(r, s.origin); err != nil {
+			return keys.Key{}, err
+		}
+		return s.keys.Anonymous()
+	}
+	if secret := presented(r.Header); secret != "" {
+		return s.keys.Verify(secret)
+	}
+	if _, err := s.keys.Anonymous(); err != nil {
+		return keys.Key{}, err
+	}
+	return keys.Key{}, schemas.Errorf(schemas.CodeInvalidKey, "no API key given: send it as `Authorization: Bearer <key>` or as `x-api-key`")
+}
 
 // presented is the secret that a request carries, the way of OpenAI's SDKs or that of Anthropic's.
 func presented(h http.Header) string {
@@ -78,4 +48,31 @@ func presented(h http.Header) string {
 		return secret
 	}
 	return h.Get(headerAPIKey)
+}
+
+// authorize refuses what the key's scope does not cover. It rests on the method, so that a route that is added later is
+// closed to those who may only read.
+func authorize(key *keys.Key, method string) error {
+	if key.MaySend() || method == http.MethodGet {
+		return nil
+	}
+	return schemas.Errorf(schemas.CodeScope, "the API key has the scope %s, which may read streams and results and nothing else: use a key of scope %s", key.Scope, keys.ScopeFull)
+}
+
+// allowModel refuses a model that the call's key may not name. Every route that names one asks.
+func (c *call) allowModel(model string) error {
+	if c.key.AllowsModel(model) {
+		return nil
+	}
+	return schemas.Errorf(schemas.CodeModelNotAllowed, "the API key may not use the model %.128q: name one that GET /v1/models lists, or ask the operator", model).WithParam("model")
+}
+
+// keyEnded is the cause for which a call ends whose key does.
+type keyEnded struct{ shown *schemas.Error }
+
+func (e keyEnded) Error() string { return e.shown.Error() }
+
+// onKeyEnd ends the call when its key stops working.
+func (c *call) onKeyEnd(reason error) {
+	c.leave(keyEnded{schemas.Errorf(schemas.CodeInvalidKey, "%w; what came before this is not the whole answer: read on with a key that works", reason)})
 }

@@ -2,45 +2,33 @@ package ingest
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/telemetry"
 	"github.com/weir-llm/weir/schemas"
 )
-
-type identity = schemas.Identity
 
 // headerRequestID carries the request's id to the caller. What a caller sends in it is logged and nothing else.
 const headerRequestID = "X-Request-Id"
 
 const keyClientRequest = "client_request_id"
 
-// call is one HTTP request on its way through the door. It belongs to the goroutine that serves it.
+// call is an exchange over HTTP.
 type call struct {
-	s       *Ingest
+	exchange
 	w       http.ResponseWriter
 	r       *http.Request
 	control *http.ResponseController
-	ctx     context.Context         // ends with the caller, or with the drain limit
-	leave   context.CancelCauseFunc // ends ctx
-	span    trace.Span
-	route   string
-	began   time.Time
-
-	id      identity
+	key     keys.Key
 	dialect *dialect
-	status  int  // sent to the caller; 0 before
 	broken  bool // the connection is to be cut, because what was sent must not look whole
 }
 
@@ -49,7 +37,10 @@ func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string, d 
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	ctx, span := s.tracer.Start(ctx, r.Method+" "+path, trace.WithSpanKind(trace.SpanKindServer))
 	ctx, leave := context.WithCancelCause(ctx)
-	c := &call{s: s, w: w, r: r, control: http.NewResponseController(w), ctx: ctx, leave: leave, span: span, route: r.Method + " " + path, began: time.Now()}
+	c := &call{
+		exchange: exchange{s: s, ctx: ctx, leave: leave, span: span, route: r.Method + " " + path, began: time.Now()},
+		w:        w, r: r, control: http.NewResponseController(w),
+	}
 	if c.dialect = d; d == nil {
 		c.dialect = c.spoken()
 	}
@@ -61,10 +52,6 @@ func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string, d 
 	return c
 }
 
-func newRequestID() string {
-	return "req_" + ulid.MustNew(ulid.Now(), rand.Reader).String()
-}
-
 // name gives the call the id of the request that it is about.
 func (c *call) name(request string) {
 	c.id.Request = request
@@ -74,40 +61,32 @@ func (c *call) name(request string) {
 	}
 }
 
-func (c *call) admit(key Key) {
-	c.id.Tenant = key.Tenant
+// admit makes the call one of the key's tenant, for as long as the key works and until done is called.
+func (c *call) admit(key keys.Key) (done func()) {
+	c.key, c.id.Tenant = key, key.Tenant
+	stop := c.key.WhenRevoked(c.onKeyEnd)
 	if c.s.log.Enabled(c.ctx, slog.LevelDebug) {
 		c.log(slog.LevelDebug, "request arrived", slog.String("route", c.route), slog.String("key", key.ID),
 			slog.String(keyClientRequest, c.r.Header.Get(headerRequestID)))
 	}
-}
-
-func (c *call) log(level slog.Level, message string, attrs ...slog.Attr) {
-	attrs = append(attrs, slog.String(telemetry.KeyRequest, c.id.Request), slog.String(telemetry.KeyTenant, c.id.Tenant))
-	c.s.log.LogAttrs(c.ctx, level, message, attrs...)
+	return func() { stop() }
 }
 
 // end records the call. A panic ends here: it costs one caller its answer and is logged with its stack.
 func (c *call) end() {
-	c.s.meters.open.Dec()
 	if reason := recover(); reason != nil {
-		c.log(slog.LevelError, "a handler panicked", slog.Any(telemetry.KeyReason, reason), slog.String("stack", string(debug.Stack())))
+		c.logPanic(reason)
 		c.broken = c.status != 0
 		c.fail(schemas.AsError(errPanicked))
 	}
 	if c.status == 0 {
 		c.status = statusClientClosed
 	}
-	c.s.meters.answered(c.route, c.status, time.Since(c.began))
 	if c.span.IsRecording() {
 		c.span.SetAttributes(attribute.String("http.request.method", c.r.Method), attribute.String("http.route", c.route),
-			attribute.Int("http.response.status_code", c.status), attribute.String("weir.tenant", c.id.Tenant), attribute.String("weir.request_id", c.id.Request))
+			attribute.Int("http.response.status_code", c.status))
 	}
-	if c.status >= 500 {
-		c.span.SetStatus(codes.Error, http.StatusText(c.status))
-	}
-	c.span.End()
-	c.leave(nil)
+	c.record()
 	if c.broken {
 		panic(http.ErrAbortHandler) // how net/http is told to cut a connection
 	}

@@ -13,7 +13,7 @@ func (s *Ingest) cancel(c *call) error {
 	if err != nil {
 		return err
 	}
-	if there, err = s.stop(c, there); err != nil {
+	if there, err = s.stop(&c.exchange, there); err != nil {
 		return err
 	}
 	return c.writeJSON(http.StatusOK, outcome{ID: c.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})
@@ -26,7 +26,7 @@ func (s *Ingest) erase(c *call) error {
 		return err
 	}
 	if there.result == nil || there.result.Status != schemas.StatusDeleted {
-		if _, err := s.stop(c, there); err != nil {
+		if _, err := s.stop(&c.exchange, there); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cancelTimeout)
@@ -39,15 +39,15 @@ func (s *Ingest) erase(c *call) error {
 }
 
 // stop ends the request unless it has ended, and tells how. A caller that leaves meanwhile does not undo it.
-func (s *Ingest) stop(c *call, there run) (run, error) {
+func (s *Ingest) stop(x *exchange, there run) (run, error) {
 	if there.ended() {
 		return there, nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cancelTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), cancelTimeout)
 	defer cancel()
 	reason := schemas.Errorf(schemas.CodeCancelled, "the request was cancelled")
-	if err := s.cfg.Bus.CancelRequest(ctx, c.id, reason); err != nil {
+	if err := s.cfg.Bus.CancelRequest(ctx, x.id, reason); err != nil {
 		return there, unreachable(err)
 	}
-	return s.find(ctx, c.id)
+	return s.find(ctx, x.id)
 }

@@ -12,9 +12,19 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// submission is a request for an answer that is fit to be accepted.
+// asked is a request as it came by a door.
+type asked struct {
+	op        schemas.Op
+	body      []byte
+	header    schemas.Header           // those that travel with a request, by their names on the bus, and no others
+	ids, keys []string                 // values of Llm-Request-Id and of Idempotency-Key
+	allow     func(model string) error // optional: whether the caller may use it
+}
+
+// submission is a request that is fit to be accepted.
 type submission struct {
-	*call
+	*exchange
+	back    way
 	request *schemas.Request
 	streams bool // the answer is wanted as events
 	keep    bool // the request goes on when the caller leaves
@@ -35,71 +45,110 @@ func (s *Ingest) ask(c *call, op schemas.Op) error {
 	if err != nil {
 		return err
 	}
-	parsed, err := openai.ParseRequest(op, body, openai.Policy{})
+	return s.place(&c.exchange, c, asked{
+		op: op, body: body, header: c.travelling(op),
+		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
+	})
+}
+
+// travelling are the headers that travel with the request.
+func (c *call) travelling(op schemas.Op) schemas.Header {
+	h := passed(c.r.Header, passedOn)
+	if dialectOf(op) == messages {
+		c.addMessagesHeaders(h)
+	}
+	return h
+}
+
+// place checks a request, has it accepted and answers it.
+func (s *Ingest) place(x *exchange, back way, a asked) error {
+	parsed, err := openai.ParseRequest(a.op, a.body, openai.Policy{})
 	if err != nil {
 		return err
 	}
-	named, err := c.chooseID()
+	id, err := chosenID(x.id.Tenant, a)
 	if err != nil {
 		return err
 	}
-	request, err := c.newRequest(op, parsed)
+	if id != "" {
+		back.name(id)
+	}
+	request, err := newRequest(x.id, a, parsed)
 	if err != nil {
 		return err
 	}
-	n := &submission{call: c, request: request, streams: parsed.Stream, keep: keeps(request, named)}
-	if named {
+	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != "")}
+	if id != "" {
 		return s.join(n)
 	}
 	return s.submit(n)
 }
 
-// newRequest makes the request that is published, with the headers that travel with one and no others.
-func (c *call) newRequest(op schemas.Op, parsed *openai.Request) (*schemas.Request, error) {
+// newRequest makes the request that is published.
+func newRequest(id identity, a asked, parsed *openai.Request) (*schemas.Request, error) {
 	token, err := schemas.EncodeModel(parsed.Model)
 	if err != nil {
 		return nil, err
 	}
-	h := make(schemas.Header, 4)
-	for name, v := range c.r.Header {
-		if to := passedOn[name]; to != "" && len(v) > 0 && v[0] != "" {
-			h[to] = v[:1:1]
-		}
-	}
-	if err := schemas.ValidateRequestHeaders(h); err != nil {
-		return nil, err
-	}
-	if dialectOf(op) == messages {
-		if err := c.messagesHeaders(h, parsed.Body); err != nil {
+	if a.allow != nil {
+		if err := a.allow(parsed.Model); err != nil {
 			return nil, err
 		}
 	}
-	if v := c.r.Header.Get(schemas.HeaderOp); v != "" && schemas.Op(v) != op {
-		return nil, schemas.Errorf(schemas.CodeInvalidValue, "header %s is %q, but this route is for %q: leave the header out", schemas.HeaderOp, v, op)
+	if err := schemas.ValidateRequestHeaders(a.header); err != nil {
+		return nil, err
 	}
-	deadline, err := schemas.ParseDeadline(c.r.Header.Get(schemas.HeaderDeadline))
+	if dialectOf(a.op) == messages {
+		if err := checkMessages(a.header, parsed.Body); err != nil {
+			return nil, err
+		}
+	}
+	if v := first(a.header, schemas.HeaderOp); v != "" && schemas.Op(v) != a.op {
+		return nil, schemas.Errorf(schemas.CodeInvalidValue, "header %s is %q, but this route is for %q: leave the header out", schemas.HeaderOp, v, a.op)
+	}
+	deadline, err := schemas.ParseDeadline(first(a.header, schemas.HeaderDeadline))
 	return &schemas.Request{
-		Identity: c.id, ModelToken: token, Op: op, Deadline: deadline,
-		Priority: schemas.Priority(c.r.Header.Get(schemas.HeaderPriority)), Header: h, Body: parsed.Body,
+		Identity: id, ModelToken: token, Op: a.op, Deadline: deadline,
+		Priority: schemas.Priority(first(a.header, schemas.HeaderPriority)), Header: a.header, Body: parsed.Body,
 	}, err
+}
+
+func first(h schemas.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// passed keeps the headers that names lists, by the names that it gives them.
+func passed(from schemas.Header, names map[string]string) schemas.Header {
+	h := make(schemas.Header, 4)
+	for name, v := range from {
+		if to := names[name]; to != "" && len(v) > 0 && v[0] != "" {
+			h[to] = v[:1:1]
+		}
+	}
+	return h
 }
 
 // passedOn are the headers that travel with a request, by their names in HTTP. The door has its own span and its own id for
 // the request; the bus writes both.
-var passedOn = func() map[string]string {
+var passedOn = travelling(http.CanonicalHeaderKey)
+
+func travelling(spelled func(string) string) map[string]string {
 	names := make(map[string]string)
 	for _, name := range schemas.RequestHeaders() {
-		names[http.CanonicalHeaderKey(name)] = name
+		names[spelled(name)] = name
 	}
 	for _, own := range []string{schemas.HeaderTraceParent, schemas.HeaderTraceState, schemas.HeaderRequestID} {
-		delete(names, http.CanonicalHeaderKey(own))
+		delete(names, spelled(own))
 	}
 	return names
-}()
+}
 
 // submit accepts a request that nobody can have sent before and answers it.
 func (s *Ingest) submit(n *submission) error {
-	return s.attend(n.call, n.keep, false, func() (finished bool, err error) {
+	return s.attend(n.exchange, n.keep, false, func() (finished bool, err error) {
 		// The reader comes first, so that no frame is missed.
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{Fresh: true})
 		if err != nil {
@@ -109,7 +158,7 @@ func (s *Ingest) submit(n *submission) error {
 		if _, err := s.accept(n); err != nil {
 			return !unknownOutcome(err), err
 		}
-		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
+		return n.back.answer(n.streams, reader.Frames(n.ctx), func() { s.makeFindable(n) })
 	})
 }
 
@@ -125,13 +174,11 @@ func unknownOutcome(err error) bool {
 	return errors.Is(err, bus.ErrUnresolved) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// answer gives the caller its answer in the form it asked for. The optional held runs when no event came for so long that
-// the status is sent without one.
-func (n *submission) answer(all frames, held func()) (finished bool, err error) {
-	if n.streams {
-		return n.stream(all, streaming{held: held})
+func (c *call) answer(streams bool, all frames, held func()) (finished bool, err error) {
+	if streams {
+		return c.stream(all, streaming{held: held})
 	}
-	return n.unary(all)
+	return c.unary(all)
 }
 
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when

@@ -22,14 +22,14 @@ func keeps(r *schemas.Request, named bool) bool {
 	return named
 }
 
-// attend runs read as a reader of the call's request. When it returns before the request's end, the request is cancelled
+// attend runs read as a reader of the exchange's request. When it returns before the request's end, the request is cancelled
 // after a while unless somebody reads on.
-func (s *Ingest) attend(c *call, keep, shared bool, read func() (finished bool, err error)) error {
-	s.readers.attach(c.id, keep, shared)
+func (s *Ingest) attend(x *exchange, keep, shared bool, read func() (finished bool, err error)) error {
+	s.readers.attach(x.id, keep, shared)
 	finished := false
 	defer func() {
-		if s.readers.detach(c.id, finished) && !s.draining.Load() {
-			c.log(slog.LevelInfo, "the last reader left before the end", slog.Bool("keep", keep))
+		if s.readers.detach(x.id, finished) && !s.draining.Load() {
+			x.log(slog.LevelInfo, "the last reader left before the end", slog.Bool("keep", keep))
 		}
 	}()
 	var err error

@@ -34,6 +34,7 @@ var statuses = map[schemas.Code]int{
 	schemas.CodeUpstreamRejected:    http.StatusBadRequest,
 	schemas.CodeInvalidKey:          http.StatusUnauthorized,
 	schemas.CodeModelNotAllowed:     http.StatusForbidden,
+	schemas.CodeScope:               http.StatusForbidden,
 	schemas.CodeModelNotFound:       http.StatusNotFound,
 	schemas.CodeStreamNotFound:      http.StatusNotFound,
 	schemas.CodeNotFound:            http.StatusNotFound,
@@ -89,6 +90,9 @@ func setErrorHeaders(h http.Header, e *schemas.Error) {
 
 // asError is the one place where an error of a call becomes what its caller sees. It is nil when the caller is gone.
 func asError(ctx context.Context, err error) *schemas.Error {
+	if ended, ok := errors.AsType[keyEnded](context.Cause(ctx)); ok {
+		return ended.shown
+	}
 	if e, ok := errors.AsType[*schemas.Error](err); ok {
 		return e
 	}
@@ -97,7 +101,7 @@ func asError(ctx context.Context, err error) *schemas.Error {
 	}
 	if ctx.Err() != nil {
 		if errors.Is(context.Cause(ctx), errDrained) {
-			return schemas.Errorf(schemas.CodeShutdown, "this server is stopping; the request goes on: read it with GET /v1/streams/<X-Request-Id>, or try again").WithCause(errDrained)
+			return schemas.Errorf(schemas.CodeShutdown, "this server is stopping; the request goes on: read on by its id, with GET /v1/streams/<id> or on llm.resume.<tenant>.<id>, or try again").WithCause(errDrained)
 		}
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/record"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -350,6 +351,16 @@ func (w *bench) stays(id schemas.Identity, d time.Duration) {
 
 func of(request string) schemas.Identity {
 	return schemas.Identity{Tenant: ingest.DefaultTenant, Request: request}
+}
+
+// ring has configured keys and no others.
+func ring(t *testing.T, configured ...keys.Configured) *keys.Ring {
+	t.Helper()
+	r, err := keys.New(keys.Config{Configured: configured})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 func hashOf(secret string) string {

@@ -13,27 +13,21 @@ const headerIdempotencyKey = "Idempotency-Key"
 
 func newWriter() string { return rand.Text()[:12] }
 
-// chooseID gives the call the id that its caller chose or that follows from its idempotency key, and reports whether
-// there is one: then the same request may have been sent before.
-func (c *call) chooseID() (named bool, err error) {
-	ids, keys := c.r.Header.Values(schemas.HeaderRequestID), c.r.Header.Values(headerIdempotencyKey)
+// chosenID is the id that a caller chose or that follows from its idempotency key, or empty. With one, the same request may
+// have been sent before.
+func chosenID(tenant string, a asked) (string, error) {
 	switch {
-	case len(ids) > 0 && len(keys) > 0:
-		return false, schemas.Errorf(schemas.CodeInvalidValue, "both %s and %s are given: send one of them", schemas.HeaderRequestID, headerIdempotencyKey)
-	case len(ids) > 0:
-		if err := schemas.ValidateCallerID(ids[0]); err != nil {
-			return false, err
+	case len(a.ids) > 0 && len(a.keys) > 0:
+		return "", schemas.Errorf(schemas.CodeInvalidValue, "both %s and %s are given: send one of them", schemas.HeaderRequestID, headerIdempotencyKey)
+	case len(a.ids) > 0:
+		return a.ids[0], schemas.ValidateCallerID(a.ids[0])
+	case len(a.keys) > 0:
+		if n := len(a.keys[0]); n == 0 || n > maxKeyBytes {
+			return "", schemas.Errorf(schemas.CodeInvalidValue, "%s has %d bytes: 1 to %d are allowed", headerIdempotencyKey, n, maxKeyBytes)
 		}
-		c.name(ids[0])
-	case len(keys) > 0:
-		if n := len(keys[0]); n == 0 || n > maxKeyBytes {
-			return false, schemas.Errorf(schemas.CodeInvalidValue, "%s has %d bytes: 1 to %d are allowed", headerIdempotencyKey, n, maxKeyBytes)
-		}
-		c.name(schemas.IdempotencyID(c.id.Tenant, keys[0]))
-	default:
-		return false, nil
+		return schemas.IdempotencyID(tenant, a.keys[0]), nil
 	}
-	return true, nil
+	return "", nil
 }
 
 // join answers a request that may have been sent before: with the run that is there, or by a run of its own. A run that
@@ -46,7 +40,7 @@ func (s *Ingest) join(n *submission) error {
 		if schemas.ValidateRequestID(id) != nil {
 			break // no room for the number: the id keeps its last failure
 		}
-		n.name(id)
+		n.back.name(id)
 		n.request.Identity = n.id
 		there, err := s.find(n.ctx, n.id)
 		if err != nil {
@@ -70,13 +64,13 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		s.meters.attached.Inc()
 	}
 	if there.ended() {
-		_, err := n.answer(there.replay(0), nil)
+		_, err := n.back.answer(n.streams, there.replay(0), nil)
 		return err
 	}
 	if there.exists() {
 		s.announce(n.ctx, n.id)
 	}
-	return s.attend(n.call, n.keep, there.exists(), func() (finished bool, err error) {
+	return s.attend(n.exchange, n.keep, there.exists(), func() (finished bool, err error) {
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{})
 		if err != nil {
 			return true, unreachable(err)
@@ -87,7 +81,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 				return true, err
 			}
 		}
-		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n, hash), nil)
+		finished, err = n.back.answer(n.streams, sameBody(reader.Frames(n.ctx), n, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -173,7 +174,7 @@ func TestKeyAfterTheChainIsGone(t *testing.T) {
 func TestKeysOfTenantsDoNotMeet(t *testing.T) {
 	t.Parallel()
 	w := setup(t, tokens(1), func(c *ingest.Config) {
-		c.Keys = []ingest.Key{{ID: "a", Hash: hashOf("secret-a"), Tenant: "a"}, {ID: "b", Hash: hashOf("secret-b"), Tenant: "b"}}
+		c.Keys = ring(t, keys.Configured{ID: "a", SHA256: hashOf("secret-a"), Tenant: "a"}, keys.Configured{ID: "b", SHA256: hashOf("secret-b"), Tenant: "b"})
 	})
 	a := w.chat(streaming, "Idempotency-Key", "k", "Authorization", "Bearer secret-a").wants(t, 200)
 	b := w.chat(otherBody, "Idempotency-Key", "k", "Authorization", "Bearer secret-b").wants(t, 200)

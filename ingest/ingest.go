@@ -1,4 +1,5 @@
-// Package ingest is the HTTP door: it turns OpenAI requests into requests on the bus, and their frames back into answers.
+// Package ingest has the doors, HTTP and a NATS service: it turns OpenAI requests into requests on the bus, and their frames
+// back into answers.
 //
 // It owns authentication, size and shape, idempotency, disconnects, resume, and the HTTP status of each error code. It
 // keeps no state that a second ingest could not rebuild: what a process remembers (who reads which stream) only decides
@@ -25,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/telemetry"
 )
 
@@ -36,8 +38,9 @@ type Config struct {
 	Bus  *bus.Bus // required
 	Addr string   // host:port, port 0 for any; default DefaultAddr
 
-	// Keys that open the door. Without any it is open to all as the tenant default, and Addr must be a loopback address.
-	Keys []Key
+	// Keys knows the API keys. While there is none, callers on this machine need none, as tenant default, if Addr is a loopback
+	// address. Optional: without it there is no key.
+	Keys Keyring
 	// Models gives the configured models for GET /v1/models, which also lists those of live workers. Optional.
 	Models func() []string
 
@@ -65,6 +68,13 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Addr == "" {
 		c.Addr = DefaultAddr
+	}
+	if c.Keys == nil {
+		none, err := keys.New(keys.Config{})
+		if err != nil {
+			return err
+		}
+		c.Keys = none
 	}
 	if c.Models == nil {
 		c.Models = func() []string { return nil }
@@ -94,13 +104,15 @@ func orDefault[T int | int64 | time.Duration](v *T, value T) {
 	}
 }
 
-// Ingest is the HTTP door of a process.
+// Ingest is the doors of a process.
 type Ingest struct {
 	cfg      Config
 	log      *slog.Logger
 	tracer   trace.Tracer
 	meters   *metrics
-	keys     keyring
+	keys     Keyring
+	origin   *http.CrossOriginProtection
+	local    bool // the listener is for this machine only
 	listener net.Listener
 	started  time.Time
 
@@ -114,16 +126,13 @@ type Ingest struct {
 }
 
 // New checks the configuration and listens, so that an address in use is an error here. It refuses an address that others
-// can reach when no key is configured. Run serves; Close is needed only when Run is never called.
+// can reach while there is no key. Run serves; Close is needed only when Run is never called.
 func New(cfg Config) (*Ingest, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	keys, err := newKeyring(cfg.Keys)
+	local, err := checkAddr(cfg.Addr, cfg.Keys.Open())
 	if err != nil {
-		return nil, err
-	}
-	if err := checkAddr(cfg.Addr, keys.open()); err != nil {
 		return nil, err
 	}
 	meters, err := newMetrics(cfg.Registerer)
@@ -135,7 +144,8 @@ func New(cfg Config) (*Ingest, error) {
 		return nil, fmt.Errorf("listen for HTTP: %w; choose another address with --http", err)
 	}
 	return &Ingest{
-		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: keys, listener: listener,
+		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: cfg.Keys, local: local, listener: listener,
+		origin:  http.NewCrossOriginProtection(),
 		tracer:  cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
 		started: time.Now(),
 		readers: newReaders(cfg.DisconnectGrace, cfg.DetachedMax),
@@ -162,6 +172,11 @@ func (s *Ingest) Run(ctx context.Context) error {
 	}
 	defer stop()
 
+	door, err := s.serve(work)
+	if err != nil {
+		return errors.Join(err, s.listener.Close())
+	}
+
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer cut(nil)
@@ -172,10 +187,11 @@ func (s *Ingest) Run(ctx context.Context) error {
 	owned.Go(func() { served <- server.Serve(s.listener) })
 	select {
 	case err := <-served:
-		return errors.Join(fmt.Errorf("serve HTTP: %w", err), server.Close())
+		cut(errDrained)
+		return errors.Join(fmt.Errorf("serve HTTP: %w", err), server.Close(), door.close())
 	case <-ctx.Done():
 	}
-	return s.drain(work, cut, server)
+	return errors.Join(s.drain(work, cut, server, door), door.close())
 }
 
 // server is not shared by two Runs because a closed http.Server stays closed.
@@ -190,20 +206,27 @@ func (s *Ingest) server(work context.Context) *http.Server {
 	}
 }
 
-func (s *Ingest) drain(work context.Context, cut context.CancelCauseFunc, server *http.Server) error {
+func (s *Ingest) drain(work context.Context, cut context.CancelCauseFunc, server *http.Server, door *service) error {
 	s.draining.Store(true)
 	limit, cancel := context.WithTimeout(work, s.cfg.DrainLimit)
 	defer cancel()
-	if server.Shutdown(limit) == nil {
+	if shutdown(limit, server, door) == nil {
 		return nil
 	}
 	cut(errDrained)
 	last, cancel := context.WithTimeout(context.WithoutCancel(work), cutLimit)
 	defer cancel()
-	if err := server.Shutdown(last); err != nil {
-		return errors.Join(fmt.Errorf("drain HTTP: %w", err), server.Close())
+	if err := shutdown(last, server, door); err != nil {
+		return errors.Join(fmt.Errorf("drain ingest: %w", err), server.Close())
 	}
 	return nil
+}
+
+// shutdown waits for the answers under way in both doors.
+func shutdown(ctx context.Context, server *http.Server, door *service) error {
+	drained := make(chan error, 1)
+	go func() { drained <- door.drain(ctx) }()
+	return errors.Join(server.Shutdown(ctx), <-drained)
 }
 
 // subscribe listens to what other processes say: which requests they read, and which models workers have.

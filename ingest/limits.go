@@ -70,16 +70,17 @@ func (s *Ingest) tooLarge() error {
 	return schemas.Errorf(schemas.CodeRequestTooLarge, "the request body is larger than %d bytes: send less, or reference images by URL", s.cfg.MaxBodyBytes)
 }
 
-// checkAddr refuses an address that others can reach while the door is open to all.
-func checkAddr(addr string, open bool) error {
+// checkAddr reports whether only this machine can reach an address, and refuses one that others can while there is no key.
+func checkAddr(addr string, open bool) (local bool, err error) {
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("HTTP address %q: %w; write it as host:port", addr, err)
+		return false, fmt.Errorf("HTTP address %q: %w; write it as host:port", addr, err)
 	}
-	if open && (tcp.IP == nil || !tcp.IP.IsLoopback()) {
-		return fmt.Errorf("refusing to listen on %s without API keys: everyone who can reach it could use it; configure a key under `keys`, or listen on 127.0.0.1", addr)
+	local = tcp.IP != nil && tcp.IP.IsLoopback()
+	if open && !local {
+		return false, fmt.Errorf("refusing to listen on %s without API keys: everyone who can reach it could use it; create a key with weir keys create, configure one under `keys`, or listen on 127.0.0.1", addr)
 	}
-	return nil
+	return local, nil
 }
 
 // checkCaller refuses what a web page may have sent through the browser of someone on this machine: the door has no key

@@ -15,21 +15,24 @@ func (s *Ingest) messages(c *call) error { return s.ask(c, schemas.OpMessages) }
 // worker knows who can count: a model with an Anthropic server asks it, any other gets the estimate.
 func (s *Ingest) countTokens(c *call) error { return s.ask(c, schemas.OpCountTokens) }
 
-// messagesHeaders takes over what the caller says about the form of the dialect, and checks the body against it.
-func (c *call) messagesHeaders(h schemas.Header, body []byte) error {
-	version := c.r.Header.Get(anthropic.HeaderVersion)
-	beta := strings.Join(c.r.Header.Values(anthropic.HeaderBeta), ",")
+// addMessagesHeaders adds what the caller says about the form of the dialect.
+func (c *call) addMessagesHeaders(h schemas.Header) {
+	if version := c.r.Header.Get(anthropic.HeaderVersion); version != "" {
+		h[schemas.HeaderAnthropicVersion] = []string{version}
+	}
+	if beta := strings.Join(c.r.Header.Values(anthropic.HeaderBeta), ","); beta != "" {
+		h[schemas.HeaderAnthropicBeta] = []string{beta}
+	}
+}
+
+// checkMessages checks a request of the dialect against the form of it that its caller named, by whichever door it came.
+func checkMessages(h schemas.Header, body []byte) error {
+	version := first(h, schemas.HeaderAnthropicVersion)
 	if err := anthropic.CheckVersion(version); err != nil {
 		return err
 	}
-	if err := anthropic.CheckBeta(beta); err != nil {
+	if err := anthropic.CheckBeta(first(h, schemas.HeaderAnthropicBeta)); err != nil {
 		return err
-	}
-	if version != "" {
-		h[schemas.HeaderAnthropicVersion] = []string{version}
-	}
-	if beta != "" {
-		h[schemas.HeaderAnthropicBeta] = []string{beta}
 	}
 	return anthropic.CheckBody(version, body)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/anthropic/anthropictest"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -143,16 +144,18 @@ func TestMessagesBetasAreJoined(t *testing.T) {
 // TestMessagesErrors has every error that the door itself can give on the surface, before a stream begins.
 func TestMessagesErrors(t *testing.T) {
 	t.Parallel()
+	keyring := ring(t, keys.Configured{ID: "k", SHA256: hashOf("secret"), Tenant: "acme"},
+		keys.Configured{ID: "audit", SHA256: hashOf("audit"), Tenant: "acme", Scope: keys.ScopeAudit},
+		keys.Configured{ID: "one", SHA256: hashOf("one"), Tenant: "acme", Models: []string{"other"}})
 	w := setup(t, func(j *job) {
 		j.start()
 		j.fail(schemas.Errorf(schemas.CodeOverloaded, "full").WithRetryAfter(1500 * time.Millisecond))
-	}, func(c *ingest.Config) {
-		c.MaxBodyBytes = 1000
-		c.Keys = []ingest.Key{{ID: "k", Hash: hashOf("secret"), Tenant: "acme"}}
-	})
+	}, func(c *ingest.Config) { c.MaxBodyBytes, c.Keys = 1000, keyring })
 	key := []string{"X-Api-Key", "secret"}
 	w.messages(messagesUnary).fails(t, 401, "authentication_error", schemas.CodeInvalidKey)
 	w.messages(messagesUnary, "X-Api-Key", "wrong").fails(t, 401, "authentication_error", schemas.CodeInvalidKey)
+	w.messages(messagesUnary, "X-Api-Key", "audit").fails(t, 403, "permission_error", schemas.CodeScope)
+	w.messages(messagesUnary, "X-Api-Key", "one").fails(t, 403, "permission_error", schemas.CodeModelNotAllowed)
 	w.messages(messagesUnary, "Authorization", "Bearer wrong").fails(t, 401, "authentication_error", schemas.CodeInvalidKey)
 	for _, header := range [][]string{key, {"Authorization", "Bearer secret"}, {"Authorization", "Bearer secret", "X-Api-Key", "other"}, {"Authorization", "Basic x", "X-Api-Key", "secret"}} {
 		got := w.messages(messagesUnary, header...)

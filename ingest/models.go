@@ -44,11 +44,11 @@ func (l *liveModels) names() []string {
 	return names
 }
 
-// models answers GET /v1/models: those of the configuration and those of live workers.
+// models answers GET /v1/models: those of the configuration and those of live workers, as far as the key may use them.
 func (s *Ingest) models(c *call) error {
 	names := append(s.live.names(), s.cfg.Models()...)
 	slices.Sort(names)
-	names = slices.Compact(names)
+	names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return !c.key.AllowsModel(name) })
 	if c.dialect == messages {
 		return c.write(http.StatusOK, anthropic.EncodeModels(names, s.started))
 	}

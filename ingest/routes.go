@@ -64,22 +64,18 @@ func (s *Ingest) handler() http.Handler {
 // door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the
 // answer to an error. Authorisation rests on the routed pattern, never on a path put together again.
 func (s *Ingest) door(path string, d *dialect, handle func(*call) error) http.Handler {
-	origin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.newCall(w, r, path, d)
 		defer c.end()
-		if s.keys.open() {
-			if err := checkCaller(r, origin); err != nil {
-				c.fail(err)
-				return
-			}
+		key, err := s.authenticate(r)
+		if err == nil {
+			err = authorize(&key, r.Method)
 		}
-		key, err := s.keys.authenticate(r)
 		if err != nil {
 			c.fail(err)
 			return
 		}
-		c.admit(key)
+		defer c.admit(key)()
 		if err := handle(c); err != nil {
 			c.fail(err)
 		}

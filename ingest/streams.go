@@ -26,13 +26,13 @@ const (
 func (c *call) target() error {
 	id := c.r.PathValue("id")
 	if schemas.ValidateRequestID(id) != nil {
-		return c.unknown()
+		return unknown()
 	}
 	c.name(id)
 	return nil
 }
 
-func (c *call) unknown() error {
+func unknown() error {
 	return schemas.Errorf(schemas.CodeStreamNotFound, "there is no such request: check the id, which is the X-Request-Id of the answer; results are kept for a limited time")
 }
 
@@ -41,12 +41,17 @@ func (s *Ingest) lookup(c *call) (run, error) {
 	if err := c.target(); err != nil {
 		return run{}, err
 	}
-	there, err := s.find(c.ctx, c.id)
+	return s.existing(&c.exchange)
+}
+
+// existing finds the exchange's request, which may be accepted and not yet begun.
+func (s *Ingest) existing(x *exchange) (run, error) {
+	there, err := s.find(x.ctx, x.id)
 	if err != nil {
 		return run{}, err
 	}
-	if !there.exists() && !s.readers.known(c.id) {
-		return run{}, c.unknown()
+	if !there.exists() && !s.readers.known(x.id) {
+		return run{}, unknown()
 	}
 	return there, nil
 }
@@ -71,21 +76,28 @@ func (s *Ingest) stream(c *call) error {
 	if err != nil {
 		return err
 	}
+	return s.readOn(&c.exchange, there, from, func(all frames) (finished bool, err error) {
+		return c.stream(all, streaming{resumable: true})
+	})
+}
+
+// readOn answers with the events of a request from one on, as they are kept or as they come.
+func (s *Ingest) readOn(x *exchange, there run, from uint64, answer func(frames) (finished bool, err error)) error {
 	if from > there.events() {
 		return schemas.Errorf(schemas.CodeInvalidValue, "the cursor names event %d, but the stream has only %d so far: send the id of the last event you saw", from-1, there.events())
 	}
 	if there.ended() {
-		_, err := c.stream(there.replay(from), streaming{resumable: true})
+		_, err := answer(there.replay(from))
 		return err
 	}
-	s.announce(c.ctx, c.id)
-	return s.attend(c, true, true, func() (finished bool, err error) {
-		reader, err := s.cfg.Bus.Open(c.ctx, c.id, bus.ReadOptions{From: from})
+	s.announce(x.ctx, x.id)
+	return s.attend(x, true, true, func() (finished bool, err error) {
+		reader, err := s.cfg.Bus.Open(x.ctx, x.id, bus.ReadOptions{From: from})
 		if err != nil {
 			return false, unreachable(err)
 		}
 		defer reader.Close()
-		return c.stream(reader.Frames(c.ctx), streaming{resumable: true})
+		return answer(reader.Frames(x.ctx))
 	})
 }
 
@@ -93,15 +105,19 @@ func (s *Ingest) stream(c *call) error {
 // header, so the header is the newer of the two.
 func (c *call) cursor() (from uint64, err error) {
 	if id := c.r.Header.Get(headerLastEventID); id != "" {
-		return c.after(id)
+		return after(c.id.Request, id)
 	}
 	query := c.r.URL.Query()
 	if !query.Has(paramStartingAfter) {
 		return 0, nil
 	}
-	value := query.Get(paramStartingAfter)
+	return startingAfter(c.id.Request, query.Get(paramStartingAfter))
+}
+
+// startingAfter reads a cursor that is an index or the id of an event.
+func startingAfter(request, value string) (from uint64, err error) {
 	if strings.Contains(value, ".") {
-		return c.after(value)
+		return after(request, value)
 	}
 	index, err := strconv.ParseUint(value, 10, 63)
 	if err != nil {
@@ -110,12 +126,12 @@ func (c *call) cursor() (from uint64, err error) {
 	return index + 1, nil
 }
 
-func (c *call) after(id string) (uint64, error) {
+func after(request, id string) (uint64, error) {
 	cursor, err := schemas.ParseCursor(id)
 	if err != nil {
 		return 0, err
 	}
-	if cursor.Request != c.id.Request {
+	if cursor.Request != request {
 		return 0, schemas.Errorf(schemas.CodeInvalidValue, "the cursor belongs to another request: send back the id of the last event of this one")
 	}
 	return cursor.Index + 1, nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/eventlog"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -152,7 +153,7 @@ func TestBadCursor(t *testing.T) {
 func TestUnknownAndForeignStreamsAreTheSame(t *testing.T) {
 	t.Parallel()
 	w := setup(t, tokens(1), func(c *ingest.Config) {
-		c.Keys = []ingest.Key{{ID: "a", Hash: hashOf("secret-a"), Tenant: "a"}, {ID: "b", Hash: hashOf("secret-b"), Tenant: "b"}}
+		c.Keys = ring(t, keys.Configured{ID: "a", SHA256: hashOf("secret-a"), Tenant: "a"}, keys.Configured{ID: "b", SHA256: hashOf("secret-b"), Tenant: "b"})
 	})
 	owner, other := []string{"Authorization", "Bearer secret-a"}, []string{"Authorization", "bearer secret-b"}
 	id := w.chat(streaming, owner...).wants(t, 200).id()

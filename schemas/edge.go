@@ -1,11 +1,32 @@
 package schemas
 
+import "strings"
+
 // ChatSubject is the service endpoint where a NATS tenant sends a request; its answer comes to the reply inbox. Both
 // arguments are encoded tokens.
 func ChatSubject(tenant, modelToken string) string { return "llm.chat." + tenant + "." + modelToken }
 
 // ResumeSubject is the service endpoint where a NATS tenant reads a request's frames again.
 func ResumeSubject(id Identity) string { return "llm.resume." + id.Tenant + "." + id.Request }
+
+// Subject spaces of the service endpoints.
+const (
+	ChatAll   = "llm.chat.*.*"
+	ResumeAll = "llm.resume.*.*"
+)
+
+// ParseChatSubject splits the subject of a request to the service into tenant and encoded model.
+func ParseChatSubject(subject string) (tenant, modelToken string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, "llm.chat.")
+	tenant, modelToken, split := strings.Cut(rest, ".")
+	return tenant, modelToken, ok && split && !strings.Contains(modelToken, ".")
+}
+
+// IsEdgeInbox reports whether a reply subject is one that only connections of the tenant may listen to.
+func IsEdgeInbox(tenant, reply string) bool {
+	rest, ok := strings.CutPrefix(reply, EdgeInbox(tenant)+".")
+	return ok && rest != "" && !strings.ContainsAny(rest, "*> \t\r\n")
+}
 
 // EdgeInbox is the inbox prefix of a tenant's connections: the only place where replies to them may go.
 func EdgeInbox(tenant string) string { return "_INBOX_" + tenant }

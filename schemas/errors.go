@@ -18,6 +18,7 @@ const (
 	CodeInvalidValue        Code = "invalid_value"
 	CodeContextLength       Code = "context_length_exceeded"
 	CodeInvalidKey          Code = "invalid_api_key"
+	CodeScope               Code = "insufficient_scope" // the key may read, but not this
 	CodeModelNotAllowed     Code = "model_not_allowed"
 	CodeModelNotFound       Code = "model_not_found"
 	CodeStreamNotFound      Code = "stream_not_found"
@@ -69,6 +70,11 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
 }
 
+// ReusedID says that a request came under an id that was used for another body.
+func ReusedID(request string) *Error {
+	return Errorf(CodeIdempotencyMismatch, "the request id %q was used for another body: choose another id", request)
+}
+
 // WithParam names the request field at fault.
 func (e *Error) WithParam(param string) *Error { e.Param = param; return e }
 
@@ -109,7 +115,7 @@ func (e *Error) Retryable() bool {
 // Type is the `type` member of the OpenAI error object for the code.
 func (e *Error) Type() string {
 	switch e.Code {
-	case CodeModelNotAllowed:
+	case CodeModelNotAllowed, CodeScope:
 		return "permission_error"
 	case CodeRateLimit:
 		return "requests"

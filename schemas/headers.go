@@ -41,6 +41,7 @@ const (
 	HeaderSummary  = "Llm-Summary" // on an error frame and a unary end (docs/adr/0003)
 	HeaderObject   = "Llm-Object"  // the body is in LLM_OBJECTS (docs/adr/0003)
 	HeaderReason   = "Llm-Reason"  // on a DLQ record: why (docs/adr/0003)
+	HeaderPart     = "Llm-Part"    // on an answer to a NATS caller: `<n>/<of>` of an event too large for a message (docs/adr/0007)
 )
 
 // Headers of NATS itself that the pipeline reads or writes.
@@ -51,6 +52,10 @@ const (
 	HeaderNatsSequence = "Nats-Sequence"
 	HeaderNatsLastSeq  = "Nats-Last-Sequence"
 	HeaderNatsTime     = "Nats-Time-Stamp"
+
+	// HeaderServiceError and HeaderServiceErrorCode mark an error of a service, as the micro framework does.
+	HeaderServiceError     = "Nats-Service-Error"
+	HeaderServiceErrorCode = "Nats-Service-Error-Code"
 )
 
 // RequestHeaders are the headers that a caller may send; every other Llm-* and every Nats-* header is dropped at the door.

@@ -15,18 +15,20 @@ import (
 //
 // The doc tags are the descriptions in config.schema.json.
 type Config struct {
-	HTTP      string           `yaml:"http" doc:"Address of the HTTP door, host:port; port 0 for any. Beyond loopback it needs keys."`
-	NATS      string           `yaml:"nats" doc:"serve: address the embedded NATS server listens on (host:port), or a nats:// URL to use that server instead. Elsewhere: the server to connect to."`
-	Context   string           `yaml:"context,omitempty" doc:"Context of the nats CLI to connect with, by name or file, instead of nats."`
-	Creds     string           `yaml:"creds,omitempty" doc:"NATS credentials file."`
-	Admin     string           `yaml:"admin" doc:"Address of /livez, /readyz, /metrics and /debug/pprof, host:port; off to have none."`
-	DataDir   string           `yaml:"data_dir" doc:"Directory of the embedded NATS server's store and of the SQLite database."`
-	LogLevel  string           `yaml:"log_level" enum:"debug,info,warn,error" doc:"Least level that is logged."`
-	Models    map[string]Model `yaml:"models" doc:"The models that can be asked for, by name. Without any there is echo."`
-	Keys      []Key            `yaml:"keys,omitempty" doc:"API keys. Without any, loopback has open access as tenant default."`
-	Ingest    Ingest           `yaml:"ingest,omitempty" doc:"Limits of the HTTP door."`
-	Telemetry Telemetry        `yaml:"telemetry,omitempty" doc:"Where traces go."`
-	Sink      Sink             `yaml:"sink,omitempty" doc:"Where results are kept."`
+	HTTP        string            `yaml:"http" doc:"Address of the HTTP door, host:port; port 0 for any. Beyond loopback it needs keys."`
+	NATS        string            `yaml:"nats" doc:"serve: address the embedded NATS server listens on (host:port), or a nats:// URL to use that server instead. Elsewhere: the server to connect to."`
+	Context     string            `yaml:"context,omitempty" doc:"Context of the nats CLI to connect with, by name or file, instead of nats."`
+	Creds       string            `yaml:"creds,omitempty" doc:"NATS credentials file."`
+	Admin       string            `yaml:"admin" doc:"Address of /livez, /readyz, /metrics and /debug/pprof, host:port; off to have none."`
+	DataDir     string            `yaml:"data_dir" doc:"Directory of the embedded NATS server's store and of the SQLite database."`
+	LogLevel    string            `yaml:"log_level" enum:"debug,info,warn,error" doc:"Least level that is logged."`
+	Models      map[string]Model  `yaml:"models" doc:"The models that can be asked for, by name. Without any there is echo."`
+	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
+	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
+	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
+	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"Limits of the HTTP door."`
+	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
+	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
 
 	Durability   string   `yaml:"durability" enum:"power,process" doc:"power: the embedded server syncs to disk before every acknowledgement. process: it survives any kill but not a power cut, and is faster."`
 	Lease        Duration `yaml:"lease" doc:"How long work stays with a worker that gives no sign of life."`
@@ -81,9 +83,25 @@ type Retry struct {
 
 // Key is an API key, of which only the hash is stored.
 type Key struct {
-	ID     string `yaml:"id" doc:"Name of the key in logs."`
-	Tenant string `yaml:"tenant" doc:"Tenant whose requests come with this key: 1 to 64 of A-Z a-z 0-9 _ -."`
-	SHA256 string `yaml:"sha256" doc:"SHA-256 of the key in hex: printf %s \"$KEY\" | sha256sum."`
+	ID      string   `yaml:"id" doc:"Name of the key in logs."`
+	Tenant  string   `yaml:"tenant" doc:"Tenant whose requests come with this key: 1 to 64 of A-Z a-z 0-9 _ -."`
+	SHA256  string   `yaml:"sha256" doc:"SHA-256 of the key in hex: printf %s \"$KEY\" | sha256sum."`
+	Models  []string `yaml:"models,omitempty" doc:"Names of the models that it may use; default all."`
+	Scope   string   `yaml:"scope,omitempty" doc:"full, or audit: it may read streams and results and send nothing; default full."`
+	Expires string   `yaml:"expires,omitempty" doc:"When it stops working: a day such as 2027-12-31, or a time such as 2027-12-31T18:00:00Z; default never."`
+}
+
+// AuthCallout says how the auth callout of external NATS servers is answered.
+type AuthCallout struct {
+	User       string           `yaml:"user,omitempty" doc:"The callout's user on the NATS servers, in account AUTH; default auth."`
+	Password   inference.Secret `yaml:"password,omitempty" doc:"Its password."`
+	IssuerSeed inference.Secret `yaml:"issuer_seed,omitempty" doc:"Account seed (SA…) that signs the answers, from weir keys issuer; without it the callout is not answered."`
+	XKeySeed   inference.Secret `yaml:"xkey_seed,omitempty" doc:"Curve seed (SX…) that decrypts the questions, from weir keys issuer."`
+}
+
+// Tenant is what a tenant may have.
+type Tenant struct {
+	Weight int `yaml:"weight,omitempty" doc:"Share of a model in relation to other tenants while several wait for it, 1 to 1000; default 1."`
 }
 
 // Ingest has the limits of the HTTP door.
@@ -92,6 +110,14 @@ type Ingest struct {
 	MaxStreams      int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
 	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
 	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
+	Edge            Edge     `yaml:"edge,omitempty" doc:"User of ingest in account EDGE, with which it serves tenants on NATS; without one it serves only the account of the pipeline. The embedded server brings its own."`
+}
+
+// Edge is a user in account EDGE of the server that nats names.
+type Edge struct {
+	User     string           `yaml:"user,omitempty" doc:"User name; edge in nats.conf."`
+	Password inference.Secret `yaml:"password,omitempty" doc:"Its password. Use ${VARIABLE} to keep it out of the file."`
+	Creds    string           `yaml:"creds,omitempty" doc:"NATS credentials file, instead of user and password."`
 }
 
 // Telemetry says where traces go.
@@ -119,12 +145,18 @@ func (c *Config) complete() {
 	if len(c.Models) == 0 {
 		c.Models = map[string]Model{"echo": {Backends: []Backend{{Name: "echo", Protocol: "echo"}}}}
 	}
+	if c.AuthCallout.IssuerSeed != "" && c.AuthCallout.User == "" {
+		c.AuthCallout.User = "auth"
+	}
 	if c.Sink.Path == "" {
 		c.Sink.Path = filepath.Join(c.DataDir, "weir.db")
 	}
 }
 
 func (c *Config) modelNames() []string { return slices.Sorted(maps.Keys(c.Models)) }
+
+// weight is a tenant's share in relation to others.
+func (c *Config) weight(tenant string) int { return max(c.Tenants[tenant].Weight, 1) }
 
 // loadConfig reads the file (none when the path is empty), the environment and the flags that were given, in this order.
 func loadConfig(path string, env, flags map[string]string) (*Config, error) {

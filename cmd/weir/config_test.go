@@ -33,55 +33,59 @@ func TestConfigErrors(t *testing.T) {
 		file string
 		want string // after the file's name
 	}{
-		"not YAML":           {"http: [", ":1: "},
-		"tab":                {"models:\n\tm: 1", ":2: "},
-		"unknown key":        {"htp: x", ":1: htp: this key does not exist; did you mean http?"},
-		"unknown key, far":   {"zzzzzzzz: x", ":1: zzzzzzzz: this key does not exist; the keys here are http, nats"},
-		"unknown nested":     {"models:\n  m:\n    backend: []", ":3: models.m.backend: this key does not exist; did you mean backends?"},
-		"key twice":          {"http: 127.0.0.1:1\nhttp: 127.0.0.1:2", ":2: http: this key is already on line 1; remove one of the two"},
-		"list for value":     {"http: [a]", ":1: http: it is a list; write one value"},
-		"value for mapping":  {"sink: x", ":1: sink: it is a single value; write keys and values below it"},
-		"value for list":     {"keys: x", ":1: keys: it is a single value; write a list"},
-		"empty value":        {"http:", ":1: http: it is empty; write one value"},
-		"unset variable":     {"http: ${NOPE}", ":1: http: the environment variable NOPE is not set; set it, or write $${NOPE}"},
-		"bare duration":      {"lease: 30", `:1: lease: "30" is not a duration; write a number with its unit`},
-		"negative duration":  {"lease: -3s", `:1: lease: "-3s" is not a duration`},
-		"short lease":        {"lease: 10ms", ":1: lease: 10ms is too short to renew; use at least 1s"},
-		"short drain":        {"drain_timeout: 0s", ":1: drain_timeout: 0s is too short"},
-		"not a number":       {"replicas: many", `:1: replicas: "many" is not a whole number`},
-		"fraction":           {"replicas: 1.5", `:1: replicas: "1.5" is not a whole number`},
-		"replicas":           {"replicas: 2", ":1: replicas: 2 replicas cannot be had; use 1 on a single server, 3 or 5"},
-		"durability":         {"durability: maximum", `:1: durability: "maximum" is not known; use power or process`},
-		"log level":          {"log_level: loud", `:1: log_level: "loud" is not known; use debug or info or warn or error`},
-		"address":            {"http: localhost", `:1: http: "localhost" is not an address; write host:port`},
-		"port":               {"admin: 127.0.0.1:99999", `:1: admin: "99999" is not a port`},
-		"nats address":       {"nats: nowhere", `:1: nats: "nowhere" is not an address`},
-		"nats URL":           {"nats: nats://", `:1: nats: "nats://" is not the URL of a NATS server; write nats://host:4222`},
-		"no data_dir":        {`data_dir: ""`, ":1: data_dir: it is empty; name a directory"},
-		"otlp":               {"telemetry: {otlp_endpoint: collector}", `:1: telemetry.otlp_endpoint: "collector" is not the URL of a collector`},
-		"body limit":         {"ingest: {max_body_bytes: 99999999999}", ":1: ingest.max_body_bytes: 99999999999 is out of range; use 1 to 10485760"},
-		"no backend":         {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
-		"no name":            {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
-		"protocol":           {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai, anthropic or echo`},
-		"no url":             {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
-		"url of echo":        {"models:\n  m:\n    backends: [{name: b, protocol: echo, url: http://x}]", ":3: models.m.backends[0].url: an echo backend calls nobody; remove it"},
-		"dials of openai":    {fmt.Sprintf(backend, ", echo: {tokens: 3}"), ":4: models.m.backends[0].echo: only an echo backend has these dials"},
-		"limit of openai":    {fmt.Sprintf(backend, ", max_tokens: 5"), ":4: models.m.backends[0].max_tokens: only an anthropic backend has it; remove it"},
-		"version of openai":  {fmt.Sprintf(backend, ", anthropic_version: 2023-06-01"), ":4: models.m.backends[0].anthropic_version: only an anthropic backend has it"},
-		"odd version":        {anthropicBackend("anthropic_version: new"), `:3: models.m.backends[0].anthropic_version: "new" is not a version; use 2023-06-01 or 2026-10-21`},
-		"limit of anthropic": {anthropicBackend("max_tokens: -1"), ":3: models.m.backends[0].max_tokens: -1 is out of range"},
-		"name of the limit":  {anthropicBackend("max_completion_tokens: true"), ":3: models.m.backends[0].max_completion_tokens: only an openai backend has it"},
-		"deterministic":      {anthropicBackend("deterministic: true"), ":3: models.m.backends[0]: deterministic and require_finish_reason mean nothing to an anthropic backend"},
-		"bool":               {fmt.Sprintf(backend, ", deterministic: maybe"), `:4: models.m.backends[0].deterministic: "maybe" is not a switch; write true or false`},
-		"in flight":          {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
-		"same backend twice": {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
-		"tries":              {fmt.Sprintf(backend, "") + "    retry: {max_tries: -1}", ":5: models.m.retry.max_tries: -1 is out of range"},
-		"retry max":          {fmt.Sprintf(backend, "") + "    retry: {initial: 3s, max: 1s}", ":5: models.m.retry.max: 1s is shorter than initial, 3s"},
-		"long model":         {"models:\n  " + strings.Repeat("x", 129) + ": {backends: [{name: b, protocol: echo}]}", ":2: models." + strings.Repeat("x", 129) + ": model name is too long"},
-		"key tenant":         {"keys:\n- {id: a, tenant: a.b, sha256: " + someHash + "}", `:2: keys[0].tenant: "a.b" cannot be a tenant; use 1 to 64 of`},
-		"key hash":           {"keys:\n- {id: a, tenant: a, sha256: abc}", ":2: keys[0].sha256: it is not the 64 hex digits of a SHA-256; write the output of"},
-		"key id":             {"keys:\n- {tenant: a, sha256: " + someHash + "}", `:2: keys[0].id: "" is empty or taken`},
-		"key twice the same": {"keys:\n- {id: a, tenant: a, sha256: " + someHash + "}\n- {id: b, tenant: a, sha256: " + someHash + "}", `:3: keys[1].sha256: it is the same key as "a"`},
+		"not YAML":            {"http: [", ":1: "},
+		"tab":                 {"models:\n\tm: 1", ":2: "},
+		"unknown key":         {"htp: x", ":1: htp: this key does not exist; did you mean http?"},
+		"unknown key, far":    {"zzzzzzzz: x", ":1: zzzzzzzz: this key does not exist; the keys here are http, nats"},
+		"unknown nested":      {"models:\n  m:\n    backend: []", ":3: models.m.backend: this key does not exist; did you mean backends?"},
+		"key twice":           {"http: 127.0.0.1:1\nhttp: 127.0.0.1:2", ":2: http: this key is already on line 1; remove one of the two"},
+		"list for value":      {"http: [a]", ":1: http: it is a list; write one value"},
+		"value for mapping":   {"sink: x", ":1: sink: it is a single value; write keys and values below it"},
+		"value for list":      {"keys: x", ":1: keys: it is a single value; write a list"},
+		"empty value":         {"http:", ":1: http: it is empty; write one value"},
+		"unset variable":      {"http: ${NOPE}", ":1: http: the environment variable NOPE is not set; set it, or write $${NOPE}"},
+		"bare duration":       {"lease: 30", `:1: lease: "30" is not a duration; write a number with its unit`},
+		"negative duration":   {"lease: -3s", `:1: lease: "-3s" is not a duration`},
+		"short lease":         {"lease: 10ms", ":1: lease: 10ms is too short to renew; use at least 1s"},
+		"short drain":         {"drain_timeout: 0s", ":1: drain_timeout: 0s is too short"},
+		"not a number":        {"replicas: many", `:1: replicas: "many" is not a whole number`},
+		"fraction":            {"replicas: 1.5", `:1: replicas: "1.5" is not a whole number`},
+		"replicas":            {"replicas: 2", ":1: replicas: 2 replicas cannot be had; use 1 on a single server, 3 or 5"},
+		"durability":          {"durability: maximum", `:1: durability: "maximum" is not known; use power or process`},
+		"log level":           {"log_level: loud", `:1: log_level: "loud" is not known; use debug or info or warn or error`},
+		"address":             {"http: localhost", `:1: http: "localhost" is not an address; write host:port`},
+		"port":                {"admin: 127.0.0.1:99999", `:1: admin: "99999" is not a port`},
+		"nats address":        {"nats: nowhere", `:1: nats: "nowhere" is not an address`},
+		"nats URL":            {"nats: nats://", `:1: nats: "nats://" is not the URL of a NATS server; write nats://host:4222`},
+		"half a user of EDGE": {"ingest: {edge: {user: edge}}", ":1: ingest.edge: the credentials are not whole; give user and password"},
+		"two users of EDGE":   {"ingest: {edge: {user: edge, password: p, creds: f}}", ":1: ingest.edge: the credentials are not whole"},
+		"no data_dir":         {`data_dir: ""`, ":1: data_dir: it is empty; name a directory"},
+		"otlp":                {"telemetry: {otlp_endpoint: collector}", `:1: telemetry.otlp_endpoint: "collector" is not the URL of a collector`},
+		"body limit":          {"ingest: {max_body_bytes: 99999999999}", ":1: ingest.max_body_bytes: 99999999999 is out of range; use 1 to 10485760"},
+		"no backend":          {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
+		"no name":             {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
+		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai, anthropic or echo`},
+		"no url":              {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
+		"url of echo":         {"models:\n  m:\n    backends: [{name: b, protocol: echo, url: http://x}]", ":3: models.m.backends[0].url: an echo backend calls nobody; remove it"},
+		"dials of openai":     {fmt.Sprintf(backend, ", echo: {tokens: 3}"), ":4: models.m.backends[0].echo: only an echo backend has these dials"},
+		"limit of openai":     {fmt.Sprintf(backend, ", max_tokens: 5"), ":4: models.m.backends[0].max_tokens: only an anthropic backend has it; remove it"},
+		"version of openai":   {fmt.Sprintf(backend, ", anthropic_version: 2023-06-01"), ":4: models.m.backends[0].anthropic_version: only an anthropic backend has it"},
+		"odd version":         {anthropicBackend("anthropic_version: new"), `:3: models.m.backends[0].anthropic_version: "new" is not a version; use 2023-06-01 or 2026-10-21`},
+		"limit of anthropic":  {anthropicBackend("max_tokens: -1"), ":3: models.m.backends[0].max_tokens: -1 is out of range"},
+		"name of the limit":   {anthropicBackend("max_completion_tokens: true"), ":3: models.m.backends[0].max_completion_tokens: only an openai backend has it"},
+		"deterministic":       {anthropicBackend("deterministic: true"), ":3: models.m.backends[0]: deterministic and require_finish_reason mean nothing to an anthropic backend"},
+		"bool":                {fmt.Sprintf(backend, ", deterministic: maybe"), `:4: models.m.backends[0].deterministic: "maybe" is not a switch; write true or false`},
+		"in flight":           {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
+		"same backend twice":  {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
+		"weight":              {"tenants:\n  acme: {weight: 1001}", ":2: tenants.acme.weight: 1001 is out of range; use 1 to 1000"},
+		"tenant name":         {"tenants:\n  a.b: {weight: 2}", ":2: tenants.a.b: "},
+		"tries":               {fmt.Sprintf(backend, "") + "    retry: {max_tries: -1}", ":5: models.m.retry.max_tries: -1 is out of range"},
+		"retry max":           {fmt.Sprintf(backend, "") + "    retry: {initial: 3s, max: 1s}", ":5: models.m.retry.max: 1s is shorter than initial, 3s"},
+		"long model":          {"models:\n  " + strings.Repeat("x", 129) + ": {backends: [{name: b, protocol: echo}]}", ":2: models." + strings.Repeat("x", 129) + ": model name is too long"},
+		"key tenant":          {"keys:\n- {id: a, tenant: a.b, sha256: " + someHash + "}", `:2: keys[0].tenant: "a.b" cannot be a tenant; use 1 to 64 of`},
+		"key hash":            {"keys:\n- {id: a, tenant: a, sha256: abc}", ":2: keys[0].sha256: it is not the 64 hex digits of a SHA-256; write the output of"},
+		"key id":              {"keys:\n- {tenant: a, sha256: " + someHash + "}", `:2: keys[0].id: "" is empty or taken`},
+		"key twice the same":  {"keys:\n- {id: a, tenant: a, sha256: " + someHash + "}\n- {id: b, tenant: a, sha256: " + someHash + "}", `:3: keys[1].sha256: it is the same key as "a"`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -159,7 +163,7 @@ func TestConfigAnchors(t *testing.T) {
 }
 
 func exampleEnvironment() []string {
-	return []string{"OPENAI_API_KEY=sk-very-secret", "ACME_KEY_SHA256=" + someHash}
+	return []string{"OPENAI_API_KEY=sk-very-secret", "ACME_KEY_SHA256=" + someHash, "AUDIT_KEY_SHA256=" + strings.Repeat("a1", 32)}
 }
 
 const exampleFile = "../../weir.example.yaml"
@@ -177,7 +181,7 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := *cfg, *defaults
-	got.Models, want.Models, got.Keys, got.Telemetry, got.Ingest, got.Sink, want.Sink = nil, nil, nil, Telemetry{}, Ingest{}, Sink{}, Sink{}
+	got.Models, want.Models, got.Keys, got.Tenants, got.Telemetry, got.Ingest, got.Sink, want.Sink = nil, nil, nil, nil, Telemetry{}, Ingest{}, Sink{}, Sink{}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the example says of a default what is not so (-default +example):\n%s", diff)
 	}
@@ -310,10 +314,9 @@ func TestRefusesToListenBeyondLoopbackWithoutKeys(t *testing.T) {
 		{[]string{"serve", "--http", "0.0.0.0:0"}, "http: refusing to listen on 0.0.0.0:0 without API keys"},
 		{[]string{"serve", "--http", ":0"}, "http: refusing"},
 		{[]string{"serve", "--http", "127.0.0.1:0", "--nats", "0.0.0.0:0"}, "nats: refusing"},
-		{[]string{"ingest", "--http", "192.0.2.1:0"}, "http: refusing"},
 	} {
 		_, _, err := call(t, append(tt.args, "--data-dir", t.TempDir())...)
-		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "add a key under keys") {
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "create one with weir keys create") {
 			t.Errorf("%v: error = %v", tt.args, err)
 		}
 	}

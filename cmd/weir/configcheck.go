@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"reflect"
@@ -12,12 +13,19 @@ import (
 	"time"
 
 	"github.com/weir-llm/weir/internal/anthropic"
+	"github.com/weir-llm/weir/internal/callout"
+	"github.com/weir-llm/weir/internal/keys"
+	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/schemas"
 )
 
 // validate reports the first value that cannot work.
 func (c *Config) validate() *configError {
-	for _, check := range []func() *configError{c.checkChoices, c.checkAddresses, c.checkTimes, c.checkModels, c.checkKeys} {
+	checks := []func() *configError{
+		c.checkChoices, c.checkAddresses, c.checkTimes, c.checkModels,
+		c.checkKeys, c.checkCallout, c.checkTenants,
+	}
+	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
 		}
@@ -48,6 +56,9 @@ func (c *Config) checkChoices() *configError {
 	}
 	if c.Ingest.MaxStreams < 0 {
 		return problem("ingest.max_streams", "use a number from 1", "%d is out of range", c.Ingest.MaxStreams)
+	}
+	if e := c.Ingest.Edge; e.Creds != "" && e.User != "" || e.Creds == "" && (e.User == "") != (e.Password == "") {
+		return problem("ingest.edge", "give user and password, or creds alone", "the credentials are not whole")
 	}
 	return nil
 }
@@ -95,17 +106,14 @@ func checkListen(key, address string) *configError {
 // externalNATS reports whether nats names a server to connect to rather than an address to listen on.
 func (c *Config) externalNATS() bool { return strings.Contains(c.NATS, "://") || c.Context != "" }
 
-// checkOpen refuses a listener that others can reach while there is no key to ask them for.
+// checkOpen refuses a listener that others can reach. It is for when no key exists to ask them for.
 func (c *Config) checkOpen(serve bool) error {
-	if len(c.Keys) > 0 {
-		return nil
-	}
 	for _, listener := range []struct {
 		key, address string
 		used         bool
 	}{{"http", c.HTTP, true}, {"nats", c.NATS, serve && !c.externalNATS()}} {
 		if listener.used && !loopback(listener.address) {
-			return problem(listener.key, "add a key under keys, or listen on 127.0.0.1",
+			return problem(listener.key, "create one with weir keys create, add a key under keys, or listen on 127.0.0.1",
 				"refusing to listen on %s without API keys: everyone who can reach it could use it", listener.address)
 		}
 	}
@@ -138,6 +146,19 @@ func (c *Config) checkModels() *configError {
 		tokens[name] = key
 		if err := checkModel(key, c.Models[name]); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkTenants() *configError {
+	for _, name := range slices.Sorted(maps.Keys(c.Tenants)) {
+		key := join("tenants", name)
+		if err := schemas.ValidateTenant(name); err != nil {
+			return problem(key, "use 1 to 64 of A-Z a-z 0-9 _ -", "%s", schemas.AsError(err).Message)
+		}
+		if weight := c.Tenants[name].Weight; weight < 0 || weight > router.MaxWeight {
+			return problem(join(key, "weight"), fmt.Sprintf("use 1 to %d", router.MaxWeight), "%d is out of range", weight)
 		}
 	}
 	return nil
@@ -216,10 +237,34 @@ func (c *Config) checkKeys() *configError {
 			return problem(join(at, "tenant"), "use 1 to 64 of A-Z a-z 0-9 _ -", "%q cannot be a tenant", k.Tenant)
 		case err != nil || len(sum) != 32:
 			return problem(join(at, "sha256"), `write the output of: printf %s "$KEY" | sha256sum`, "it is not the 64 hex digits of a SHA-256")
+		case k.Scope != "" && k.Scope != string(keys.ScopeFull) && k.Scope != string(keys.ScopeAudit):
+			return problem(join(at, "scope"), "use full or audit", "%q is not known", k.Scope)
 		case sums[string(sum)] != "":
 			return problem(join(at, "sha256"), "make a new key for one of them", "it is the same key as %q", sums[string(sum)])
 		}
+		if _, err := parseExpiry(k.Expires, time.Time{}); err != nil {
+			return problem(join(at, "expires"), err.Error(), "%q is not a time", k.Expires)
+		}
+		for _, model := range k.Models {
+			if _, err := schemas.EncodeModel(model); err != nil {
+				return problem(join(at, "models"), "list names of models, or leave it out for all", "%s", schemas.AsError(err).Message)
+			}
+		}
 		ids[k.ID], sums[string(sum)] = true, k.ID
+	}
+	return nil
+}
+
+func (c *Config) checkCallout() *configError {
+	a := c.AuthCallout
+	if a.IssuerSeed == "" {
+		if a != (AuthCallout{}) {
+			return problem("auth_callout.issuer_seed", "weir keys issuer makes one; or remove auth_callout", "it is empty")
+		}
+		return nil
+	}
+	if _, _, err := callout.ParseSeeds(a.IssuerSeed.Reveal(), a.XKeySeed.Reveal()); err != nil {
+		return problem("auth_callout", "weir keys issuer makes both seeds", "%s", err)
 	}
 	return nil
 }

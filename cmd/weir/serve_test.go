@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 )
 
 // caller is an HTTP client that keeps no connection, so that none outlives its test.
@@ -137,6 +138,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("ask --json = %q, %v", out, err)
 		}
 	})
+	t.Run("NATS service", func(t *testing.T) { testService(t, serve.NATS) })
 	t.Run("second serve on the store", func(t *testing.T) {
 		_, _, err := call(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--admin", "off")
 		if err == nil || !strings.Contains(err.Error(), "is in use by another weir") {
@@ -151,6 +153,40 @@ func TestServe(t *testing.T) {
 	})
 	if err := serve.end(t); err != nil {
 		t.Errorf("stop: %v", err)
+	}
+}
+
+// testService asks the service of an open serve, as anybody on this machine may.
+func testService(t *testing.T, url string) {
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	inbox, err := nc.SubscribeSync(nc.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.PublishRequest("llm.chat.default.echo", inbox.Subject, []byte(`{"stream":true,"messages":[{"role":"user","content":"by NATS"}]}`)); err != nil {
+		t.Fatal(err)
+	}
+	var events []string
+	for {
+		msg, err := inbox.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatalf("after %q: %v", events, err)
+		}
+		if len(msg.Data) == 0 {
+			break
+		}
+		events = append(events, strings.Split(string(msg.Data), "\n")...)
+	}
+	if got := text(t, events); got != "echo: by NATS" {
+		t.Errorf("content = %q of %q", got, events)
+	}
+	info, err := nc.Request("$SRV.INFO.weir", nil, 5*time.Second)
+	if err != nil || !strings.Contains(string(info.Data), `"subject":"llm.chat.*.*"`) {
+		t.Errorf("info = %v, %v", info, err)
 	}
 }
 

@@ -39,20 +39,21 @@ func (c *cli) runStages(ctx context.Context, command string, stages []string) (e
 	if err != nil {
 		return err
 	}
-	if slices.Contains(stages, cmdIngest) {
-		if err := cfg.checkOpen(command == cmdServe); err != nil {
-			return err
-		}
-	}
 	log, err := c.logger(cfg)
 	if err != nil {
 		return err
 	}
+	tuneMemory(c.env)
 	n, err := openNode(ctx, cfg, command, log)
 	if err != nil {
 		return startError(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
+	if slices.Contains(stages, cmdIngest) {
+		if err := n.openKeys(ctx, command == cmdServe); err != nil {
+			return startError(ctx, err)
+		}
+	}
 	parts, err := n.parts(stages)
 	if err != nil {
 		return startError(ctx, err)

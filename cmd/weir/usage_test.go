@@ -33,11 +33,14 @@ func golden(t *testing.T, file, got string) {
 }
 
 func TestUsage(t *testing.T) {
-	commands := (&cli{}).root().Commands()
 	names := []string{""}
-	for _, cmd := range commands {
-		if !cmd.Hidden {
-			names = append(names, cmd.Name())
+	for _, cmd := range (&cli{}).root().Commands() {
+		if cmd.Hidden {
+			continue
+		}
+		names = append(names, cmd.Name())
+		for _, sub := range cmd.Commands() {
+			names = append(names, cmd.Name()+" "+sub.Name())
 		}
 	}
 	for _, name := range names {
@@ -46,7 +49,7 @@ func TestUsage(t *testing.T) {
 			if err != nil || stderr != "" {
 				t.Fatalf("help failed: %v, %s", err, stderr)
 			}
-			golden(t, filepath.Join("testdata", "usage", strings.TrimSuffix("weir-"+name, "-")+".txt"), out)
+			golden(t, filepath.Join("testdata", "usage", strings.TrimSuffix("weir-"+strings.ReplaceAll(name, " ", "-"), "-")+".txt"), out)
 		})
 	}
 }
@@ -63,6 +66,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"replay"}, "name a request, or a time with --since; see weir replay --help"},
 		{[]string{"replay", "r1", "--since", "1h"}, "name either a request or a time, not both"},
 		{[]string{"serve", "--nope"}, "unknown flag: --nope; see weir serve --help"},
+		{[]string{"keys", "creat"}, `there is no command "creat": did you mean create?; see weir keys --help`},
+		{[]string{"keys", "revoke"}, "weir keys revoke takes the id of one key, not 0 arguments"},
+		{[]string{"keys", "create", "--id", "x", "--tenant", "t"}, "leave those out; see weir keys create --help"},
 		{[]string{"tail", "--since", "soon"}, "invalid argument \"soon\""},
 	} {
 		out, _, err := call(t, tt.args...)

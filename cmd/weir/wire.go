@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/internal/telemetry"
 )
@@ -38,6 +39,7 @@ type node struct {
 	tracer   trace.TracerProvider
 	nats     *natsd.Server // nil when the server is another process
 	bus      *bus.Bus
+	keys     *keys.Ring // nil in a process without ingest
 
 	httpAddress string
 	checks      []func(context.Context) error // of readiness
@@ -109,7 +111,7 @@ func (n *node) openTraces(ctx context.Context, command string) error {
 
 func (n *node) openServer() (err error) {
 	n.nats, err = natsd.New(natsd.Config{
-		Dir: n.cfg.DataDir, Listen: n.cfg.NATS, Open: len(n.cfg.Keys) == 0, SyncAlways: n.cfg.Durability == "power", Logger: n.log,
+		Dir: n.cfg.DataDir, Listen: n.cfg.NATS, SyncAlways: n.cfg.Durability == "power", Logger: n.log,
 	})
 	if err != nil {
 		return err
@@ -125,6 +127,8 @@ func (n *node) openBus(ctx context.Context, command string) (err error) {
 		// Over loopback, because the in-process pipe hands over every piece from goroutine to goroutine, unbuffered.
 		cfg.URL, cfg.Username, cfg.Password = n.nats.ClientURL(), n.nats.Username(), n.nats.Password()
 		cfg.Room = n.nats.Room
+		user, password := n.nats.EdgeUser()
+		cfg.Edge = &bus.Credentials{Username: user, Password: password}
 	}
 	cfg.Logger, cfg.TracerProvider, cfg.Registerer = n.log, n.tracer, n.registry
 	if n.bus, err = bus.Connect(ctx, cfg); err != nil {
@@ -145,9 +149,17 @@ func busConfig(cfg *Config, name string) bus.Config {
 	servers, user := splitUser(servers)
 	password, _ := user.Password()
 	return bus.Config{
-		URL: servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
+		Edge: edgeCredentials(cfg.Ingest.Edge),
+		URL:  servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
 		Replicas: cfg.Replicas, Lease: time.Duration(cfg.Lease),
 	}
+}
+
+func edgeCredentials(e Edge) *bus.Credentials {
+	if e == (Edge{}) {
+		return nil
+	}
+	return &bus.Credentials{Username: e.User, Password: e.Password.Reveal(), CredsFile: e.Creds}
 }
 
 // contextFile makes the path of a context's file absolute, as the library wants it. A name stays as it is.

@@ -34,12 +34,8 @@ func (n *node) share(part float64, alone bool) time.Duration {
 }
 
 func (n *node) ingest(alone bool) (part, error) {
-	keys := make([]ingest.Key, len(n.cfg.Keys))
-	for i, k := range n.cfg.Keys {
-		keys[i] = ingest.Key{ID: k.ID, Hash: k.SHA256, Tenant: k.Tenant}
-	}
 	door, err := ingest.New(ingest.Config{
-		Bus: n.bus, Addr: n.cfg.HTTP, Keys: keys, Models: n.cfg.modelNames,
+		Bus: n.bus, Addr: n.cfg.HTTP, Keys: n.keys, Models: n.cfg.modelNames,
 		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
 		DisconnectGrace: time.Duration(n.cfg.Ingest.DisconnectGrace), DetachedMax: time.Duration(n.cfg.Ingest.DetachedMax),
 		DrainLimit: n.share(ingestShare, alone), Logger: n.log, TracerProvider: n.tracer, Registerer: n.registry,
@@ -48,12 +44,17 @@ func (n *node) ingest(alone bool) (part, error) {
 		return part{}, err
 	}
 	n.httpAddress = door.Addr().String()
+	if n.nats == nil && n.cfg.Ingest.Edge == (Edge{}) {
+		n.log.Info("tenants on NATS are not served: ingest.edge names no user in account EDGE")
+	}
 	n.checks = append(n.checks, door.Ready)
 	return part{cmdIngest, door.Run}, nil
 }
 
 func (n *node) router(bool) (part, error) {
-	r, err := router.New(router.Config{Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Logger: n.log, Registerer: n.registry})
+	r, err := router.New(router.Config{
+		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Logger: n.log, Registerer: n.registry,
+	})
 	if err != nil {
 		return part{}, err
 	}

@@ -41,7 +41,7 @@ func formOf(code schemas.Code) form {
 		return form{http.StatusUnauthorized, "authentication_error"}
 	case schemas.CodeQuota:
 		return form{http.StatusPaymentRequired, "billing_error"}
-	case schemas.CodeModelNotAllowed:
+	case schemas.CodeModelNotAllowed, schemas.CodeScope:
 		return form{http.StatusForbidden, "permission_error"}
 	case schemas.CodeModelNotFound, schemas.CodeStreamNotFound, schemas.CodeStreamExpired, schemas.CodeNotFound:
 		return form{http.StatusNotFound, "not_found_error"}

@@ -33,7 +33,7 @@ func TestErrors(t *testing.T) {
 	for code, want := range map[schemas.Code]form{
 		schemas.CodeInvalidJSON: {400, "invalid_request_error"}, schemas.CodeUnsupported: {400, "invalid_request_error"},
 		schemas.CodeContextLength: {400, "invalid_request_error"}, schemas.CodeInvalidKey: {401, "authentication_error"},
-		schemas.CodeQuota: {402, "billing_error"}, schemas.CodeModelNotAllowed: {403, "permission_error"},
+		schemas.CodeQuota: {402, "billing_error"}, schemas.CodeModelNotAllowed: {403, "permission_error"}, schemas.CodeScope: {403, "permission_error"},
 		schemas.CodeModelNotFound: {404, "not_found_error"}, schemas.CodeStreamExpired: {404, "not_found_error"},
 		schemas.CodeRequestTooLarge: {413, "request_too_large"}, schemas.CodeIdempotencyMismatch: {422, "invalid_request_error"},
 		schemas.CodeRateLimit: {429, "rate_limit_error"}, schemas.CodeSlowDown: {429, "rate_limit_error"}, schemas.CodeCancelled: {499, "api_error"},

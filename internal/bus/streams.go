@@ -141,15 +141,19 @@ func (b *Bus) ensureBuckets(ctx context.Context) error {
 		return fmt.Errorf("create object store %s: %w", schemas.BucketObjects, err)
 	}
 	for _, bucket := range []string{schemas.BucketKeys, schemas.BucketLimits} {
-		_, err := b.js.KeyValue(ctx, bucket)
-		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			_, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, History: 1, Replicas: b.cfg.Replicas})
-		}
-		if err != nil {
-			return fmt.Errorf("create key-value bucket %s: %w", bucket, err)
+		if err := b.ensureBucket(ctx, bucket); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (b *Bus) ensureBucket(ctx context.Context, bucket string) error {
+	_, err := b.js.KeyValue(ctx, bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		_, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, History: 1, Replicas: b.cfg.Replicas})
+	}
+	return wrap("create key-value bucket "+bucket, err)
 }
 
 func (b *Bus) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {

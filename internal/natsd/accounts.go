@@ -1,31 +1,24 @@
 package natsd
 
-// Accounts of the embedded server, the same as in nats.conf.
-const (
-	accountPipeline = "LLM"  // the stages and trusted services, with JetStream
-	accountEdge     = "EDGE" // tenants, without JetStream
-	accountSystem   = "SYS"
-)
-
-// accounts is what the server parses at start. A tenant reaches the pipeline only through the services that ingest
-// answers and the committed frames that the server republishes; no tenant can reach a stream (docs/adr/0002).
+// accounts is what the server parses at start, the same as in nats.conf. From EDGE nothing goes into the pipeline by itself:
+// ingest has a connection of its own there, and takes up what tenants ask. Only the committed frames come out. The operator
+// sees the service in both accounts (docs/adr/0002, docs/adr/0007).
 const accounts = `
 accounts {
   LLM {
     jetstream: enabled
     exports: [
-      {service: "llm.chat.>", response: stream}
-      {service: "llm.resume.>", response: stream}
-      {service: "llm.cancel.>"}
-      {service: "$SRV.>", response: stream}
       {stream: "llm.replies.>"}
+    ]
+    imports: [
+      {service: {account: EDGE, subject: "$SRV.>"}}
     ]
   }
   EDGE {
+    exports: [
+      {service: "$SRV.>", response: stream, accounts: [LLM]}
+    ]
     imports: [
-      {service: {account: LLM, subject: "llm.chat.>"}}
-      {service: {account: LLM, subject: "llm.resume.>"}}
-      {service: {account: LLM, subject: "llm.cancel.>"}}
       {stream: {account: LLM, subject: "llm.replies.>"}}
     ]
   }

@@ -3,17 +3,21 @@ package natsd
 import (
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 func TestAccounts(t *testing.T) {
 	s := startServer(t, testConfig(t.TempDir()))
-	for account, jetStream := range map[string]bool{accountPipeline: true, accountEdge: false, accountSystem: false} {
+	for account, jetStream := range map[string]bool{schemas.AccountPipeline: true, schemas.AccountEdge: false, schemas.AccountSystem: false} {
 		acc, err := s.nats.LookupAccount(account)
 		if err != nil {
 			t.Fatalf("account %s: %v", account, err)
@@ -22,53 +26,46 @@ func TestAccounts(t *testing.T) {
 			t.Errorf("account %s has JetStream: %v, want %v", account, got, jetStream)
 		}
 	}
-	if got := s.nats.SystemAccount().Name; got != accountSystem {
+	if got := s.nats.SystemAccount().Name; got != schemas.AccountSystem {
 		t.Errorf("system account is %s", got)
 	}
 }
 
-// A tenant's account reaches the services and the replies of the pipeline, and nothing else.
+// Out of the account of tenants nothing goes by itself, and of the pipeline only committed frames come in.
 func TestEdgeAccount(t *testing.T) {
-	users := newUsers()
-	password := users.add("tenant", accountEdge)
+	users := newUsers(false)
+	password := users.add("stranger", schemas.AccountEdge)
 	s, err := start(testConfig(t.TempDir()), users)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
 	stage := pipeline(t, s)
-	edge := connect(t, s.ClientURL(), nats.UserInfo("tenant", password))
+	edge := connect(t, s.ClientURL(), nats.UserInfo("stranger", password))
+	ingest := connect(t, s.ClientURL(), nats.UserInfo(s.EdgeUser()))
 
-	t.Run("service answers with a stream", func(t *testing.T) {
-		sub, err := stage.Subscribe("llm.chat.*.*", func(m *nats.Msg) {
-			for _, part := range []string{"a", "b", ""} {
-				if err := m.Respond([]byte(part)); err != nil {
-					t.Error(err)
-				}
-			}
-		})
+	t.Run("ingest is reached in the account", func(t *testing.T) { crosses(t, edge, ingest, "llm.chat.acme.echo", true) })
+	t.Run("replies come out", func(t *testing.T) { crosses(t, stage, edge, "llm.replies.acme.r1", true) })
+	for _, subject := range []string{
+		"llm.chat.acme.echo", "llm.resume.acme.r1", "llm.cancel.acme.r1", "llm.requests.acme.echo", "llm.chunks.acme.r1",
+		"llm.replies.acme.r1", "llm.results.acme.r1", "llm.work.echo", "$JS.API.INFO", "_INBOX.x", "_INBOX_pipe.x",
+	} {
+		t.Run(subject+" stays outside", func(t *testing.T) { crosses(t, edge, stage, subject, false) })
+	}
+	for _, subject := range []string{"llm.requests.acme.echo", "llm.results.acme.r1", "llm.cancel.acme.r1", "_INBOX.x"} {
+		t.Run(subject+" stays inside", func(t *testing.T) { crosses(t, stage, edge, subject, false) })
+	}
+	t.Run("the pipeline sees the service", func(t *testing.T) {
+		service, err := micro.AddService(ingest, micro.Config{Name: "weir", Version: "1.0.0"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer sub.Unsubscribe()
-		flush(t, stage)
-		inbox, err := edge.SubscribeSync(edge.NewInbox())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := edge.PublishRequest("llm.chat.acme.echo", inbox.Subject, []byte("{}")); err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range []string{"a", "b", ""} {
-			if m, err := inbox.NextMsg(5 * time.Second); err != nil || string(m.Data) != want {
-				t.Fatalf("answer %v (%v), want %q", m, err, want)
-			}
+		defer service.Stop()
+		flush(t, ingest)
+		if m, err := stage.Request("$SRV.PING", nil, 5*time.Second); err != nil || !strings.Contains(string(m.Data), `"name":"weir"`) {
+			t.Errorf("ping: %v (%v)", m, err)
 		}
 	})
-	t.Run("cancel goes in", func(t *testing.T) { crosses(t, edge, stage, "llm.cancel.acme.r1", true) })
-	t.Run("replies come out", func(t *testing.T) { crosses(t, stage, edge, "llm.replies.acme.r1", true) })
-	t.Run("requests stay outside", func(t *testing.T) { crosses(t, edge, stage, "llm.requests.acme.echo", false) })
-	t.Run("chunks stay outside", func(t *testing.T) { crosses(t, edge, stage, "llm.chunks.acme.r1", false) })
 	t.Run("no JetStream", func(t *testing.T) {
 		_, err := streams(t, edge).AccountInfo(timeout(t))
 		if !errors.Is(err, jetstream.ErrJetStreamNotEnabled) && !errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
@@ -147,8 +144,7 @@ func TestOpenAndClosed(t *testing.T) {
 }
 
 func TestOpenIsForLoopbackOnly(t *testing.T) {
-	u := newUsers()
-	u.open = true
+	u := newUsers(true)
 	inProcess, other := net.Pipe()
 	defer inProcess.Close()
 	defer other.Close()
@@ -160,11 +156,11 @@ func TestOpenIsForLoopbackOnly(t *testing.T) {
 		&net.TCPAddr{IP: net.ParseIP("fe80::1")}:          false,
 		inProcess.RemoteAddr():                            false,
 	} {
-		if _, _, got := u.admit(&server.ClientOpts{}, addr); got != want {
-			t.Errorf("%v without credentials admitted: %v, want %v", addr, got, want)
+		if _, err := u.grant(&server.ClientOpts{}, addr); (err == nil) != want {
+			t.Errorf("%v without credentials: %v, want admitted %v", addr, err, want)
 		}
 	}
-	if _, _, got := u.admit(&server.ClientOpts{}, nil); got {
+	if _, err := u.grant(&server.ClientOpts{}, nil); err == nil {
 		t.Error("a connection without an address was admitted without credentials")
 	}
 }

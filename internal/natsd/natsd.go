@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 const (
@@ -34,7 +36,7 @@ const (
 type Config struct {
 	Dir        string       // required: the data directory; the store and the operator's context are made in it
 	Listen     string       // host:port, port 0 for any; "" for no listener, in-process connections only
-	Open       bool         // loopback connections without credentials are in account LLM
+	Open       bool         // loopback connections without credentials are in account LLM, until Admit decides
 	SyncAlways bool         // fsync before every acknowledgement (durability power)
 	Logger     *slog.Logger // optional
 }
@@ -49,16 +51,18 @@ func (c Config) validate() error {
 // Server is a running embedded nats-server. Its methods are safe for concurrent use.
 type Server struct {
 	nats        *server.Server
+	users       *users
 	dir         string
 	lock        *os.File
 	password    string
+	edge        string // password of edgeUser
 	contextFile string
 	close       sync.Once
 }
 
 // New locks and marks the store directory, starts the server and returns when it takes connections. Whoever calls it
 // closes the server.
-func New(cfg Config) (*Server, error) { return start(cfg, newUsers()) }
+func New(cfg Config) (*Server, error) { return start(cfg, newUsers(cfg.Open)) }
 
 func start(cfg Config, users *users) (_ *Server, err error) {
 	if err := cfg.validate(); err != nil {
@@ -76,7 +80,10 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: opts.StoreDir, lock: lock, password: users.add(pipelineUser, accountPipeline)}
+	s := &Server{
+		dir: opts.StoreDir, lock: lock, users: users,
+		password: users.add(pipelineUser, schemas.AccountPipeline), edge: users.add(edgeUser, schemas.AccountEdge),
+	}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -87,8 +94,7 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	users.set(operatorUser, accountPipeline, operator)
-	users.open = cfg.Open
+	users.set(operatorUser, schemas.AccountPipeline, operator)
 	opts.CustomClientAuthentication = users
 	if s.nats, err = server.NewServer(opts); err != nil {
 		return nil, fmt.Errorf("set up the embedded nats-server: %w", err)
@@ -167,6 +173,9 @@ func (s *Server) Username() string { return pipelineUser }
 
 // Password of the pipeline's user. It is made anew at every start and lives only in memory.
 func (s *Server) Password() string { return s.password }
+
+// EdgeUser is the user of ingest in account EDGE, with a password made anew at every start.
+func (s *Server) EdgeUser() (name, password string) { return edgeUser, s.edge }
 
 // ContextFile is the nats CLI context of the operator (`nats --context <file>`), "" without a listener.
 func (s *Server) ContextFile() string { return s.contextFile }
