@@ -354,3 +354,31 @@ func TestModelsInBothDialects(t *testing.T) {
 		t.Errorf("%v: %s", err, got.body)
 	}
 }
+
+// TestMessagesOverNATS: a tenant of the service names the op, and gets the dialect's events in its frames.
+func TestMessagesOverNATS(t *testing.T) {
+	t.Parallel()
+	jobs := make(chan *job, 1)
+	n := setupNATS(t, func(j *job) { jobs <- j; j.start(); j.say(messageEvents...); j.end() })
+	op := []string{"Llm-Op", "messages", schemas.HeaderAnthropicVersion, "2026-10-21", schemas.HeaderAnthropicBeta, "a-1"}
+	got := n.tenant("acme").ask(chatSubject, messagesStream, op...)
+	var events []string
+	for _, m := range got {
+		f, err := schemas.DecodeFrame(schemas.Header(m.Header), m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range f.Events() {
+			events = append(events, string(event))
+		}
+	}
+	if diff := cmp.Diff(messageEvents, events); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	if j := <-jobs; j.request.Op != schemas.OpMessages || j.header[schemas.HeaderAnthropicVersion][0] != "2026-10-21" || j.header[schemas.HeaderAnthropicBeta][0] != "a-1" {
+		t.Errorf("op %s, headers %v", j.request.Op, j.header)
+	}
+	sampled := strings.Replace(messagesStream, "{", `{"temperature":1,`, 1)
+	n.tenant("acme").ask(chatSubject, sampled, op...).wantsError(t, "400", "invalid_value")
+	n.tenant("acme").ask(chatSubject, messagesStream, "Llm-Op", "messages", schemas.HeaderAnthropicVersion, "new").wantsError(t, "400", "invalid_value")
+}
