@@ -31,7 +31,7 @@ func TestEventsFromTheResult(t *testing.T) {
 		"unary":         {schemas.Result{Response: json.RawMessage(`{}`)}, 0, []string{"0 {}"}, ""},
 		"put together":  {schemas.Result{Events: log, Response: json.RawMessage(`{}`)}, 2, []string{"2 c"}, ""},
 		"never started": {schemas.Result{Error: failure}, 0, nil, schemas.CodeDeadline},
-		"deleted":       {schemas.Result{Status: schemas.StatusDeleted}, 0, nil, schemas.CodeNotFound},
+		"deleted":       {schemas.Result{Status: schemas.StatusDeleted}, 0, nil, schemas.CodeStreamExpired},
 	} {
 		var got []string
 		var last error

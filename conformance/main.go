@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	checkOpenAIGo(ctx, results, s)
 	checkOpenAINode(ctx, results, s, *node22, "openai")
 	checkOpenAINode(ctx, results, s, *node, "openai-6")
+	checkResponses(ctx, results, s, natsCLI{program: *nats, server: s}, *weir, *node22)
 	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
 	checkResume(ctx, results, s)
 	if err := checkAnthropic(ctx, results, *weir, dir, *node22, s); err != nil {
@@ -66,5 +67,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {
 		return err
 	}
+	checkAsyncAPI(ctx, results, *node)
 	return results.close(s)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/internal/responses"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -28,9 +29,10 @@ type run struct {
 	backend Backend
 	d       *bus.Delivery
 	work    *schemas.Work
-	request *openai.Request
-	dialect dialect // nil until the request is read
-	body    []byte
+	op      schemas.Op      // of the call; what the request is asked as
+	request *openai.Request // in that op's dialect
+	dialect dialect         // nil until the request is read
+	body    []byte          // as the caller sent it
 	began   time.Time
 
 	chain   *bus.Chain // as this run knows it
@@ -80,9 +82,17 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.body, err = r.w.bus.Body(ctx, &r.work.Request); err != nil {
 		return err
 	}
-	r.request, err = openai.ParseRequest(r.work.Op, r.body, openai.Policy{})
-	r.dialect = dialectOf(r.work.Op, r.backend.Capabilities())
-	return err
+	op := r.work.Op
+	request, err := openai.ParseRequest(op, r.body, openai.Policy{})
+	if err == nil && op == schemas.OpResponses { // backends speak chat, and the door makes the events of a response from its chunks
+		op = schemas.OpChat
+		request, err = responses.ToChat(request, openai.Policy{})
+	}
+	if err != nil {
+		return err
+	}
+	r.op, r.request, r.dialect = op, request, dialectOf(op, r.backend.Capabilities())
+	return nil
 }
 
 // loadFailed answers a request whose body is gone or was never valid; anything else is tried again after the lease.
@@ -190,7 +200,7 @@ var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline p
 // generate calls the model with retries, noting every call.
 func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
 	request := &GenerateRequest{
-		Identity: r.work.Identity, Op: r.work.Op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
+		Identity: r.work.Identity, Op: r.op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
 		Deadline: r.deadline(), Header: r.work.Header,
 	}
 	return r.dialect.call(func(request *GenerateRequest) said {

@@ -27,7 +27,7 @@ const headerAPIKey = "X-Api-Key"
 // may send any: SDKs insist on one.
 func (s *Ingest) authenticate(r *http.Request) (keys.Key, error) {
 	if s.local && s.keys.Open() {
-		if err := checkCaller(r, s.origin); err != nil {
+		if err := checkCaller(r, s.cors.protection); err != nil {
 			return keys.Key{}, err
 		}
 		return s.keys.Anonymous()

@@ -81,7 +81,7 @@ func guarded(b *testing.B, n int) (*Ingest, string) {
 	}
 	go func() { _ = ring.Run(b.Context()) }() // it ends with the benchmark
 	<-ring.Listed()
-	return &Ingest{keys: ring, local: true, origin: http.NewCrossOriginProtection(), log: telemetry.Discard()}, token.Reveal()
+	return &Ingest{keys: ring, local: true, cors: &cors{protection: http.NewCrossOriginProtection()}, log: telemetry.Discard()}, token.Reveal()
 }
 
 func bodyOf(size int) []byte {

@@ -18,6 +18,7 @@ type asked struct {
 	body      []byte
 	header    schemas.Header           // those that travel with a request, by their names on the bus, and no others
 	ids, keys []string                 // values of Llm-Request-Id and of Idempotency-Key
+	prefer    []string                 // values of Prefer
 	allow     func(model string) error // optional: whether the caller may use it
 }
 
@@ -28,6 +29,11 @@ type submission struct {
 	request *schemas.Request
 	streams bool // the answer is wanted as events
 	keep    bool // the request goes on when the caller leaves
+	async   bool // the caller wants to know only that the request is accepted
+
+	background bool            // it goes on without any reader, for as long as it takes
+	ended      bool            // it had ended before this call
+	object     *schemas.Object // where its body is stored, when that is large
 }
 
 // chat answers POST /v1/chat/completions.
@@ -45,10 +51,15 @@ func (s *Ingest) ask(c *call, op schemas.Op) error {
 	if err != nil {
 		return err
 	}
-	return s.place(&c.exchange, c, asked{
+	return s.place(&c.exchange, c, askedOf(c, op, body))
+}
+
+func askedOf(c *call, op schemas.Op, body []byte) asked {
+	return asked{
 		op: op, body: body, header: c.travelling(op),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
-	})
+		prefer: c.r.Header.Values(schemas.HeaderPrefer),
+	}
 }
 
 // travelling are the headers that travel with the request.
@@ -77,7 +88,7 @@ func (s *Ingest) place(x *exchange, back way, a asked) error {
 	if err != nil {
 		return err
 	}
-	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != "")}
+	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer)}
 	if id != "" {
 		return s.join(n)
 	}
@@ -148,7 +159,7 @@ func travelling(spelled func(string) string) map[string]string {
 
 // submit accepts a request that nobody can have sent before and answers it.
 func (s *Ingest) submit(n *submission) error {
-	return s.attend(n.exchange, n.keep, false, func() (finished bool, err error) {
+	return n.attend(false, func() (finished bool, err error) {
 		// The reader comes first, so that no frame is missed.
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{Fresh: true})
 		if err != nil {
@@ -158,7 +169,10 @@ func (s *Ingest) submit(n *submission) error {
 		if _, err := s.accept(n); err != nil {
 			return !unknownOutcome(err), err
 		}
-		return n.back.answer(n.streams, reader.Frames(n.ctx), func() { s.makeFindable(n) })
+		if n.background {
+			s.makeFindable(n)
+		}
+		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
 	})
 }
 
@@ -166,12 +180,22 @@ func (s *Ingest) submit(n *submission) error {
 func (s *Ingest) accept(n *submission) (bus.Accepted, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
-	return s.cfg.Bus.Accept(ctx, n.request)
+	accepted, err := s.cfg.Bus.Accept(ctx, n.request)
+	n.object = accepted.Object
+	return accepted, err
 }
 
 // unknownOutcome reports whether a request may have been accepted although the answer was an error.
 func unknownOutcome(err error) bool {
 	return errors.Is(err, bus.ErrUnresolved) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// answer gives the caller its answer, or tells it that the request is accepted when it asked for no more.
+func (n *submission) answer(all frames, held func()) (finished bool, err error) {
+	if n.async {
+		return n.acknowledge(all, held)
+	}
+	return n.back.answer(n.streams, all, held)
 }
 
 func (c *call) answer(streams bool, all frames, held func()) (finished bool, err error) {
@@ -181,15 +205,40 @@ func (c *call) answer(streams bool, all frames, held func()) (finished bool, err
 	return c.unary(all)
 }
 
+// attend is the call's reading of its own request. Nobody needs to read one in background.
+func (n *submission) attend(shared bool, read func() (finished bool, err error)) error {
+	if n.background {
+		_, err := read()
+		return err
+	}
+	return n.s.attend(n.exchange, n.keep, shared, read)
+}
+
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when
 // somebody has begun, that is as good.
 func (s *Ingest) makeFindable(n *submission) {
-	ctx, cancel := context.WithTimeout(n.ctx, findableTimeout)
+	ctx := n.ctx
+	if n.background { // the caller may leave at once
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, findableTimeout)
 	defer cancel()
-	_, err := s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
-		Kind: schemas.KindAccepted, Op: n.request.Op, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
-	})
+	_, err := s.cfg.Bus.Append(ctx, n.id, 0, n.acceptedFrame())
 	if err != nil && !errors.Is(err, bus.ErrFenced) && n.ctx.Err() == nil {
 		n.log(slog.LevelWarn, "a queued request cannot be found until it starts", slog.Any(telemetry.KeyError, err))
 	}
+}
+
+// acceptedFrame says that the request exists. Of a response it holds the request body, from which a queued response is
+// told (docs/adr/0009); a large one is where it is stored already.
+func (n *submission) acceptedFrame() *schemas.Frame {
+	f := &schemas.Frame{
+		Kind: schemas.KindAccepted, Op: n.request.Op, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
+	}
+	if n.request.Op == schemas.OpResponses {
+		if f.Object = n.object; f.Object == nil {
+			f.Data = n.request.Body
+		}
+	}
+	return f
 }

@@ -38,6 +38,7 @@ var statuses = map[schemas.Code]int{
 	schemas.CodeModelNotFound:       http.StatusNotFound,
 	schemas.CodeStreamNotFound:      http.StatusNotFound,
 	schemas.CodeNotFound:            http.StatusNotFound,
+	schemas.CodePreviousNotFound:    http.StatusNotFound,
 	schemas.CodeStreamExpired:       http.StatusGone,
 	schemas.CodeRequestTooLarge:     http.StatusRequestEntityTooLarge,
 	schemas.CodeIdempotencyMismatch: http.StatusUnprocessableEntity,

@@ -39,6 +39,8 @@ type way interface {
 	// answer sends what the frames hold, as events or as one response. The optional held runs when no event came for so
 	// long that the caller is told to wait. finished reports whether the request has ended, whatever became of the caller.
 	answer(streams bool, all frames, held func()) (finished bool, err error)
+	// accepted says that the request is accepted and what its id is, and nothing of its answer.
+	accepted() error
 }
 
 func newRequestID() string {

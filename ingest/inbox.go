@@ -18,9 +18,6 @@ import (
 // space between JSON values means nothing.
 const sign = "\n"
 
-// streamEventsOn is how a caller says that it takes messages that hold no event.
-const streamEventsOn = "1"
-
 // inbox is an exchange over NATS. Its answer is the frames of the request that hold events, each as one message with the
 // frame's own header, then an empty message; an error goes before the empty one (docs/adr/0007).
 type inbox struct {
@@ -88,7 +85,7 @@ func (i *inbox) end(stats *endpointStats) {
 
 // answer sends the frames: those of a stream as they come, or the one that holds a whole response.
 func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, err error) {
-	i.beat(held, streams || first(i.ask.Header, schemas.HeaderStreamEvents) == streamEventsOn)
+	i.beat(held, streams || first(i.ask.Header, schemas.HeaderStreamEvents) == schemas.TakesSigns)
 	defer i.rest()
 	for f, err := range all {
 		switch {

@@ -44,6 +44,10 @@ type Config struct {
 	// Models gives the configured models for GET /v1/models, which also lists those of live workers. Optional.
 	Models func() []string
 
+	// CORSOrigins are the web origins whose pages may call the API, as browsers send them, such as https://app.example.com; a
+	// star stands for all, while there is a key. Optional: none.
+	CORSOrigins []string
+
 	MaxBodyBytes int64 // of a request; default 10 MiB
 	MaxStreams   int   // requests being answered at once, beyond which the answer is 503; default 10,000
 
@@ -111,7 +115,7 @@ type Ingest struct {
 	tracer   trace.Tracer
 	meters   *metrics
 	keys     Keyring
-	origin   *http.CrossOriginProtection
+	cors     *cors
 	local    bool // the listener is for this machine only
 	listener net.Listener
 	started  time.Time
@@ -135,6 +139,10 @@ func New(cfg Config) (*Ingest, error) {
 	if err != nil {
 		return nil, err
 	}
+	cors, err := newCORS(cfg.CORSOrigins, cfg.Keys.Open)
+	if err != nil {
+		return nil, err
+	}
 	meters, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
@@ -145,7 +153,7 @@ func New(cfg Config) (*Ingest, error) {
 	}
 	return &Ingest{
 		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: cfg.Keys, local: local, listener: listener,
-		origin:  http.NewCrossOriginProtection(),
+		cors:    cors,
 		tracer:  cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
 		started: time.Now(),
 		readers: newReaders(cfg.DisconnectGrace, cfg.DetachedMax),

@@ -28,8 +28,8 @@ func (w *bench) messages(body string, header ...string) answer {
 	return w.ask("POST", messagesPath, body, header...)
 }
 
-// say writes these events in one frame.
-func (j *job) say(events ...string) {
+// emit writes these events in one frame.
+func (j *job) emit(events ...string) {
 	j.write(&schemas.Frame{Kind: schemas.KindDelta, Count: len(events), Data: []byte(strings.Join(events, "\n"))})
 }
 
@@ -88,8 +88,8 @@ func TestMessages(t *testing.T) {
 		jobs <- j
 		j.start()
 		if strings.Contains(string(j.request.Body), "stream") {
-			j.say(messageEvents[:4]...)
-			j.say(messageEvents[4:]...)
+			j.emit(messageEvents[:4]...)
+			j.emit(messageEvents[4:]...)
 			j.end()
 			return
 		}
@@ -214,7 +214,7 @@ func TestMessagesErrorInTheStream(t *testing.T) {
 	t.Parallel()
 	w := setup(t, func(j *job) {
 		j.start()
-		j.say(messageEvents[:3]...)
+		j.emit(messageEvents[:3]...)
 		j.fail(schemas.Errorf(schemas.CodeUpstreamInterrupted, "cut"))
 	})
 	got := w.messages(messagesStream).wants(t, 200)
@@ -271,7 +271,7 @@ func TestMessagesHeartbeat(t *testing.T) {
 // TestMessagesResume reads a stream from behind each event, while its chain is there and from the result.
 func TestMessagesResume(t *testing.T) {
 	t.Parallel()
-	w := setup(t, func(j *job) { j.start(); j.say(messageEvents[:3]...); j.say(messageEvents[3:]...); j.end() })
+	w := setup(t, func(j *job) { j.start(); j.emit(messageEvents[:3]...); j.emit(messageEvents[3:]...); j.end() })
 	id := w.messages(messagesStream).wants(t, 200).id()
 	for last := range messageEvents {
 		got := w.ask("GET", "/v1/streams/"+id, "", "Last-Event-ID", fmt.Sprintf("%s.%d", id, last)).wants(t, 200)
@@ -295,7 +295,7 @@ func TestMessagesResumeWhileItRuns(t *testing.T) {
 		accepted <- j.request.Request
 		j.wait(gate)
 		j.start()
-		j.say(messageEvents...)
+		j.emit(messageEvents...)
 		j.end()
 	})
 	first := w.later(t, messagesPath, messagesStream)
@@ -359,7 +359,7 @@ func TestModelsInBothDialects(t *testing.T) {
 func TestMessagesOverNATS(t *testing.T) {
 	t.Parallel()
 	jobs := make(chan *job, 1)
-	n := setupNATS(t, func(j *job) { jobs <- j; j.start(); j.say(messageEvents...); j.end() })
+	n := setupNATS(t, func(j *job) { jobs <- j; j.start(); j.emit(messageEvents...); j.end() })
 	op := []string{"Llm-Op", "messages", schemas.HeaderAnthropicVersion, "2026-10-21", schemas.HeaderAnthropicBeta, "a-1"}
 	got := n.tenant("acme").ask(chatSubject, messagesStream, op...)
 	var events []string

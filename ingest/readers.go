@@ -50,6 +50,15 @@ func (r *readers) attach(id identity, keep, shared bool) {
 	a.shared = a.shared || shared
 }
 
+// keep says of a request that is read here that it goes on when its readers leave.
+func (r *readers) keep(id identity) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.entries[id]; a != nil {
+		a.keep = true
+	}
+}
+
 // detach counts a reader out; finished says that it saw the request's end, or that there is no request. It reports
 // whether it was the last one of a request that goes on.
 func (r *readers) detach(id identity, finished bool) (last bool) {

@@ -33,6 +33,11 @@ func (s *Ingest) surfaces() []surface {
 func (s *Ingest) routes() []route {
 	return []route{
 		{"POST", "/v1/chat/completions", s.chat},
+		{"POST", "/v1/responses", s.createResponse},
+		{"GET", "/v1/responses/{id}", s.retrieveResponse},
+		{"DELETE", "/v1/responses/{id}", s.deleteResponse},
+		{"POST", "/v1/responses/{id}/cancel", s.cancelResponse},
+		{"GET", "/v1/responses/{id}/input_items", s.inputItems},
 		{"GET", "/v1/models", s.models},
 		{"GET", "/v1/streams/{id}", s.stream},
 		{"DELETE", "/v1/streams/{id}", s.erase},
@@ -58,7 +63,7 @@ func (s *Ingest) handler() http.Handler {
 	}
 	mux.Handle("/v1/messages/", s.refuse("unknown", messages, unknownRoute))
 	mux.Handle("/", s.refuse("unknown", nil, unknownRoute))
-	return mux
+	return s.cors.handler(mux)
 }
 
 // door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the

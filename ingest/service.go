@@ -135,17 +135,23 @@ func (v *service) chat(i *inbox) error {
 	return v.s.place(&i.exchange, i, asked{
 		op: op, body: body, header: passed(i.ask.Header, sameNames),
 		ids: i.ask.Header[schemas.HeaderRequestID], keys: i.ask.Header[headerIdempotencyKey],
+		prefer: i.ask.Header[schemas.HeaderPrefer],
 	})
 }
 
-// resume answers llm.resume.<tenant>.<request>. The payload is the index or the id of the last event seen, or empty.
+// resume answers llm.resume.<tenant>.<request>. The payload is the index or the id of the last event seen, or empty, or
+// asks for the result.
 func (v *service) resume(i *inbox) error {
+	cursor := string(bytes.TrimSpace(i.ask.Data))
+	if cursor == schemas.AskResult {
+		return v.result(i)
+	}
 	there, err := v.existing(i)
 	if err != nil {
 		return err
 	}
 	from := uint64(0)
-	if cursor := string(bytes.TrimSpace(i.ask.Data)); cursor != "" {
+	if cursor != "" {
 		if from, err = startingAfter(i.id.Request, cursor); err != nil {
 			return err
 		}
@@ -171,15 +177,22 @@ func (v *service) cancel(i *inbox) error {
 	return i.respond(body)
 }
 
-// existing finds the request that the subject names, by the reads that HTTP makes. One that cannot exist is as unknown as
-// any other.
+// existing finds the request that the subject names, by the reads that HTTP makes.
 func (v *service) existing(i *inbox) (run, error) {
+	if err := i.target(); err != nil {
+		return run{}, err
+	}
+	return v.s.existing(&i.exchange)
+}
+
+// target takes the request from the subject. One that cannot exist is as unknown as any other.
+func (i *inbox) target() error {
 	id, ok := schemas.ParseIdentity(i.ask.Subject)
 	if !ok {
-		return run{}, unknown()
+		return unknown()
 	}
 	i.id = id
-	return v.s.existing(&i.exchange)
+	return nil
 }
 
 // drain takes no more requests, and returns when the answers under way are finished or ctx has ended.

@@ -342,6 +342,29 @@ func TestServiceResumes(t *testing.T) {
 	n.tenant("other").ask("llm.resume.other."+id, "").wantsError(t, "404", "stream_not_found")
 }
 
+// A resume may ask for the result instead of the events, and a request for no more than to be accepted.
+func TestServiceResult(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	n := setupNATS(t, func(j *job) { j.start(); j.wait(gate); j.respond(`{"answer":1}`) })
+	c := n.tenant("acme")
+	got := c.ask(chatSubject, bare, "Prefer", "respond-async", "Llm-Request-Id", "mine")
+	if len(got) != 1 || string(got[0].Data) != `{"id":"mine"}` || got.id() != "mine" {
+		t.Fatalf("the answer is\n%s", got)
+	}
+	status := func() gjson.Result { return gjson.ParseBytes(c.ask("llm.resume.acme.mine", "result")[0].Data) }
+	if s := status().Get("status").Str; s != "queued" && s != "running" {
+		t.Errorf("while it runs: %s", status())
+	}
+	c.ask(chatSubject, bare+" ", "Prefer", "respond-async", "Llm-Request-Id", "mine").wantsError(t, "422", "idempotency_mismatch")
+	close(gate)
+	eventually(t, "the result", func() bool { return status().Get("status").Str == "completed" })
+	if s := status(); s.Get("response.answer").Int() != 1 || s.Get("id").Str != "mine" {
+		t.Errorf("the result is %s", s)
+	}
+	n.tenant("other").ask("llm.resume.other.mine", "result").wantsError(t, "404", "stream_not_found")
+}
+
 // A tenant's cancel is certain although nobody works on the request.
 func TestServiceCancels(t *testing.T) {
 	t.Parallel()

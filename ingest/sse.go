@@ -104,6 +104,16 @@ func (b *buffers) give(buf *[]byte) {
 	}
 }
 
+// piece writes events that are put into words already.
+func (e *eventStream) piece(events []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.open {
+		e.c.s.meters.firstEvent.Observe(time.Since(e.c.began).Seconds())
+	}
+	return e.send(events)
+}
+
 // done ends a whole answer.
 func (e *eventStream) done() error {
 	e.mu.Lock()

@@ -90,15 +90,20 @@ func (s *Ingest) readOn(x *exchange, there run, from uint64, answer func(frames)
 		_, err := answer(there.replay(from))
 		return err
 	}
-	s.announce(x.ctx, x.id)
-	return s.attend(x, true, true, func() (finished bool, err error) {
+	read := func() (finished bool, err error) {
 		reader, err := s.cfg.Bus.Open(x.ctx, x.id, bus.ReadOptions{From: from})
 		if err != nil {
 			return false, unreachable(err)
 		}
 		defer reader.Close()
 		return answer(reader.Frames(x.ctx))
-	})
+	}
+	if s.inBackground(x.ctx, x.id, there) {
+		_, err := read()
+		return err
+	}
+	s.announce(x.ctx, x.id)
+	return s.attend(x, true, true, read)
 }
 
 // cursor is the index of the first event that the caller wants. A browser that reconnects repeats the URL and adds the
@@ -159,23 +164,35 @@ func (s *Ingest) result(c *call) error {
 	if err := c.target(); err != nil {
 		return err
 	}
-	record, err := s.cfg.Bus.Result(c.ctx, c.id)
-	if err == nil {
-		return c.writeJSON(http.StatusOK, recorded(record))
-	}
-	if !errors.Is(err, bus.ErrNotFound) {
-		return unreachable(err)
-	}
-	there, err := s.lookup(c)
+	o, ended, err := s.outcome(&c.exchange)
 	if err != nil {
 		return err
+	}
+	if !ended {
+		c.w.Header().Set("Retry-After", "1")
+		return c.writeJSON(http.StatusAccepted, o)
+	}
+	return c.writeJSON(http.StatusOK, o)
+}
+
+// outcome is the final record of the exchange's request, or how far it is.
+func (s *Ingest) outcome(x *exchange) (o outcome, ended bool, err error) {
+	record, err := s.cfg.Bus.Result(x.ctx, x.id)
+	if err == nil {
+		return recorded(record), true, nil
+	}
+	if !errors.Is(err, bus.ErrNotFound) {
+		return o, false, unreachable(err)
+	}
+	there, err := s.existing(x)
+	if err != nil {
+		return o, false, err
 	}
 	status := there.status()
 	if there.ended() {
 		status = statusRunning // the result follows from whoever holds the request
 	}
-	c.w.Header().Set("Retry-After", "1")
-	return c.writeJSON(http.StatusAccepted, outcome{ID: c.id.Request, Status: status})
+	return outcome{ID: x.id.Request, Status: status}, false, nil
 }
 
 func recorded(r *schemas.Result) outcome {

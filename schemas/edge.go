@@ -9,6 +9,14 @@ func ChatSubject(tenant, modelToken string) string { return "llm.chat." + tenant
 // ResumeSubject is the service endpoint where a NATS tenant reads a request's frames again.
 func ResumeSubject(id Identity) string { return "llm.resume." + id.Tenant + "." + id.Request }
 
+// What a caller of the service may say besides the headers of a request (docs/adr/0011).
+const (
+	HeaderPrefer = "Prefer"        // as on HTTP
+	PreferAsync  = "respond-async" // the answer is only that the request is accepted (RFC 7240)
+	TakesSigns   = "1"             // of Llm-Stream-Events: the caller takes signs of life also before an answer of one message
+	AskResult    = "result"        // the payload of a resume that asks for the outcome instead of the events
+)
+
 // Subject spaces of the service endpoints.
 const (
 	ChatAll   = "llm.chat.*.*"

@@ -110,7 +110,13 @@ type Ingest struct {
 	MaxStreams      int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
 	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
 	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
+	CORS            CORS     `yaml:"cors,omitempty" doc:"Which web pages may call the HTTP door from a browser."`
 	Edge            Edge     `yaml:"edge,omitempty" doc:"User of ingest in account EDGE, with which it serves tenants on NATS; without one it serves only the account of the pipeline. The embedded server brings its own."`
+}
+
+// CORS says which web pages may call the HTTP door from a browser.
+type CORS struct {
+	Origins []string `yaml:"origins,omitempty" doc:"Their origins, exactly as browsers send them, such as https://app.example.com. A star stands for all, and holds only while there is a key. Default: none."`
 }
 
 // Edge is a user in account EDGE of the server that nats names.

@@ -57,6 +57,7 @@ func TestConfigErrors(t *testing.T) {
 		"port":                {"admin: 127.0.0.1:99999", `:1: admin: "99999" is not a port`},
 		"nats address":        {"nats: nowhere", `:1: nats: "nowhere" is not an address`},
 		"nats URL":            {"nats: nats://", `:1: nats: "nats://" is not the URL of a NATS server; write nats://host:4222`},
+		"no web origin":       {"ingest:\n  cors:\n    origins: ['*', 'https://a.example.com/']", ":3: ingest.cors.origins[1]: web origin \"https://a.example.com/\" is not written as browsers send it"},
 		"half a user of EDGE": {"ingest: {edge: {user: edge}}", ":1: ingest.edge: the credentials are not whole; give user and password"},
 		"two users of EDGE":   {"ingest: {edge: {user: edge, password: p, creds: f}}", ":1: ingest.edge: the credentials are not whole"},
 		"no data_dir":         {`data_dir: ""`, ":1: data_dir: it is empty; name a directory"},

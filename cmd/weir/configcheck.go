@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/callout"
 	"github.com/weir-llm/weir/internal/keys"
@@ -56,6 +57,11 @@ func (c *Config) checkChoices() *configError {
 	}
 	if c.Ingest.MaxStreams < 0 {
 		return problem("ingest.max_streams", "use a number from 1", "%d is out of range", c.Ingest.MaxStreams)
+	}
+	for i, origin := range c.Ingest.CORS.Origins {
+		if err := ingest.CheckOrigin(origin); err != nil {
+			return problem(fmt.Sprintf("ingest.cors.origins[%d]", i), "or leave it out", "%v", err)
+		}
 	}
 	if e := c.Ingest.Edge; e.Creds != "" && e.User != "" || e.Creds == "" && (e.User == "") != (e.Password == "") {
 		return problem("ingest.edge", "give user and password, or creds alone", "the credentials are not whole")

@@ -38,7 +38,8 @@ func (n *node) ingest(alone bool) (part, error) {
 		Bus: n.bus, Addr: n.cfg.HTTP, Keys: n.keys, Models: n.cfg.modelNames,
 		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
 		DisconnectGrace: time.Duration(n.cfg.Ingest.DisconnectGrace), DetachedMax: time.Duration(n.cfg.Ingest.DetachedMax),
-		DrainLimit: n.share(ingestShare, alone), Logger: n.log, TracerProvider: n.tracer, Registerer: n.registry,
+		CORSOrigins: n.cfg.Ingest.CORS.Origins,
+		DrainLimit:  n.share(ingestShare, alone), Logger: n.log, TracerProvider: n.tracer, Registerer: n.registry,
 	})
 	if err != nil {
 		return part{}, err

@@ -88,7 +88,12 @@ func TestServicePendingLimit(t *testing.T) {
 	t.Parallel()
 	const limit, beyond = 4096, 100
 	server := bustest.Server(t)
-	b := bustest.Connect(t, server, bus.Config{})
+	// Without account EDGE there is one connection to ask.
+	b, err := bus.Connect(t.Context(), bus.Config{URL: server.ClientURL(), Username: server.Username(), Password: server.Password(), Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }()
 	gate, handled := make(chan struct{}), make(chan struct{}, limit+2*beyond)
 	service, err := b.Serve(bus.ServiceConfig{Name: "weir", Version: "1.0.0", Endpoints: []bus.Endpoint{
 		{Name: "x", Subject: "llm.chat.*.*", Handle: func(*bus.Ask) { handled <- struct{}{}; <-gate }},

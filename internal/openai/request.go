@@ -83,6 +83,8 @@ func shapeOf(op schemas.Op) (shape, error) {
 		return shape{input: "messages", check: (*parser).messages, limit: true}, nil
 	case schemas.OpCountTokens:
 		return shape{input: "messages", check: (*parser).messages, unary: true}, nil
+	case schemas.OpResponses:
+		return shape{input: "input", check: (*parser).responsesInput}, nil
 	}
 	return shape{}, schemas.Errorf(schemas.CodeUnsupported, "operation %q is not available: use %q", op, schemas.OpChat)
 }

@@ -1,0 +1,158 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+const (
+	headerRequestID      = "X-Request-Id"
+	headerIdempotencyKey = "Idempotency-Key"
+
+	connectTimeout = 10 * time.Second
+	// silence is after how long a stream without as much as a heartbeat counts as cut; the door sends one every 15 s.
+	silence = 45 * time.Second
+	// maxAnswer bounds what is read of an answer in one piece.
+	maxAnswer = 64 << 20
+	// maxRefusal bounds what is read of an answer that no door gives.
+	maxRefusal = 64 << 10
+)
+
+// paths are the routes of the operations whose events any door gives back by their index.
+func pathOf(op schemas.Op) (string, error) {
+	switch op {
+	case "", schemas.OpChat:
+		return "/v1/chat/completions", nil
+	case schemas.OpCompletion:
+		return "/v1/completions", nil
+	case schemas.OpEmbedding:
+		return "/v1/embeddings", nil
+	}
+	return "", schemas.Errorf(schemas.CodeUnsupported, "the operation %q is not possible over HTTP with this client: use the SDK of its dialect, or connect over NATS", op)
+}
+
+// overHTTP speaks to the HTTP door.
+type overHTTP struct {
+	follower
+	base   string // without /v1
+	key    string
+	client *http.Client
+	own    bool // the client is not the caller's
+}
+
+func newOverHTTP(cfg Config) (transport, error) {
+	base, err := url.Parse(cfg.URL)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("the URL %q has no host: write it as http://host:8080", cfg.URL)
+	}
+	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+		return nil, errors.New("the URL has more than a host and a path: give the API key in Config.APIKey")
+	}
+	t := &overHTTP{
+		follower: follower{limit: cfg.ReconnectFor, log: cfg.Logger},
+		base:     strings.TrimSuffix(strings.TrimSuffix(cfg.URL, "/"), "/v1"), key: cfg.APIKey, client: cfg.HTTPClient,
+	}
+	if t.client == nil {
+		t.own = true
+		t.client = &http.Client{
+			// A redirect would take the key to a place that nobody named.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			Transport: &http.Transport{
+				Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
+				DialContext: (&net.Dialer{Timeout: connectTimeout}).DialContext, TLSHandshakeTimeout: connectTimeout, IdleConnTimeout: 90 * time.Second,
+			},
+		}
+	}
+	return t, nil
+}
+
+func (t *overHTTP) close() error {
+	if t.own {
+		t.client.CloseIdleConnections()
+	}
+	return nil
+}
+
+// do sends one HTTP request. What a door refuses is its error, and what never reached one is a broken connection. The
+// caller closes the body.
+func (t *overHTTP) do(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, t.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header = header
+	if r.Header == nil {
+		r.Header = http.Header{}
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if t.key != "" {
+		r.Header.Set("Authorization", "Bearer "+t.key)
+	}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(r.Header))
+	response, err := t.client.Do(r)
+	if err != nil {
+		return nil, &broken{cause: err}
+	}
+	if response.StatusCode < 300 {
+		return response, nil
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxRefusal))
+	if err != nil {
+		return nil, &broken{cause: err}
+	}
+	return nil, refusal(response, text)
+}
+
+// refusal is the error of an answer without success.
+func refusal(response *http.Response, text []byte) error {
+	e, err := schemas.DecodeError(text)
+	switch {
+	case err == nil && e.Code == schemas.CodeShutdown:
+		return &broken{cause: e} // another door has the request, or this one after its restart
+	case err == nil:
+		if e.RetryAfter == 0 {
+			e.RetryAfter = retryAfter(response.Header)
+		}
+		return e
+	case response.StatusCode == http.StatusBadGateway || response.StatusCode == http.StatusServiceUnavailable || response.StatusCode == http.StatusGatewayTimeout:
+		return &broken{cause: fmt.Errorf("status %s without an answer of a door", response.Status), pause: retryAfter(response.Header)}
+	}
+	return schemas.Errorf(schemas.CodeUnavailable, "status %s, which no door of Weir answers: is the URL right?", response.Status)
+}
+
+func retryAfter(h http.Header) time.Duration {
+	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// headers are those of a request. Its id, or its key, makes it safe to send again.
+func (r *outgoing) headers() http.Header {
+	h := http.Header{}
+	for name, values := range r.Encode() {
+		h.Set(name, values[0])
+	}
+	if r.key != "" {
+		h.Del(schemas.HeaderRequestID)
+		h.Set(headerIdempotencyKey, r.key)
+	}
+	return h
+}

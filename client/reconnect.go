@@ -1,0 +1,118 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// Pauses between two tries to come back.
+const (
+	firstPause = 100 * time.Millisecond
+	longPause  = 5 * time.Second
+)
+
+// broken says that a connection ended before the answer did, or could not be made: the same again may work.
+type broken struct {
+	cause error
+	pause time.Duration // the least time until the next try, as the server asked for
+}
+
+func (b *broken) Error() string { return b.cause.Error() }
+func (b *broken) Unwrap() error { return b.cause }
+
+// errCut is the cause of a stream that just stopped.
+var errCut = errors.New("the connection ended before the answer did")
+
+// follower takes a stream up again after its last event for as long as that leads anywhere.
+type follower struct {
+	limit time.Duration // without progress
+	log   *slog.Logger
+}
+
+// connection reads a stream from the event next on until its end, which is nil, or until an error. It stops when emit
+// returns false.
+type connection func(ctx context.Context, next uint64, emit func(Event) bool) error
+
+// follow yields the events of connection after connection, without a gap or a duplicate. It ends after the last event, or
+// with one error that is not broken, or that is broken and stayed so.
+func (f follower) follow(ctx context.Context, from uint64, connect connection) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		next, left := from, false
+		tries := f.backoff()
+		emit := func(event Event) bool {
+			switch {
+			case event.Cursor.Index < next:
+				return true // seen on an earlier connection
+			case event.Cursor.Index > next:
+				return false
+			}
+			next++
+			tries.Reset()
+			left = !yield(event, nil)
+			return !left
+		}
+		for {
+			err := connect(ctx, next, emit)
+			if left || err == nil {
+				return
+			}
+			if err = f.pause(ctx, tries, err); err != nil {
+				yield(Event{}, err)
+				return
+			}
+		}
+	}
+}
+
+// retry calls do until its error is not a broken connection, or stayed one for too long.
+func (f follower) retry(ctx context.Context, do func() error) error {
+	tries := f.backoff()
+	for {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		if err = f.pause(ctx, tries, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (f follower) backoff() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(firstPause), backoff.WithMultiplier(2),
+		backoff.WithMaxInterval(longPause), backoff.WithMaxElapsedTime(f.limit))
+}
+
+// pause waits for the next try. It returns the error to end with when there is none.
+func (f follower) pause(ctx context.Context, tries *backoff.ExponentialBackOff, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	cut, ok := errors.AsType[*broken](err)
+	if !ok {
+		return err
+	}
+	wait := tries.NextBackOff()
+	if wait == backoff.Stop {
+		return gaveUp(cut.cause)
+	}
+	f.log.LogAttrs(ctx, slog.LevelDebug, "a connection broke and is made again", slog.Any("error", cut.cause), slog.Duration("in", wait))
+	return sleep(ctx, max(wait, cut.pause))
+}
+
+// gaveUp is a refusal of the server's as it is, and any other failure as an unavailable service.
+func gaveUp(cause error) error {
+	if e, ok := errors.AsType[*schemas.Error](cause); ok {
+		return e
+	}
+	return schemas.Errorf(schemas.CodeUnavailable, "no server could be reached; the request goes on if it was accepted: resume it, or send it again with the same id").
+		WithCause(fmt.Errorf("connect: %w", cause))
+}

@@ -1,0 +1,121 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// maxReruns bounds how often a request whose runs failed before their first event is run again, as at the doors.
+const maxReruns = 32
+
+func (t *trusted) send(ctx context.Context, r *outgoing) error {
+	if r.chosen {
+		there, err := t.join(ctx, r)
+		if err != nil || there.ended() {
+			return err
+		}
+	}
+	return t.accept(ctx, r, true)
+}
+
+// accept stores the request. With findable it leaves a first frame, so that whoever asks for the request while it is
+// queued learns that there is one.
+func (t *trusted) accept(ctx context.Context, r *outgoing, findable bool) error {
+	accepted, err := t.bus.Accept(ctx, r.Request)
+	if err != nil {
+		return err
+	}
+	if accepted.Duplicate {
+		there, err := t.find(ctx, r.Identity)
+		if err != nil {
+			return err
+		}
+		return there.check(r)
+	}
+	if !findable {
+		return nil
+	}
+	frame := &schemas.Frame{Kind: schemas.KindAccepted, Op: r.Op, Writer: rand.Text()[:12], BodyHash: schemas.BodyHash(r.Body), Trace: bus.TraceParent(ctx)}
+	// The request is accepted whatever becomes of the frame, and a fence only means that it has begun.
+	_, _ = t.bus.Append(ctx, r.Identity, 0, frame)
+	return nil
+}
+
+// earlier is what the bus holds of a request that may have been sent before. Both parts are empty when it was not.
+type earlier struct {
+	result *schemas.Result
+	chain  *bus.Chain // read only while there is no result
+}
+
+func (t *trusted) find(ctx context.Context, id schemas.Identity) (earlier, error) {
+	result, err := t.bus.Result(ctx, id)
+	if err == nil {
+		return earlier{result: result, chain: &bus.Chain{}}, nil
+	}
+	if !errors.Is(err, bus.ErrNotFound) {
+		return earlier{}, err
+	}
+	chain, err := t.bus.Chain(ctx, id)
+	return earlier{chain: chain}, err
+}
+
+// join gives a request whose id was chosen the id of the run that it belongs to: the last one, or the next when that
+// failed before its first event in a way that may pass. An error says that the id was used for another body.
+func (t *trusted) join(ctx context.Context, r *outgoing) (earlier, error) {
+	chosen := r.Identity.Request
+	failure := schemas.Errorf(schemas.CodeUnavailable, "every run of this request has failed: choose another id")
+	for n := range maxReruns {
+		id := schemas.Identity{Tenant: r.Tenant, Request: schemas.RerunID(chosen, n)}
+		if id.Validate() != nil {
+			break // no room for the number: the id keeps its last failure
+		}
+		there, err := t.find(ctx, id)
+		if err != nil {
+			return there, err
+		}
+		if freed := there.freed(); freed != nil {
+			failure = freed
+			continue
+		}
+		r.Identity = id
+		return there, there.check(r)
+	}
+	return earlier{}, failure
+}
+
+// ended reports whether the request has a result. One whose chain has ended gets it any moment, and is read meanwhile.
+func (e earlier) ended() bool { return e.result != nil }
+
+// freed is the failure of a run that ended before its first event in a way that may pass, or nil.
+func (e earlier) freed() *schemas.Error {
+	var failed []byte
+	switch terminal := e.chain.Terminal(); {
+	case e.result != nil && (e.result.Events == nil || e.result.Events.Count == 0):
+		failed = e.result.Error
+	case terminal != nil && terminal.Kind == schemas.KindError && !e.chain.Visible():
+		failed = terminal.Data
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	if failure, err := schemas.DecodeError(failed); err == nil && failure.Retryable() {
+		return failure
+	}
+	return nil
+}
+
+// check compares the body with that of the earlier request.
+func (e earlier) check(r *outgoing) error {
+	hash := e.chain.BodyHash()
+	if e.result != nil {
+		hash = e.result.BodyHash
+	}
+	if hash == "" || hash == schemas.BodyHash(r.Body) {
+		return nil
+	}
+	return schemas.ReusedID(r.Identity.Request)
+}
