@@ -49,7 +49,7 @@ func checkResponses(ctx context.Context, r *report, s *server, nats natsCLI, wei
 		return wantAPIError(err, http.StatusNotFound, "not_found", "")
 	})
 	tools := openai.NewClient(option.WithBaseURL(other.http+"/v1"), option.WithAPIKey("unused"), option.WithMaxRetries(0))
-	r.check(ctx, "openai-go: responses: a tool call and its output", func(ctx context.Context) error { return goTools(ctx, tools) })
+	r.check(ctx, "openai-go: responses: a tool call and its output", func(ctx context.Context) error { return goToolRound(ctx, tools) })
 	r.check(ctx, "nats: a Responses request that was published has a response over HTTP", func(ctx context.Context) error {
 		return natsResponse(ctx, s, nats)
 	})
@@ -190,7 +190,7 @@ func goCancel(ctx context.Context, client openai.Client) error {
 	return wantAPIError(err, http.StatusNotFound, "not_found", "")
 }
 
-func goTools(ctx context.Context, client openai.Client) error {
+func goToolRound(ctx context.Context, client openai.Client) error {
 	params := responseTo("mock", "what is the weather in Paris?")
 	params.Tools = []responses.ToolUnionParam{{OfFunction: &responses.FunctionToolParam{
 		Name: "get_weather", Strict: param.NewOpt(true),

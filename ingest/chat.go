@@ -22,7 +22,7 @@ type asked struct {
 	allow     func(model string) error // optional: whether the caller may use it
 }
 
-// submission is a request that is fit to be accepted.
+// submission is a request for an answer that is fit to be accepted.
 type submission struct {
 	*exchange
 	back    way
@@ -54,12 +54,15 @@ func (s *Ingest) ask(c *call, op schemas.Op) error {
 	return s.place(&c.exchange, c, askedOf(c, op, body))
 }
 
+// askedOf is a call as what it asks for.
 func askedOf(c *call, op schemas.Op, body []byte) asked {
-	return asked{
+	a := asked{
 		op: op, body: body, header: c.travelling(op),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
 		prefer: c.r.Header.Values(schemas.HeaderPrefer),
 	}
+	c.tellKey(a)
+	return a
 }
 
 // travelling are the headers that travel with the request.

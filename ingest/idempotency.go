@@ -61,7 +61,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		return mismatch(n.id)
 	}
 	if there.exists() {
-		s.meters.attached.Inc()
+		s.attached(n)
 	}
 	if n.ended = there.ended(); n.ended {
 		_, err := n.answer(there.replay(0), nil)
@@ -84,17 +84,27 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
+			n.back.attached(false)
 		}
 		return finished, err
 	})
+}
+
+func (s *Ingest) attached(n *submission) {
+	s.meters.attached.Inc()
+	n.back.attached(true)
 }
 
 // acceptNamed stores the request and makes it findable. When somebody else was first, the first frame of the chain tells
 // whether it was the same request.
 func (s *Ingest) acceptNamed(n *submission) error {
 	accepted, err := s.accept(n)
-	if err != nil || accepted.Duplicate {
+	if err != nil {
 		return err
+	}
+	if accepted.Duplicate { // somebody sent it a moment ago
+		s.attached(n)
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()

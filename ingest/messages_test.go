@@ -183,7 +183,7 @@ func TestMessagesErrors(t *testing.T) {
 	w.ask("GET", messagesPath, "").fails(t, 405, "invalid_request_error", schemas.CodeUnsupported)
 	w.ask("POST", messagesPath+"/batches", "{}", key...).fails(t, 404, "not_found_error", schemas.CodeNotFound)
 	w.ask("POST", "/v1"+messagesPath, "{}", "Anthropic-Version", "2023-06-01").fails(t, 404, "not_found_error", schemas.CodeNotFound)
-	w.ask("GET", "/v1/models/x", "", "Anthropic-Version", "2023-06-01").fails(t, 404, "not_found_error", schemas.CodeNotFound)
+	w.ask("GET", "/v1/models/x", "", "Anthropic-Version", "2023-06-01", "X-Api-Key", "secret").fails(t, 404, "not_found_error", schemas.CodeModelNotFound)
 	w.ask("POST", messagesPath+"/count_tokens", `{"model":"m-1.5","stream":true,"messages":[{"role":"user","content":"hi"}]}`, key...).fails(t, 400, "invalid_request_error", schemas.CodeInvalidValue)
 	// The other surface stays as it was.
 	w.chat(unary).wants(t, 401, `{"error":{"message":`).without(t, "request_id")
@@ -343,6 +343,7 @@ func TestModelsInBothDialects(t *testing.T) {
 	t.Parallel()
 	w := setup(t, nil, func(c *ingest.Config) { c.Models = func() []string { return []string{"b", "a"} } })
 	w.ask("GET", "/v1/models", "").wants(t, 200, `"object":"list"`, `"id":"a"`).without(t, "has_more")
+	w.ask("GET", "/v1/models/a", "", "Anthropic-Version", "2023-06-01").wants(t, 200, `{"type":"model","id":"a","display_name":"a","created_at":"`)
 	got := w.ask("GET", "/v1/models", "", "Anthropic-Version", "2023-06-01").wants(t, 200, `"has_more":false,"first_id":"a","last_id":"b"`)
 	var list struct {
 		Data []struct {

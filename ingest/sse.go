@@ -176,8 +176,7 @@ func (e *eventStream) begin() {
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-cache, no-transform")
 	h.Set("X-Accel-Buffering", "no")
-	e.c.status = http.StatusOK
-	e.c.w.WriteHeader(http.StatusOK)
+	e.c.sendHeader(http.StatusOK)
 	if e.timer.Stop() { // it was set for the hold; when it has fired, it sets itself
 		e.timer.Reset(e.c.s.cfg.Heartbeat)
 	}

@@ -101,7 +101,7 @@ func (b *Backend) Generate(ctx context.Context, r *inference.GenerateRequest) it
 }
 
 // Embed is not something that the protocol has.
-func (b *Backend) Embed(context.Context, []byte) ([]byte, error) {
+func (b *Backend) Embed(context.Context, *inference.GenerateRequest) ([]byte, error) {
 	return nil, schemas.Errorf(schemas.CodeUnsupported, "the model server's protocol has no embeddings; choose another model")
 }
 
@@ -109,7 +109,7 @@ func (b *Backend) Embed(context.Context, []byte) ([]byte, error) {
 func (b *Backend) Models(ctx context.Context) ([]string, error) {
 	c := b.client.NewCall(ctx, &inference.GenerateRequest{}, nil)
 	defer c.Close()
-	body, err := c.Exchange(http.MethodGet, "/models", nil, http.Header{anthropicVersion: {b.config.Version}})
+	body, err := c.Exchange(http.MethodGet, "/models", nil, http.Header{anthropicVersion: {b.config.Version}}, openai.MaxEventBytes, &openai.Chunk{})
 	if err != nil {
 		return nil, err
 	}

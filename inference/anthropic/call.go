@@ -89,7 +89,7 @@ func (c *call) chat() ([]byte, error) {
 
 // unary passes on a whole response.
 func (c *call) unary(reply *http.Response) error {
-	data, err := c.Document(reply)
+	data, err := c.Document(reply, openai.MaxEventBytes)
 	if err != nil {
 		return err
 	}

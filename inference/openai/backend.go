@@ -69,21 +69,35 @@ func endpoint(op schemas.Op) (string, error) {
 	switch op {
 	case schemas.OpChat, "":
 		return "/chat/completions", nil
+	case schemas.OpCompletion:
+		return "/completions", nil
 	}
-	return "", schemas.Errorf(schemas.CodeUnsupported, "the model server's protocol has no operation %q; use %q", op, schemas.OpChat)
+	return "", schemas.Errorf(schemas.CodeUnsupported, "the model server's protocol has no operation %q; use %q or %q", op, schemas.OpChat, schemas.OpCompletion)
 }
 
-// Embed posts an embedding request.
-func (b *Backend) Embed(ctx context.Context, body []byte) ([]byte, error) {
-	if b.config.Model != "" {
-		body = openai.WithModel(body, b.config.Model)
+// Embed posts an embedding request. A server that knows one form of vectors is answered for in the other.
+func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]byte, error) {
+	c := &call{Call: b.client.NewCall(ctx, r, nil), backend: b, request: r}
+	defer c.Close()
+	data, err := c.Exchange(http.MethodPost, "/embeddings", c.outgoing(), nil, openai.MaxEmbeddingBytes, &c.chunk)
+	if err != nil {
+		return nil, err
 	}
-	return b.exchange(ctx, http.MethodPost, "/embeddings", body)
+	answer, count, err := openai.Embeddings(c.mender.MendDocument(data, &c.chunk), openai.EncodingFormat(r.Body))
+	switch {
+	case err != nil:
+		return nil, schemas.Errorf(schemas.CodeUpstreamError, "the model server's embeddings cannot be read; try again, and have the operator check the backend's url").WithCause(err)
+	case count == 0:
+		return nil, schemas.Errorf(schemas.CodeUpstreamError, "the model server's answer has no embeddings; try again, and have the operator check the backend's url")
+	}
+	return answer, nil
 }
 
 // Models lists what the server offers.
 func (b *Backend) Models(ctx context.Context) ([]string, error) {
-	body, err := b.exchange(ctx, http.MethodGet, "/models", nil)
+	c := b.client.NewCall(ctx, &inference.GenerateRequest{}, nil)
+	defer c.Close()
+	body, err := c.Exchange(http.MethodGet, "/models", nil, nil, openai.MaxEventBytes, &openai.Chunk{})
 	if err != nil {
 		return nil, err
 	}
@@ -98,11 +112,4 @@ func (b *Backend) Models(ctx context.Context) ([]string, error) {
 func (b *Backend) Health(ctx context.Context) error {
 	_, err := b.Models(ctx)
 	return err
-}
-
-// exchange makes a call outside Generate and returns the JSON document it was answered with.
-func (b *Backend) exchange(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	c := b.client.NewCall(ctx, &inference.GenerateRequest{Body: body}, nil)
-	defer c.Close()
-	return c.Exchange(method, path, body, nil)
 }

@@ -51,7 +51,7 @@ func (c *call) outgoing() []byte {
 	if c.backend.config.MaxCompletionTokens {
 		body = openai.WithMaxCompletionTokens(body)
 	}
-	c.choices = openai.Choices(body)
+	c.choices = openai.Choices(c.request.Op, body)
 	if c.request.Stream {
 		body, c.mender.DropUsage = openai.WithUsage(body)
 	}
@@ -60,7 +60,7 @@ func (c *call) outgoing() []byte {
 
 // unary passes on a whole response.
 func (c *call) unary(reply *http.Response) error {
-	data, err := c.Document(reply)
+	data, err := c.Document(reply, openai.MaxEventBytes)
 	if err != nil {
 		return err
 	}

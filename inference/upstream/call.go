@@ -136,37 +136,37 @@ func (c *Call) letGo() {
 	}
 }
 
-// Document reads a reply that is not a stream.
-func (c *Call) Document(reply *http.Response) ([]byte, error) {
+// Document reads a reply that is not a stream and has at most limit bytes.
+func (c *Call) Document(reply *http.Response, limit int64) ([]byte, error) {
 	defer reply.Body.Close()
 	c.listen(c.client.config.Timeouts.Idle, c.client.overdue.idle)
-	data, more, err := readAtMost(activity{reply.Body, c}, reply.ContentLength, openai.MaxEventBytes)
+	data, more, err := readAtMost(activity{reply.Body, c}, reply.ContentLength, limit)
 	c.hush()
 	switch {
 	case err != nil:
 		return nil, c.broken(err)
 	case more:
-		return nil, TooLarge()
+		return nil, TooLarge(limit)
 	}
 	return openai.ToUTF8(data), nil
 }
 
-// Exchange makes a call that is no part of an answer and returns the JSON document it was answered with.
-func (c *Call) Exchange(method, path string, body []byte, header http.Header) ([]byte, error) {
+// Exchange makes a call outside Generate and returns the JSON document it was answered with, of at most limit bytes. What it
+// says is read into chunk.
+func (c *Call) Exchange(method, path string, body []byte, header http.Header, limit int64, chunk *openai.Chunk) ([]byte, error) {
 	reply, err := c.Send(method, path, body, header)
 	if err != nil {
 		return nil, err
 	}
-	data, err := c.Document(reply)
+	data, err := c.Document(reply, limit)
 	if err != nil {
 		return nil, err
 	}
-	var document openai.Chunk
-	if err := document.Peek(data); err != nil {
+	if err := chunk.Peek(data); err != nil {
 		return nil, NotAnAnswer(data, err)
 	}
-	if document.Error != "" {
-		return nil, openai.EventError([]byte(document.Error))
+	if chunk.Error != "" {
+		return nil, openai.EventError([]byte(chunk.Error))
 	}
 	return data, nil
 }

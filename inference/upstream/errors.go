@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/weir-llm/weir/inference"
-	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -75,8 +74,8 @@ func reason(err error) string {
 }
 
 // TooLarge is the error of a piece that is larger than any may be.
-func TooLarge() *schemas.Error {
-	return schemas.Errorf(schemas.CodeUpstreamError, "the model server sent more than %d MiB in one piece; ask for a shorter answer", openai.MaxEventBytes>>20)
+func TooLarge(limit int64) *schemas.Error {
+	return schemas.Errorf(schemas.CodeUpstreamError, "the model server sent more than %d MiB in one piece; ask for a shorter answer, or for fewer at once", limit>>20)
 }
 
 // EmptyStream is the error of a stream without events.

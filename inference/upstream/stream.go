@@ -81,7 +81,7 @@ func (c *Call) ended(err error, protocol Protocol) error {
 		return nil
 	}
 	if errors.Is(err, openai.ErrEventTooLarge) {
-		return TooLarge()
+		return TooLarge(openai.MaxEventBytes)
 	}
 	return c.broken(err)
 }

@@ -2,17 +2,21 @@ package anthropic
 
 import "time"
 
+// EncodeModel writes the body of GET /v1/models/{id} as clients of the dialect read it.
+func EncodeModel(name string, since time.Time) []byte {
+	o := object{out: []byte{'{'}}
+	o.text("type", "model")
+	o.text("id", name)
+	o.text("display_name", name)
+	o.text("created_at", since.UTC().Format(time.RFC3339))
+	return append(o.out, '}')
+}
+
 // EncodeModels writes the body of GET /v1/models as clients of the dialect read it.
 func EncodeModels(names []string, since time.Time) []byte {
 	o := object{out: []byte(`{"data":[`)}
 	for _, name := range names {
-		o.next()
-		model := object{out: append(o.out, '{')}
-		model.text("type", "model")
-		model.text("id", name)
-		model.text("display_name", name)
-		model.text("created_at", since.UTC().Format(time.RFC3339))
-		o.out = append(model.out, '}')
+		o.element(EncodeModel(name, since))
 	}
 	o.out = append(o.out, ']')
 	o.comma = true
