@@ -36,7 +36,7 @@ func newSink(tb testing.TB) (*sink, *eventStream) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	e := newEventStream(s.newCall(w, r, "/"), func() {})
+	e := newEventStream(s.newCall(w, r, "/", openAI), func() {})
 	tb.Cleanup(e.close)
 	return w, e
 }
