@@ -39,7 +39,7 @@ func (t *trusted) accept(ctx context.Context, r *outgoing, findable bool) error 
 	if !findable {
 		return nil
 	}
-	frame := &schemas.Frame{Kind: schemas.KindAccepted, Writer: rand.Text()[:12], BodyHash: schemas.BodyHash(r.Body), Trace: bus.TraceParent(ctx)}
+	frame := &schemas.Frame{Kind: schemas.KindAccepted, Op: r.Op, Writer: rand.Text()[:12], BodyHash: schemas.BodyHash(r.Body), Trace: bus.TraceParent(ctx)}
 	// The request is accepted whatever becomes of the frame, and a fence only means that it has begun.
 	_, _ = t.bus.Append(ctx, r.Identity, 0, frame)
 	return nil

@@ -1,5 +1,5 @@
-// Command conformance runs real clients against a real `weir serve`: the OpenAI SDKs for Go and Node, the nats CLI and
-// curl. run.sh builds and pins what it needs. Each check prints one line, and the last line counts them.
+// Command conformance runs real clients against a real `weir serve`: the OpenAI and Anthropic SDKs for Go and Node, the
+// nats CLI and curl. run.sh builds and pins what it needs. Each check prints one line, and the last line counts them.
 //
 // What the clients prove together: an SDK that knows nothing of Weir gets its answers, streamed and not, and its errors;
 // a plain NATS client that publishes a request sees its frames live and finds the same frames in the stream afterwards;
@@ -65,6 +65,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	checkResponses(ctx, results, s, natsCLI{program: *nats, server: s}, *weir, *node22)
 	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
 	checkResume(ctx, results, s)
+	if err := checkAnthropic(ctx, results, *weir, dir, *node22, s); err != nil {
+		return err
+	}
 	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {
 		return err
 	}

@@ -59,7 +59,9 @@ type GenerateRequest struct {
 	Deadline time.Time // the request's; zero = none but that of the context
 	Resume   *Resume   // go on from here, for a backend whose Capabilities allow it; nil = from the start
 
-	Header schemas.Header // the caller's; a backend passes on the trace context and nothing else
+	// Header is the caller's. A backend passes on the trace context, and to a server that speaks the dialect of the op the
+	// headers of that dialect.
+	Header schemas.Header
 }
 
 // Resume is an answer so far, of which the backend yields only the rest.
@@ -76,8 +78,8 @@ type Event struct {
 	// usage that the caller did not ask for; such an event is not passed on.
 	Data []byte
 
-	// Chunk is what Data says, never nil, so that nobody needs to parse it again. It too is valid only until the loop body
-	// returns; its strings may be kept.
+	// Chunk is what Data says, in terms of chat whatever the dialect, never nil, so that nobody needs to parse it again. It
+	// too is valid only until the loop body returns; its strings may be kept.
 	Chunk *openai.Chunk
 
 	// More says that the next event is already here, so that both may leave in one frame. It is never set while the next
@@ -85,8 +87,12 @@ type Event struct {
 	More bool
 }
 
-// Capabilities tells what may be done after a backend's answer was cut.
+// Capabilities tells what a backend can be asked, and what may be done after its answer was cut.
 type Capabilities struct {
+	// Ops are what the backend takes as they are and answers in the op's own dialect; nil is chat alone. What it does not
+	// speak is translated for it where that is possible.
+	Ops []schemas.Op
+
 	// Deterministic is the operator's word that the same request at temperature 0 gives the same text, so that a cut answer
 	// may be spliced with a second run.
 	Deterministic bool

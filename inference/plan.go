@@ -1,8 +1,6 @@
 package inference
 
 import (
-	"iter"
-
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
@@ -13,6 +11,8 @@ type plan struct {
 	mode    schemas.Mode
 	refuse  *schemas.Error // instead of an attempt
 	splicer *openai.Splicer
+	left    *openai.Chunk   // what is left of an event that was spliced
+	listen  func(said) said // makes the op's events of those of the backend
 }
 
 // plan chooses fresh, splice, or an error, in that order. An answer that was cut is never made to look whole.
@@ -23,11 +23,17 @@ func (r *run) plan() plan {
 		return plan{refuse: poison}
 	}
 	if !r.chain.Visible() {
-		return plan{mode: schemas.ModeFresh}
+		p := plan{mode: schemas.ModeFresh}
+		if r.dialect != nil {
+			p.listen, _ = r.dialect.listener(r, r.chain.Events()) // there is nothing yet that it could not follow
+		}
+		return p
 	}
 	if r.repeatable() {
-		if splicer, err := openai.NewSplicer(r.chain.Events()); err == nil {
-			return plan{mode: schemas.ModeSplice, splicer: splicer}
+		splicer, err := r.dialect.splicer(r.chain.Events())
+		listen, err2 := r.dialect.listener(r, r.chain.Events())
+		if err == nil && err2 == nil {
+			return plan{mode: schemas.ModeSplice, splicer: splicer, left: &openai.Chunk{}, listen: listen}
 		}
 	}
 	return plan{refuse: schemas.Errorf(schemas.CodeUpstreamInterrupted, "the worker was lost in the middle of the answer and the model cannot continue it; send the request again")}
@@ -46,11 +52,14 @@ func vanished(chain *bus.Chain) int {
 
 // repeatable reports whether running the request again gives the same text. A request that could not be read never is.
 func (r *run) repeatable() bool {
-	return r.backend != nil && r.request != nil && r.backend.Capabilities().Deterministic && r.request.Greedy() && r.request.Continuable()
+	return r.backend != nil && r.request != nil && r.dialect.spliceable() && r.backend.Capabilities().Deterministic &&
+		r.request.Greedy() && r.request.Continuable()
 }
 
 // wrap lets a plan change the events of the model.
-func (p plan) wrap(generate iter.Seq2[Event, error]) iter.Seq2[Event, error] {
+func (p plan) wrap(generate said) said { return p.listen(p.spliced(generate)) }
+
+func (p plan) spliced(generate said) said {
 	if p.splicer == nil {
 		return generate
 	}
@@ -80,8 +89,20 @@ func (p plan) splice(event Event) (Event, error) {
 	}
 	if event.Data = data; !keep {
 		event.Data = nil
+		p.forget(event.Chunk)
+	} else if err := p.left.Peek(data); err != nil {
+		return Event{}, diverged(err)
 	}
+	event.Chunk = p.left
 	return event, nil
+}
+
+// forget keeps of an event that readers have seen how its choices ended and what it cost.
+func (p plan) forget(c *openai.Chunk) {
+	*p.left = openai.Chunk{Usage: c.Usage, Model: c.Model, Choices: p.left.Choices[:0]}
+	for i := range c.Choices {
+		p.left.Choices = append(p.left.Choices, openai.Choice{Index: c.Choices[i].Index, Finish: c.Choices[i].Finish})
+	}
 }
 
 func diverged(err error) *schemas.Error {

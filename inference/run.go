@@ -31,6 +31,7 @@ type run struct {
 	work    *schemas.Work
 	op      schemas.Op      // of the call; what the request is asked as
 	request *openai.Request // in that op's dialect
+	dialect dialect         // nil until the request is read
 	body    []byte          // as the caller sent it
 	began   time.Time
 
@@ -81,15 +82,17 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.body, err = r.w.bus.Body(ctx, &r.work.Request); err != nil {
 		return err
 	}
-	r.op = r.work.Op
-	if r.request, err = openai.ParseRequest(r.op, r.body, openai.Policy{}); err != nil {
+	op := r.work.Op
+	request, err := openai.ParseRequest(op, r.body, openai.Policy{})
+	if err == nil && op == schemas.OpResponses { // backends speak chat, and the door makes the events of a response from its chunks
+		op = schemas.OpChat
+		request, err = responses.ToChat(request, openai.Policy{})
+	}
+	if err != nil {
 		return err
 	}
-	if r.op == schemas.OpResponses { // backends speak chat, and the door makes the events of a response from its chunks
-		r.op = schemas.OpChat
-		r.request, err = responses.ToChat(r.request, openai.Policy{})
-	}
-	return err
+	r.op, r.request, r.dialect = op, request, dialectOf(op, r.backend.Capabilities())
+	return nil
 }
 
 // loadFailed answers a request whose body is gone or was never valid; anything else is tried again after the lease.
@@ -200,7 +203,9 @@ func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
 		Identity: r.work.Identity, Op: r.op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
 		Deadline: r.deadline(), Header: r.work.Header,
 	}
-	return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })
+	return r.dialect.call(func(request *GenerateRequest) said {
+		return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })
+	}, request)
 }
 
 // deadline is when the request must have ended.

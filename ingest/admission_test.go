@@ -22,7 +22,7 @@ func BenchmarkAdmission(b *testing.B) {
 		b.Fatal(err)
 	}
 	s.cfg, s.meters, s.places, s.tracer = Config{MaxBodyBytes: defaultBodyBytes}, meters, newPlaces(10, 10, 10), noop.NewTracerProvider().Tracer("")
-	door := s.bodiesInTime(s.door("/v1/chat/completions", func(c *call) error {
+	door := s.bodiesInTime(s.door("/v1/chat/completions", openAI, func(c *call) error {
 		release, err := s.take(c)
 		if err != nil {
 			return err

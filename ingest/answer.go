@@ -45,7 +45,7 @@ func (c *call) stream(all frames, how streaming) (finished bool, err error) {
 	}
 	out := newEventStream(c, how.held)
 	defer out.close()
-	finished, err = out.copy(all)
+	finished, err = out.copy(all, how)
 	if err == nil || !out.opened() {
 		return finished, err
 	}
@@ -61,10 +61,13 @@ func (c *call) stream(all frames, how streaming) (finished bool, err error) {
 }
 
 // copy writes every frame. It returns the error that the request, or the reading of it, ended in.
-func (e *eventStream) copy(all frames) (finished bool, err error) {
+func (e *eventStream) copy(all frames, how streaming) (finished bool, err error) {
 	for f, err := range all {
 		if err != nil {
 			return false, err
+		}
+		if how.resumable && f.Start != nil {
+			e.speak(dialectOf(opOf(f)))
 		}
 		switch f.Kind {
 		case schemas.KindError:

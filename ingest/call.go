@@ -31,16 +31,21 @@ type call struct {
 	control *http.ResponseController
 	key     keys.Key
 	addr    netip.Addr // that it is counted under, once it has a place
-	broken  bool       // the connection is to be cut, because what was sent must not look whole
+	dialect *dialect
+	broken  bool // the connection is to be cut, because what was sent must not look whole
 }
 
-func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string) *call {
+// newCall begins a call in the dialect of its route; nil is whichever the caller speaks.
+func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string, d *dialect) *call {
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	ctx, span := s.tracer.Start(ctx, r.Method+" "+path, trace.WithSpanKind(trace.SpanKindServer))
 	ctx, leave := context.WithCancelCause(ctx)
 	c := &call{
 		exchange: exchange{s: s, ctx: ctx, leave: leave, span: span, route: r.Method + " " + path, began: time.Now()},
 		w:        w, r: r, control: http.NewResponseController(w),
+	}
+	if c.dialect = d; d == nil {
+		c.dialect = c.spoken()
 	}
 	if path == "unknown" {
 		c.route = path // a method is the caller's choice, and so is the number of them
@@ -55,6 +60,9 @@ func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string) *c
 func (c *call) name(request string) {
 	c.id.Request = request
 	c.w.Header().Set(headerRequestID, request)
+	if name := c.dialect.requestID; name != "" {
+		c.w.Header().Set(name, request)
+	}
 }
 
 // admit makes the call one of the key's tenant, for as long as the key works and until done is called.
@@ -97,7 +105,7 @@ func (c *call) fail(err error) {
 	if e.Code == schemas.CodeInternal {
 		c.log(slog.LevelError, "a request failed", slog.Any(telemetry.KeyError, err))
 	}
-	status := statusOf(e.Code)
+	status := c.dialect.status(e.Code)
 	if r, ok := errors.AsType[refusal](err); ok {
 		status = r.status
 	}
@@ -106,7 +114,7 @@ func (c *call) fail(err error) {
 
 func (c *call) writeError(status int, e *schemas.Error) error {
 	setErrorHeaders(c.w.Header(), e)
-	return c.write(status, e.Encode())
+	return c.write(status, c.dialect.encodeError(e, c.id.Request))
 }
 
 func (c *call) writeJSON(status int, v any) error {

@@ -68,12 +68,21 @@ func (s *Ingest) read(c *call, op schemas.Op) (*submission, error) {
 // askedOf is a call as what it asks for.
 func askedOf(c *call, op schemas.Op, body []byte) asked {
 	a := asked{
-		op: op, body: body, header: passed(c.r.Header, passedOn),
+		op: op, body: body, header: c.travelling(op),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
 		prefer: c.r.Header.Values(schemas.HeaderPrefer),
 	}
 	c.tellKey(a)
 	return a
+}
+
+// travelling are the headers that travel with the request.
+func (c *call) travelling(op schemas.Op) schemas.Header {
+	h := passed(c.r.Header, passedOn)
+	if dialectOf(op) == messages {
+		c.addMessagesHeaders(h)
+	}
+	return h
 }
 
 // place checks a request, has it accepted and answers it.
@@ -129,6 +138,11 @@ func newRequest(id identity, a asked, parsed *openai.Request) (*schemas.Request,
 	}
 	if err := schemas.ValidateRequestHeaders(a.header); err != nil {
 		return nil, err
+	}
+	if dialectOf(a.op) == messages {
+		if err := checkMessages(a.header, parsed.Body); err != nil {
+			return nil, err
+		}
 	}
 	if v := first(a.header, schemas.HeaderOp); v != "" && schemas.Op(v) != a.op {
 		return nil, schemas.Errorf(schemas.CodeInvalidValue, "header %s is %q, but this route is for %q: leave the header out", schemas.HeaderOp, v, a.op)
@@ -252,7 +266,7 @@ func (s *Ingest) makeFindable(n *submission, accepted *schemas.Frame) {
 // told (docs/adr/0009); a large one is where it is stored already.
 func (n *submission) acceptedFrame() *schemas.Frame {
 	f := &schemas.Frame{
-		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
+		Kind: schemas.KindAccepted, Op: n.request.Op, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
 	}
 	if n.request.Op == schemas.OpResponses {
 		if f.Object = n.object; f.Object == nil {

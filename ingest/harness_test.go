@@ -248,7 +248,7 @@ func (j *job) start() {
 	if err != nil {
 		j.t.Errorf("body of an accepted request: %v", err)
 	}
-	j.write(&schemas.Frame{Kind: schemas.KindStart, BodyHash: schemas.BodyHash(body), Start: j.claim()})
+	j.write(&schemas.Frame{Kind: schemas.KindStart, Op: j.request.Op, BodyHash: schemas.BodyHash(body), Start: j.claim()})
 }
 
 // delta writes the next n events in one frame.

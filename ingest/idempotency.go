@@ -57,7 +57,7 @@ func (s *Ingest) join(n *submission) error {
 
 func (s *Ingest) joinRun(n *submission, there run) error {
 	hash := schemas.BodyHash(n.request.Body)
-	if known := there.bodyHash(); known != "" && known != hash {
+	if known := there.bodyHash(); known != "" && (known != hash || there.op() != n.request.Op) {
 		return mismatch(n.id)
 	}
 	if there.exists() {
@@ -81,8 +81,9 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 				return true, err
 			}
 		}
+		op := n.request.Op
 		n.request = nil
-		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, hash), nil)
+		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, op, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
 			n.back.attached(false)
@@ -116,12 +117,12 @@ func (s *Ingest) acceptNamed(n *submission) error {
 	return err
 }
 
-// sameBody is all, unless its first frame belongs to a request with another body.
-func sameBody(all frames, id identity, hash string) frames {
+// sameBody is all, unless its first frame belongs to a request with another body, or of another op.
+func sameBody(all frames, id identity, op schemas.Op, hash string) frames {
 	return func(yield func(*schemas.Frame, error) bool) {
 		first := true
 		for f, err := range all {
-			if err == nil && first && f.BodyHash != "" && f.BodyHash != hash {
+			if err == nil && first && f.BodyHash != "" && (f.BodyHash != hash || opOf(f) != op) {
 				yield(nil, mismatch(id))
 				return
 			}

@@ -261,3 +261,22 @@ func TestSlowBodiesHoldNothing(t *testing.T) {
 	}
 	eventually(t, "the place", func() bool { return w.chat(streaming, "Authorization", "Bearer secret").status == 200 })
 }
+
+// A refusal is told in the dialect of the surface that was called.
+func TestLimitsInTheDialectOfTheCaller(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, func(c *ingest.Config) { c.MaxStreamsPerAddress = 1 })
+	const anthropic = `{"type":"error","error":{"type":"`
+	body := `{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}],"stream":true}`
+	ask := func(header ...string) answer {
+		return w.ask("POST", "/v1/messages", body, append([]string{"anthropic-version", "2023-06-01"}, header...)...)
+	}
+	ask("X-Long", strings.Repeat("x", 33<<10)).wants(t, 431, anthropic+"request_too_large")
+	ask("Content-Encoding", "gzip").wants(t, 415, anthropic+"invalid_request_error")
+	if got, _ := w.hold("127.0.0.1"); got != 200 {
+		t.Fatalf("status %d", got)
+	}
+	if got := ask().wants(t, 429, anthropic+"rate_limit_error"); got.header.Get("Retry-After") != "1" {
+		t.Errorf("headers %v", got.header)
+	}
+}

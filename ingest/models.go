@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -47,11 +48,12 @@ func (l *liveModels) names() []string {
 func (s *Ingest) models(c *call) error {
 	names := append(s.live.names(), s.cfg.Models()...)
 	slices.Sort(names)
+	names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return !c.key.AllowsModel(name) })
+	if c.dialect == messages {
+		return c.write(http.StatusOK, anthropic.EncodeModels(names, s.started))
+	}
 	var list []openai.ModelInfo
-	for _, name := range slices.Compact(names) {
-		if !c.key.AllowsModel(name) {
-			continue
-		}
+	for _, name := range names {
 		list = append(list, openai.ModelInfo{ID: name, Created: s.started.Unix(), OwnedBy: "weir"})
 	}
 	return c.write(http.StatusOK, openai.EncodeModels(list))

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -22,6 +23,9 @@ func (s *Ingest) model(c *call) error {
 	}
 	if !slices.Contains(append(s.live.names(), s.cfg.Models()...), id) || !c.key.AllowsModel(id) {
 		return schemas.Errorf(schemas.CodeModelNotFound, "the model %.200q does not exist; GET /v1/models lists those that do", id).WithParam("model")
+	}
+	if c.dialect == messages {
+		return c.write(http.StatusOK, anthropic.EncodeModel(id, s.started))
 	}
 	return c.write(http.StatusOK, openai.EncodeModel(openai.ModelInfo{ID: id, Created: s.started.Unix(), OwnedBy: "weir"}))
 }

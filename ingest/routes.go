@@ -13,6 +13,23 @@ type route struct {
 	handle       func(*call) error
 }
 
+// surface is the routes that speak one dialect. Without one it is for the caller to say, as on routes that clients of
+// every dialect use.
+type surface struct {
+	dialect *dialect
+	routes  []route
+}
+
+func (s *Ingest) surfaces() []surface {
+	return []surface{
+		{nil, s.routes()},
+		{messages, []route{
+			{"POST", "/v1/messages", s.messages},
+			{"POST", "/v1/messages/count_tokens", s.countTokens},
+		}},
+	}
+}
+
 func (s *Ingest) routes() []route {
 	return []route{
 		{"POST", "/v1/chat/completions", s.chat},
@@ -36,24 +53,27 @@ func (s *Ingest) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
-	allowed := make(map[string][]string)
-	for _, r := range s.routes() {
-		mux.Handle(r.method+" "+r.path, s.door(r.path, r.handle))
-		allowed[r.path] = append(allowed[r.path], r.method)
+	for _, surface := range s.surfaces() {
+		allowed := make(map[string][]string)
+		for _, r := range surface.routes {
+			mux.Handle(r.method+" "+r.path, s.door(r.path, surface.dialect, r.handle))
+			allowed[r.path] = append(allowed[r.path], r.method)
+		}
+		for path, methods := range allowed {
+			mux.Handle(path, s.refuse(path, surface.dialect, wrongMethod(methods)))
+			mux.Handle("HEAD "+path, s.refuse(path, surface.dialect, wrongMethod(methods)))
+		}
 	}
-	for path, methods := range allowed {
-		mux.Handle(path, s.refuse(path, wrongMethod(methods)))
-		mux.Handle("HEAD "+path, s.refuse(path, wrongMethod(methods)))
-	}
-	mux.Handle("/", s.refuse("unknown", unknownRoute))
+	mux.Handle("/v1/messages/", s.refuse("unknown", messages, unknownRoute))
+	mux.Handle("/", s.refuse("unknown", nil, unknownRoute))
 	return s.bodiesInTime(s.cors.handler(mux))
 }
 
 // door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the
 // answer to an error. Authorisation rests on the routed pattern, never on a path put together again.
-func (s *Ingest) door(path string, handle func(*call) error) http.Handler {
+func (s *Ingest) door(path string, d *dialect, handle func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := s.newCall(w, r, path)
+		c := s.newCall(w, r, path, d)
 		defer c.end()
 		leave, err := s.enter(c)
 		if err != nil {
@@ -83,9 +103,9 @@ func (s *Ingest) enter(c *call) (leave func(), err error) {
 }
 
 // refuse answers what no route takes. It needs no key: it tells nothing that is not in the documentation.
-func (s *Ingest) refuse(path string, handle func(*call) error) http.Handler {
+func (s *Ingest) refuse(path string, d *dialect, handle func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := s.newCall(w, r, path)
+		c := s.newCall(w, r, path, d)
 		defer c.end()
 		_ = handle(c)
 	})
@@ -102,7 +122,10 @@ func wrongMethod(methods []string) func(*call) error {
 func unknownRoute(c *call) error {
 	next := "the API is under /v1, for example POST /v1/chat/completions"
 	if !strings.HasPrefix(c.r.URL.Path, "/v1/") {
-		next += "; an SDK's base URL must end in /v1"
+		next += "; the base URL of an OpenAI SDK must end in /v1"
+	}
+	if c.dialect == messages {
+		next = "send POST /v1/messages; the base URL of an Anthropic SDK must not end in /v1"
 	}
 	return c.writeError(http.StatusNotFound, schemas.Errorf(schemas.CodeNotFound, "there is no %s %.100q: %s", c.r.Method, c.r.URL.Path, next))
 }

@@ -78,6 +78,22 @@ func (r run) bodyHash() string {
 	return r.result.BodyHash
 }
 
+// op is what the request asks for, as far as is known.
+func (r run) op() schemas.Op {
+	if r.result != nil && r.result.Op != "" {
+		return r.result.Op
+	}
+	return r.chain.Op()
+}
+
+// opOf is what a frame that is no delta says its request asks for.
+func opOf(f *schemas.Frame) schemas.Op {
+	if f.Op == "" {
+		return schemas.OpChat
+	}
+	return f.Op
+}
+
 // events is the number of events so far.
 func (r run) events() uint64 {
 	switch {

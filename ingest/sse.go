@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -25,7 +24,8 @@ type eventStream struct {
 	timeout time.Duration // for one write
 
 	mu       sync.Mutex // a timer writes too
-	open     bool       // the status is out
+	dialect  *dialect
+	open     bool // the status is out
 	closed   bool
 	wrote    time.Time
 	deadline time.Time
@@ -35,7 +35,7 @@ type eventStream struct {
 
 // newEventStream goes on holding the status, as it was since the request came. The caller must close the stream.
 func newEventStream(c *call, held func()) *eventStream {
-	e := &eventStream{c: c, held: held, timeout: c.s.cfg.WriteTimeout}
+	e := &eventStream{c: c, held: held, dialect: c.dialect, timeout: c.s.cfg.WriteTimeout}
 	if c.r.ProtoMajor == 2 {
 		// It resets a stream when the deadline passes, also while nothing is being written.
 		e.timeout = max(e.timeout, 2*c.s.cfg.Heartbeat)
@@ -58,6 +58,13 @@ func (e *eventStream) close() {
 	e.armed.Wait()
 }
 
+// speak changes the dialect of what follows, when a reader of a stream has learnt what was asked for.
+func (e *eventStream) speak(d *dialect) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dialect = d
+}
+
 // opened reports whether the status is out.
 func (e *eventStream) opened() bool {
 	e.mu.Lock()
@@ -76,10 +83,11 @@ func (e *eventStream) events(f *schemas.Frame) error {
 	buf := e.c.s.buffers.take()
 	defer e.c.s.buffers.give(buf)
 	cursor := schemas.Cursor{Request: e.c.id.Request}
-	piece := slices.Grow((*buf)[:0], len(f.Data)+f.Count*openai.EventBytes(cursor.Request))
+	d := e.dialect
+	piece := slices.Grow((*buf)[:0], len(f.Data)+f.Count*d.eventBytes(cursor.Request))
 	for index, event := range f.Events() {
 		cursor.Index = index
-		piece = openai.AppendEvent(piece, cursor, event)
+		piece = d.appendEvent(piece, cursor, event)
 	}
 	*buf = piece
 	return e.send(piece)
@@ -115,14 +123,14 @@ func (e *eventStream) piece(events []byte) error {
 func (e *eventStream) done() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.send([]byte(openai.Done))
+	return e.send([]byte(e.dialect.done))
 }
 
 // fail ends an answer that is not whole, in band: without it a reader would take what came for everything.
 func (e *eventStream) fail(failure *schemas.Error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.send(openai.AppendError(nil, failure))
+	return e.send(e.dialect.appendError(nil, failure, e.c.id.Request))
 }
 
 // tick opens the stream when the hold time is over, and writes a heartbeat after each silence from then on.
@@ -139,7 +147,7 @@ func (e *eventStream) tick() {
 	silent := time.Since(e.wrote)
 	if !e.open || silent >= e.c.s.cfg.Heartbeat {
 		silent = 0
-		if err := e.send([]byte(openai.Heartbeat)); err != nil {
+		if err := e.send([]byte(e.dialect.heartbeat)); err != nil {
 			e.c.leave(err)
 			return
 		}

@@ -39,7 +39,7 @@ func newSink(tb testing.TB) (*sink, *eventStream) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	e := newEventStream(s.newCall(w, r, "/"), func() {})
+	e := newEventStream(s.newCall(w, r, "/", openAI), func() {})
 	tb.Cleanup(e.close)
 	return w, e
 }
@@ -70,7 +70,7 @@ func deltas(tb testing.TB, events int) (pass func()) {
 	sent := &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: "w1", Count: events, Data: bytes.TrimSuffix(bytes.Repeat(line, events), []byte("\n"))}
 	header := sent.Encode()
 	return func() {
-		_, err := e.copy(func(yield func(*schemas.Frame, error) bool) { yield(schemas.DecodeFrame(header, sent.Data)) })
+		_, err := e.copy(func(yield func(*schemas.Frame, error) bool) { yield(schemas.DecodeFrame(header, sent.Data)) }, streaming{})
 		if !errors.Is(err, errEnded) {
 			tb.Fatal(err)
 		}

@@ -68,6 +68,10 @@ func (s *Ingest) stream(c *call) error {
 	if err != nil {
 		return err
 	}
+	if there.exists() {
+		c.dialect = dialectOf(there.op())
+		c.name(c.id.Request) // whose header depends on it
+	}
 	from, err := c.cursor()
 	if err != nil {
 		return err

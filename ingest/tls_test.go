@@ -106,18 +106,18 @@ func TestReaderThatStopsReadingIsGivenUpWithTLS(t *testing.T) {
 	t.Parallel()
 	eachVersion(t, func(t *testing.T, version int) {
 		ids := make(chan string, 1)
-		w := secure(t, version, flood(ids), patience(20*time.Millisecond, time.Minute), func(c *ingest.Config) { c.WriteTimeout, c.Heartbeat = 300*time.Millisecond, 150*time.Millisecond })
+		w := secure(t, version, flood(ids, 100), patience(20*time.Millisecond, time.Minute), func(c *ingest.Config) { c.WriteTimeout, c.Heartbeat = 300*time.Millisecond, 150*time.Millisecond })
 		w.do(t.Context(), "POST", "/v1/chat/completions", streaming)
 		w.cancelled(<-ids)
 	})
 }
 
 // flood answers with more than all buffers on the way hold, or until the request has ended, and then tells its id.
-func flood(ids chan<- string) func(*job) {
+func flood(ids chan<- string, frames uint64) func(*job) {
 	return func(j *job) {
 		j.start()
 		line := []byte(`{"choices":[],"x":"` + strings.Repeat("x", 200<<10) + `"}`)
-		for !j.fenced && j.ctx.Err() == nil && j.index < 100 {
+		for !j.fenced && j.ctx.Err() == nil && j.index < frames {
 			j.write(&schemas.Frame{Kind: schemas.KindDelta, Count: 1, Data: line})
 		}
 		ids <- j.request.Request

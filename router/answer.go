@@ -102,7 +102,7 @@ func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, wr
 
 // finish ends the chain and makes sure of the result of whatever ended it.
 func (c *clerk) finish(it *item, reason *schemas.Error) (written bool, err error) {
-	chain, written, err := c.end(it.ctx, it.req.Identity, reason)
+	chain, written, err := c.end(it.ctx, it.req, reason)
 	if err != nil || chain == nil {
 		return false, err
 	}
@@ -116,9 +116,10 @@ func (c *clerk) finish(it *item, reason *schemas.Error) (written bool, err error
 
 // end writes the terminal frame, unless there is one, and returns the finished chain. It returns no chain when a worker
 // runs the request, which is then the worker's to end.
-func (c *clerk) end(ctx context.Context, id schemas.Identity, reason *schemas.Error) (chain *bus.Chain, written bool, err error) {
+func (c *clerk) end(ctx context.Context, r *schemas.Request, reason *schemas.Error) (chain *bus.Chain, written bool, err error) {
+	id := r.Identity
 	f := &schemas.Frame{
-		Kind: schemas.KindError, Writer: rand.Text()[:12], Data: reason.Encode(),
+		Kind: schemas.KindError, Op: r.Op, Writer: rand.Text()[:12], Data: reason.Encode(),
 		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason)}).Encode(), Trace: bus.TraceParent(ctx),
 	}
 	var expect uint64

@@ -48,6 +48,7 @@ type Frame struct {
 
 	Start    *Start // of a start frame
 	BodyHash string // of an accepted or start frame
+	Op       Op     // on every frame but a delta, when it is not chat: which dialect the events are in (docs/adr/0010)
 	Summary  []byte // of an error frame or a unary end: the encoded [Summary]
 	Trace    string // traceparent, on accepted, start and terminal frames
 
@@ -133,6 +134,9 @@ func (f *Frame) Encode() Header {
 		return h
 	}
 	set(h, HeaderBodyHash, f.BodyHash)
+	if f.Op != OpChat {
+		set(h, HeaderOp, string(f.Op))
+	}
 	set(h, HeaderSummary, string(f.Summary))
 	set(h, HeaderTraceParent, f.Trace)
 	if f.Start != nil {
@@ -162,7 +166,7 @@ func DecodeFrame(h Header, data []byte) (*Frame, error) {
 	if f.Kind == KindDelta {
 		return f, nil
 	}
-	f.BodyHash, f.Trace = get(h, HeaderBodyHash), get(h, HeaderTraceParent)
+	f.BodyHash, f.Trace, f.Op = get(h, HeaderBodyHash), get(h, HeaderTraceParent), Op(get(h, HeaderOp))
 	if s := get(h, HeaderSummary); s != "" {
 		f.Summary = []byte(s)
 	}

@@ -17,8 +17,12 @@ const (
 	HeaderOp             = "Llm-Op"
 	HeaderOnDisconnect   = "Llm-On-Disconnect"
 	HeaderStreamEvents   = "Llm-Stream-Events"
-	HeaderTraceParent    = "traceparent"
-	HeaderTraceState     = "tracestate"
+
+	HeaderAnthropicVersion = "Llm-Anthropic-Version" // of the messages dialect (docs/adr/0010)
+	HeaderAnthropicBeta    = "Llm-Anthropic-Beta"    // betas of the messages dialect (docs/adr/0010)
+
+	HeaderTraceParent = "traceparent"
+	HeaderTraceState  = "tracestate"
 )
 
 // Headers that only stages write.
@@ -58,14 +62,16 @@ const (
 func RequestHeaders() []string {
 	return []string{
 		HeaderRequestID, HeaderDeadline, HeaderPriority, HeaderCache, HeaderCacheTTL, HeaderCacheNamespace,
-		HeaderCoalesce, HeaderOp, HeaderOnDisconnect, HeaderStreamEvents, HeaderTraceParent, HeaderTraceState,
+		HeaderCoalesce, HeaderOp, HeaderOnDisconnect, HeaderStreamEvents, HeaderAnthropicVersion, HeaderAnthropicBeta,
+		HeaderTraceParent, HeaderTraceState,
 	}
 }
 
 func isRequestHeader(key string) bool {
 	switch key {
 	case HeaderRequestID, HeaderDeadline, HeaderPriority, HeaderCache, HeaderCacheTTL, HeaderCacheNamespace,
-		HeaderCoalesce, HeaderOp, HeaderOnDisconnect, HeaderStreamEvents, HeaderTraceParent, HeaderTraceState:
+		HeaderCoalesce, HeaderOp, HeaderOnDisconnect, HeaderStreamEvents, HeaderAnthropicVersion, HeaderAnthropicBeta,
+		HeaderTraceParent, HeaderTraceState:
 		return true
 	}
 	return false

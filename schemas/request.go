@@ -31,6 +31,9 @@ const (
 	OpEmbedding  Op = "embedding"
 	OpMessages   Op = "messages"
 	OpResponses  Op = "responses"
+
+	// OpCountTokens asks how many tokens a messages request has (docs/adr/0010).
+	OpCountTokens Op = "count_tokens"
 )
 
 // Priority is the class a request is queued in.
@@ -128,9 +131,9 @@ func (r *Request) decodeHeaders(h Header) (err error) {
 // ValidateRequestHeaders checks the values of the headers a caller may send.
 func ValidateRequestHeaders(h Header) error {
 	switch v := Op(get(h, HeaderOp)); v {
-	case "", OpChat, OpCompletion, OpEmbedding, OpMessages, OpResponses:
+	case "", OpChat, OpCompletion, OpEmbedding, OpMessages, OpResponses, OpCountTokens:
 	default:
-		return badHeader(HeaderOp, string(v), "chat, completion, embedding, messages or responses")
+		return badHeader(HeaderOp, string(v), "chat, completion, embedding, messages, responses or count_tokens")
 	}
 	switch v := Priority(get(h, HeaderPriority)); v {
 	case "", PriorityInteractive, PriorityNormal, PriorityBatch:

@@ -48,13 +48,16 @@ type Model struct {
 // Backend is one upstream.
 type Backend struct {
 	Name                string           `yaml:"name" doc:"Name in results, logs and metrics; unique within the model."`
-	Protocol            string           `yaml:"protocol" enum:"openai,echo" doc:"openai: anything with POST /chat/completions. echo: built in, answers with the prompt."`
-	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1."`
-	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token. Use ${VARIABLE} to keep it out of the file."`
+	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. echo: built in, answers with the prompt."`
+	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1."`
+	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
 	MaxInFlight         int              `yaml:"max_in_flight,omitempty" doc:"Calls that may run at once; default 32."`
 	Deterministic       *bool            `yaml:"deterministic,omitempty" doc:"The same request at temperature 0 gives the same answer, so that a cut answer may be spliced from a second run. Default: true for echo, else false."`
 	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
+	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`
+	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic: limit of the answer to a chat request that sets none; default 4096."`
+	AnthropicVersion    string           `yaml:"anthropic_version,omitempty" doc:"anthropic: version of the protocol for chat requests and for messages requests that name none; default 2023-06-01."`
 	Echo                Echo             `yaml:"echo,omitempty" doc:"Dials of an echo backend."`
 }
 

@@ -73,10 +73,16 @@ func TestConfigErrors(t *testing.T) {
 		"half a client":       {"tls: {client: {key: b}}", ":1: tls.client: a certificate of one's own needs both cert and key"},
 		"no backend":          {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
 		"no name":             {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
-		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai or echo`},
+		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai, anthropic or echo`},
 		"no url":              {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
 		"url of echo":         {"models:\n  m:\n    backends: [{name: b, protocol: echo, url: http://x}]", ":3: models.m.backends[0].url: an echo backend calls nobody; remove it"},
 		"dials of openai":     {fmt.Sprintf(backend, ", echo: {tokens: 3}"), ":4: models.m.backends[0].echo: only an echo backend has these dials"},
+		"limit of openai":     {fmt.Sprintf(backend, ", max_tokens: 5"), ":4: models.m.backends[0].max_tokens: only an anthropic backend has it; remove it"},
+		"version of openai":   {fmt.Sprintf(backend, ", anthropic_version: 2023-06-01"), ":4: models.m.backends[0].anthropic_version: only an anthropic backend has it"},
+		"odd version":         {anthropicBackend("anthropic_version: new"), `:3: models.m.backends[0].anthropic_version: "new" is not a version; use 2023-06-01 or 2026-10-21`},
+		"limit of anthropic":  {anthropicBackend("max_tokens: -1"), ":3: models.m.backends[0].max_tokens: -1 is out of range"},
+		"name of the limit":   {anthropicBackend("max_completion_tokens: true"), ":3: models.m.backends[0].max_completion_tokens: only an openai backend has it"},
+		"deterministic":       {anthropicBackend("deterministic: true"), ":3: models.m.backends[0]: deterministic and require_finish_reason mean nothing to an anthropic backend"},
 		"bool":                {fmt.Sprintf(backend, ", deterministic: maybe"), `:4: models.m.backends[0].deterministic: "maybe" is not a switch; write true or false`},
 		"in flight":           {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
 		"same backend twice":  {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
@@ -102,6 +108,10 @@ func TestConfigErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func anthropicBackend(more string) string {
+	return "models:\n  m:\n    backends: [{name: b, protocol: anthropic, url: http://x, " + more + "}]"
 }
 
 func TestConfigOrder(t *testing.T) {

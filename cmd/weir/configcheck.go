@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/callout"
 	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/router"
@@ -182,16 +183,28 @@ func checkBackend(at string, b Backend) *configError {
 	switch {
 	case b.Name == "":
 		return problem(join(at, "name"), "name it: it is what results, logs and metrics show", "the backend has no name")
-	case b.Protocol != "openai" && b.Protocol != "echo":
-		return problem(join(at, "protocol"), "use openai or echo", "%q is not known", b.Protocol)
+	case b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "echo":
+		return problem(join(at, "protocol"), "use openai, anthropic or echo", "%q is not known", b.Protocol)
 	case b.Echo.Tokens < 0 || b.Echo.IntervalMS < 0:
 		return problem(join(at, "echo"), "use numbers from 0", "a dial is negative")
 	case b.MaxInFlight < 0:
 		return problem(join(at, "max_in_flight"), "use a number from 1", "%d is out of range", b.MaxInFlight)
-	case b.Protocol == "openai" && !webURL(b.URL):
+	case b.Protocol != "echo" && !webURL(b.URL):
 		return problem(join(at, "url"), "write the base URL with the version, such as https://api.openai.com/v1", "%q is not a URL", b.URL)
 	case b.Protocol == "echo" && b.URL != "":
 		return problem(join(at, "url"), "remove it, or set protocol: openai", "an echo backend calls nobody")
+	case b.MaxTokens < 0:
+		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
+	case b.Protocol != "openai" && b.MaxCompletionTokens:
+		return problem(join(at, "max_completion_tokens"), "remove it, or set protocol: openai", "only an openai backend has it")
+	case b.Protocol != "anthropic" && b.MaxTokens != 0:
+		return problem(join(at, "max_tokens"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
+	case b.Protocol != "anthropic" && b.AnthropicVersion != "":
+		return problem(join(at, "anthropic_version"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
+	case anthropic.CheckVersion(b.AnthropicVersion) != nil:
+		return problem(join(at, "anthropic_version"), "use "+anthropic.Version2023+" or "+anthropic.Version2026, "%q is not a version", b.AnthropicVersion)
+	case b.Protocol == "anthropic" && (b.Deterministic != nil || b.RequireFinishReason != nil):
+		return problem(at, "remove them", "deterministic and require_finish_reason mean nothing to an anthropic backend")
 	case b.Protocol != "echo" && b.Echo != (Echo{}):
 		return problem(join(at, "echo"), "remove it, or set protocol: echo", "only an echo backend has these dials")
 	}

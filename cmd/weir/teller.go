@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -75,6 +76,9 @@ func (t *teller) content(f *schemas.Frame) string {
 	for _, event := range f.Events() {
 		if t.chunk.Peek(event) != nil {
 			continue
+		}
+		if !t.chunk.HasChoices() {
+			text.WriteString(anthropic.Text(event))
 		}
 		for _, choice := range t.chunk.Choices {
 			text.WriteString(choice.Reasoning + choice.Content + choice.Refusal + choice.ToolCalls)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-llm/weir/inference"
+	"github.com/weir-llm/weir/inference/anthropic"
 	"github.com/weir-llm/weir/inference/echo"
 	"github.com/weir-llm/weir/inference/openai"
 	"github.com/weir-llm/weir/ingest"
@@ -113,12 +114,19 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 			Dials: echo.Dials{Tokens: b.Echo.Tokens, IntervalMS: b.Echo.IntervalMS, Vary: b.Echo.Vary},
 		})
 	}
+	timeouts := inference.Timeouts{
+		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	}
+	if b.Protocol == "anthropic" {
+		return anthropic.New(anthropic.Config{
+			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
+			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts,
+		})
+	}
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
 		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
-		Timeouts: inference.Timeouts{
-			Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
-		},
+		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts,
 	})
 }
 

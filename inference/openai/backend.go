@@ -7,33 +7,20 @@
 package openai
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"io"
 	"iter"
-	"net"
 	"net/http"
-	"strings"
-	"time"
 
 	"github.com/weir-llm/weir/inference"
+	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
-// firstBuffer bounds what is set aside for a reply because it says that it is so long.
-const firstBuffer = 64 << 10
-
-// maxErrorBytes is how much of a reply that reports an error is read.
-const maxErrorBytes = 64 << 10
-
 // Backend calls one server over a pool of connections that it owns.
 type Backend struct {
-	config  Config
-	client  *http.Client
-	header  http.Header // of every call
-	overdue overdue
+	config Config
+	client *upstream.Client
 }
 
 var _ inference.Backend = (*Backend)(nil)
@@ -41,42 +28,18 @@ var _ inference.Backend = (*Backend)(nil)
 // New makes a backend. It does not connect. Close releases its connections.
 func New(config Config) (*Backend, error) {
 	config = config.withDefaults()
-	if err := config.Validate(); err != nil {
+	client, err := upstream.NewClient(config.upstream())
+	if err != nil {
 		return nil, err
 	}
-	header := http.Header{"User-Agent": {"weir"}}
-	for name, value := range config.Headers {
-		header.Set(name, value)
-	}
 	if config.APIKey != "" {
-		header.Set("Authorization", "Bearer "+config.APIKey.Reveal())
+		client.SetHeader("Authorization", "Bearer "+config.APIKey.Reveal())
 	}
-	return &Backend{config: config, client: newClient(config), header: header, overdue: newOverdue(config.Timeouts)}, nil
-}
-
-func newClient(config Config) *http.Client {
-	dialer := &net.Dialer{Timeout: config.Timeouts.Connect, KeepAlive: 15 * time.Second}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext:         dialer.DialContext,
-			ReadBufferSize:      openai.ReadBytes, // what arrived during a write leaves in one frame
-			TLSHandshakeTimeout: config.Timeouts.Connect,
-			MaxIdleConns:        config.MaxInFlight,
-			MaxIdleConnsPerHost: config.MaxInFlight,
-			IdleConnTimeout:     90 * time.Second,
-			DisableCompression:  true, // a compressed stream arrives late and in lumps
-			ForceAttemptHTTP2:   strings.HasPrefix(config.URL, "https:"),
-		},
-		// A redirect would carry the credentials to an address the operator did not configure.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return &Backend{config: config, client: client}, nil
 }
 
 // Close closes the connections that are idle.
-func (b *Backend) Close() error {
-	b.client.CloseIdleConnections()
-	return nil
-}
+func (b *Backend) Close() error { return b.client.Close() }
 
 // Name of the backend, as configured.
 func (b *Backend) Name() string { return b.config.Name }
@@ -94,9 +57,9 @@ func (b *Backend) Generate(ctx context.Context, r *inference.GenerateRequest) it
 			yield(inference.Event{}, err)
 			return
 		}
-		c := b.newCall(ctx, r, yield)
-		defer c.close()
-		if err := c.run(path); err != nil && !c.stopped {
+		c := &call{Call: b.client.NewCall(ctx, r, yield), backend: b, request: r}
+		defer c.Close()
+		if err := c.run(path); err != nil && !c.Stopped() {
 			yield(inference.Event{}, err)
 		}
 	}
@@ -114,9 +77,9 @@ func endpoint(op schemas.Op) (string, error) {
 
 // Embed posts an embedding request. A server that knows one form of vectors is answered for in the other.
 func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]byte, error) {
-	c := b.newCall(ctx, r, nil)
-	defer c.close()
-	data, err := c.exchange(http.MethodPost, "/embeddings", c.outgoing(), openai.MaxEmbeddingBytes)
+	c := &call{Call: b.client.NewCall(ctx, r, nil), backend: b, request: r}
+	defer c.Close()
+	data, err := c.Exchange(http.MethodPost, "/embeddings", c.outgoing(), nil, openai.MaxEmbeddingBytes, &c.chunk)
 	if err != nil {
 		return nil, err
 	}
@@ -132,9 +95,9 @@ func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]by
 
 // Models lists what the server offers.
 func (b *Backend) Models(ctx context.Context) ([]string, error) {
-	c := b.newCall(ctx, &inference.GenerateRequest{}, nil)
-	defer c.close()
-	body, err := c.exchange(http.MethodGet, "/models", nil, openai.MaxEventBytes)
+	c := b.client.NewCall(ctx, &inference.GenerateRequest{}, nil)
+	defer c.Close()
+	body, err := c.Exchange(http.MethodGet, "/models", nil, nil, openai.MaxEventBytes, &openai.Chunk{})
 	if err != nil {
 		return nil, err
 	}
@@ -149,49 +112,4 @@ func (b *Backend) Models(ctx context.Context) ([]string, error) {
 func (b *Backend) Health(ctx context.Context) error {
 	_, err := b.Models(ctx)
 	return err
-}
-
-// exchange makes a call outside Generate and returns the JSON document it was answered with, of at most limit bytes.
-func (c *call) exchange(method, path string, body []byte, limit int64) ([]byte, error) {
-	reply, err := c.send(method, path, body)
-	if err != nil {
-		return nil, err
-	}
-	defer reply.Body.Close()
-	data, err := c.readDocument(reply, limit)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.chunk.Peek(data); err != nil {
-		return nil, notAnAnswer(data, err)
-	}
-	if c.chunk.Error != "" {
-		return nil, openai.EventError([]byte(c.chunk.Error))
-	}
-	return data, nil
-}
-
-// notAnAnswer says what a reply is when it is not what was asked for, without quoting it.
-func notAnAnswer(data []byte, cause error) *schemas.Error {
-	what := "something that is not JSON"
-	switch trimmed := strings.TrimSpace(string(data[:min(len(data), 64)])); {
-	case trimmed == "":
-		what = "an empty body"
-	case strings.HasPrefix(trimmed, "<"):
-		what = "a web page"
-	}
-	return schemas.Errorf(schemas.CodeUpstreamError, "the model server answered with %s; try again, and have the operator check the backend's url", what).
-		WithCause(fmt.Errorf("read reply: %w", cause))
-}
-
-// readAtMost reads a body that is announced to have so many bytes, or -1, and may have at most limit; whether there was
-// more is the second result.
-func readAtMost(r io.Reader, announced, limit int64) (data []byte, more bool, err error) {
-	var b bytes.Buffer
-	b.Grow(int(min(max(announced, 0), firstBuffer)) + bytes.MinRead)
-	_, err = b.ReadFrom(io.LimitReader(r, limit+1))
-	if int64(b.Len()) > limit {
-		return b.Bytes()[:limit], true, err
-	}
-	return b.Bytes(), false, err
 }

@@ -165,6 +165,27 @@ func TestUnary(t *testing.T) {
 	}
 }
 
+func TestNameOfTheLimit(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		newer      bool
+		body, want string
+	}{
+		{false, `"max_tokens":5`, `"max_tokens":5`}, {true, `"max_tokens" : 5`, `"max_completion_tokens" : 5`}, {true, `"seed":5`, `"seed":5`},
+		{true, `"max_tokens":5,"max_completion_tokens":6`, `"max_tokens":5,"max_completion_tokens":6`},
+		{true, `"max_completion_tokens":6,"max_tokens":5`, `"max_completion_tokens":6,"max_tokens":5`},
+		{true, `"a":{"max_tokens":5}`, `"a":{"max_tokens":5}`},
+	} {
+		b, upstream := start(t, openai.Config{MaxCompletionTokens: test.newer})
+		if _, _, err := generate(t.Context(), b, request(strings.Replace(unary, "{", "{"+test.body+",", 1))); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := upstream.Requests()[0].Body, strings.Replace(unary, "{", "{"+test.want+",", 1); got != want {
+			t.Errorf("newer name %t: server got %s, want %s", test.newer, got, want)
+		}
+	}
+}
+
 func TestConnectionsAreReused(t *testing.T) {
 	t.Parallel()
 	b, upstream := start(t, openai.Config{})

@@ -1,13 +1,8 @@
 package openai
 
 import (
-	"errors"
-	"fmt"
-	"net/http"
-	"net/url"
-	"strings"
-
 	"github.com/weir-llm/weir/inference"
+	"github.com/weir-llm/weir/inference/upstream"
 )
 
 // Config describes one model server.
@@ -29,46 +24,24 @@ type Config struct {
 	// Default true.
 	RequireFinishReason *bool
 
+	// MaxCompletionTokens sends a limit that a caller gave as max_tokens as max_completion_tokens, for servers that refuse the
+	// older name.
+	MaxCompletionTokens bool
+
 	Timeouts inference.Timeouts
 	Headers  map[string]string // more headers for every call, such as OpenAI-Organization
 }
 
-const defaultMaxInFlight = 32
-
 func (c Config) withDefaults() Config {
-	c.URL = strings.TrimRight(c.URL, "/")
-	if c.MaxInFlight == 0 {
-		c.MaxInFlight = defaultMaxInFlight
-	}
 	if c.RequireFinishReason == nil {
 		c.RequireFinishReason = new(true)
 	}
-	c.Timeouts = c.Timeouts.WithDefaults()
 	return c
 }
 
-// Validate reports the first setting that cannot work.
-func (c Config) Validate() error {
-	if c.Name == "" {
-		return errors.New("backend: name is missing: give each backend one, it stands in results and metrics")
-	}
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return fmt.Errorf("backend %s: url is not an http or https address: write it like http://10.0.0.7:8000/v1", c.Name)
-	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("backend %s: url holds credentials, a query or a fragment: use api_key and headers instead", c.Name)
-	}
-	if c.MaxInFlight < 0 {
-		return fmt.Errorf("backend %s: max_in_flight is negative: leave it out for %d", c.Name, defaultMaxInFlight)
-	}
-	if err := c.Timeouts.Validate(); err != nil {
-		return fmt.Errorf("backend %s: %w", c.Name, err)
-	}
-	for name, value := range c.Headers {
-		if name == "" || strings.ContainsAny(name, " \t\r\n:") || strings.ContainsAny(value, "\r\n") {
-			return fmt.Errorf("backend %s: header %q cannot be sent: check its name and that it has no line breaks", c.Name, http.CanonicalHeaderKey(name))
-		}
-	}
-	return nil
+func (c Config) upstream() upstream.Config {
+	return upstream.Config{Name: c.Name, URL: c.URL, MaxInFlight: c.MaxInFlight, Timeouts: c.Timeouts, Headers: c.Headers}
 }
+
+// Validate reports the first setting that cannot work.
+func (c Config) Validate() error { return c.upstream().WithDefaults().Validate() }

@@ -102,6 +102,16 @@ func (c *Chain) BodyHash() string {
 	return ""
 }
 
+// Op is what the request asks for, which is the dialect of its events, as far as the frames tell.
+func (c *Chain) Op() schemas.Op {
+	for _, f := range c.Frames {
+		if f.Op != "" {
+			return f.Op
+		}
+	}
+	return schemas.OpChat
+}
+
 // Events yields every event with its index.
 func (c *Chain) Events() iter.Seq2[uint64, []byte] {
 	return func(yield func(uint64, []byte) bool) {

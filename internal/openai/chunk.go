@@ -71,15 +71,9 @@ func (c *Chunk) Peek(data []byte) error {
 	}
 	c.pattern.at = 0
 	*c = Chunk{Choices: c.Choices[:0], pattern: c.pattern}
-	if tooDeep(data) {
-		return ErrTooDeep
-	}
-	if !gjson.ValidBytes(data) {
-		return ErrNotJSON
-	}
-	root := gjson.ParseBytes(data)
-	if !root.IsObject() {
-		return ErrNotObject
+	root, err := ParseObject(data)
+	if err != nil {
+		return err
 	}
 	root.ForEach(func(key, value gjson.Result) bool {
 		m := member{key: key.Index, value: value.Index, end: value.Index + len(value.Raw), raw: value.Raw}
@@ -112,6 +106,21 @@ func (c *Chunk) Peek(data []byte) error {
 	}
 	c.pattern.learn(data, c)
 	return nil
+}
+
+// ParseObject reads data from a model server, which must be one JSON object that does not nest without end.
+func ParseObject(data []byte) (gjson.Result, error) {
+	if tooDeep(data) {
+		return gjson.Result{}, ErrTooDeep
+	}
+	if !gjson.ValidBytes(data) {
+		return gjson.Result{}, ErrNotJSON
+	}
+	root := gjson.ParseBytes(data)
+	if !root.IsObject() {
+		return gjson.Result{}, ErrNotObject
+	}
+	return root, nil
 }
 
 func (c *Chunk) peekChoices(choices gjson.Result) {

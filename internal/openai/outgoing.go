@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"encoding/json"
 
 	"github.com/tidwall/gjson"
 
@@ -60,6 +61,40 @@ func WithUsage(body []byte) ([]byte, bool) {
 	}
 	end := options.Index + len(options.Raw)
 	return replace(body, options.Index, end, string(prepend([]byte(options.Raw), `"include_usage":true`))), true
+}
+
+// WithMaxCompletionTokens returns a validated body that names its limit max_completion_tokens and not max_tokens.
+func WithMaxCompletionTokens(body []byte) []byte {
+	const newer = `"max_completion_tokens"`
+	out := body
+	gjson.ParseBytes(body).ForEach(func(key, _ gjson.Result) bool {
+		switch key.Str {
+		case "max_tokens":
+			out = replace(body, key.Index, key.Index+len(key.Raw), newer)
+		case "max_completion_tokens": // both: the caller knows what the server takes
+			out = body
+			return false
+		}
+		return true
+	})
+	return out
+}
+
+// IncludesUsage reports whether a validated body asks for the usage chunk.
+func IncludesUsage(body []byte) bool {
+	return gjson.GetBytes(body, "stream_options.include_usage").Bool()
+}
+
+// OneLine returns JSON without line breaks, data itself when it has none.
+func OneLine(data []byte) []byte {
+	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') < 0 {
+		return data
+	}
+	var line bytes.Buffer
+	if json.Compact(&line, data) != nil {
+		return data // unreachable: it was validated before
+	}
+	return line.Bytes()
 }
 
 // prepend puts a member first into a JSON object.

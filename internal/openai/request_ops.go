@@ -12,6 +12,7 @@ type shape struct {
 	check   func(*parser) error            // reads the value of input
 	members map[string]func(*parser) error // what else only this op checks, by name; each reads the value
 	unary   bool                           // there is no stream of it
+	limit   bool                           // max_tokens must be given
 }
 
 // shapeOf gives the shape of a body. It makes nothing: a body is parsed at every door and stage.
@@ -25,14 +26,20 @@ func shapeOf(op schemas.Op) (*shape, error) {
 		return embeddingShape, nil
 	case schemas.OpResponses:
 		return responsesShape, nil
+	case schemas.OpMessages:
+		return messagesShape, nil
+	case schemas.OpCountTokens:
+		return countShape, nil
 	}
-	return nil, schemas.Errorf(schemas.CodeUnsupported, "operation %q is not available: use %q, %q, %q or %q",
-		op, schemas.OpChat, schemas.OpCompletion, schemas.OpEmbedding, schemas.OpResponses)
+	return nil, schemas.Errorf(schemas.CodeUnsupported, "operation %q is not available: use %q, %q, %q, %q or %q",
+		op, schemas.OpChat, schemas.OpCompletion, schemas.OpEmbedding, schemas.OpMessages, schemas.OpResponses)
 }
 
 // The shapes are shared and never changed.
 var (
 	chatShape       = &shape{input: "messages", check: (*parser).messages}
+	messagesShape   = &shape{input: "messages", check: (*parser).messages, limit: true}
+	countShape      = &shape{input: "messages", check: (*parser).messages, unary: true}
 	completionShape = &shape{input: "prompt", check: (*parser).prompt}
 	responsesShape  = &shape{input: "input", check: (*parser).responsesInput}
 	embeddingShape  = &shape{input: "input", check: (*parser).texts, unary: true, members: map[string]func(*parser) error{

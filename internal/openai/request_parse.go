@@ -38,6 +38,8 @@ func (p *parser) parse() error {
 		return missing("model", "name one of the models that GET /v1/models lists")
 	case !p.input:
 		return missing(p.shape.input, "send the input as this member")
+	case p.shape.limit && p.request.MaxTokens == 0:
+		return missing("max_tokens", "say how long the answer may be")
 	case p.request.Stream && p.shape.unary:
 		return invalid("stream", "is not possible here: the answer comes in one piece; remove it")
 	case p.streamOptions && !p.request.Stream:
@@ -96,7 +98,7 @@ func (p *parser) value(name []byte) error {
 		return p.tools(string(name))
 	case "response_format":
 		return p.format()
-	case "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema":
+	case "output_config", "output_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema":
 		return p.present(&r.Structured)
 	case "logprobs", "top_logprobs":
 		return p.present(&r.LogProbs)

@@ -184,6 +184,12 @@ func (u *upstream) impliedStatus() int {
 		return http.StatusBadRequest
 	case strings.Contains(name, "permission"):
 		return http.StatusForbidden
+	case strings.Contains(name, "not_found"):
+		return http.StatusNotFound
+	case strings.Contains(name, "timeout"):
+		return http.StatusGatewayTimeout
+	case strings.Contains(name, "request_too_large"):
+		return http.StatusRequestEntityTooLarge
 	}
 	return 0
 }

@@ -1,0 +1,109 @@
+package upstream
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/weir-llm/weir/internal/openai"
+)
+
+// tailWait is how long a whole answer waits for its usage and end mark, and drainWait how long a finished one waits for the
+// connection to become free for the next call.
+const (
+	tailWait  = 2 * time.Second
+	drainWait = 50 * time.Millisecond
+)
+
+// Protocol says what the events of a stream mean. It is owned by one call.
+type Protocol interface {
+	// Event passes on an event, or returns the error that it is or tells of. An event that is no sign of life of the model
+	// does not count. After the end mark nothing is read.
+	Event(e *openai.Event) (counts, end bool, err error)
+
+	// Whole reports whether the answer is whole, if only its end mark is missing.
+	Whole() bool
+
+	// Ended judges what has come when no more does: nil means that the answer is whole.
+	Ended() error
+
+	// NoStream is the error of a document that came in place of a stream.
+	NoStream(data []byte) error
+}
+
+// Stream passes on the events of a reply, until the answer is whole or the error that it is not.
+func (c *Call) Stream(body io.ReadCloser, protocol Protocol) error {
+	defer body.Close()
+	reader := openai.NewReader(body)
+	defer reader.Release()
+	first, err := reader.Sniff()
+	switch {
+	case errors.Is(err, io.EOF):
+		return EmptyStream()
+	case err != nil:
+		return c.broken(err)
+	case first == '{' || first == '[' || first == '<':
+		data, err := reader.ReadAll(maxErrorBytes)
+		if err != nil {
+			return c.broken(err)
+		}
+		return protocol.NoStream(data)
+	}
+	for event, err := range reader.Events() {
+		if err != nil {
+			return c.ended(err, protocol)
+		}
+		counts, end, err := protocol.Event(&event)
+		if err != nil || c.stopped {
+			return err
+		}
+		if end {
+			c.letGo()
+			c.drain(body)
+			break
+		}
+		if event.More { // what has arrived need not be waited for
+			continue
+		}
+		if !counts {
+			c.letGo()
+		}
+		if counts || !c.listening {
+			c.listen(c.patience(protocol), c.client.overdue.idle)
+		}
+	}
+	return protocol.Ended()
+}
+
+// ended judges a stream that broke. An answer that is whole stays so whatever became of the connection afterwards.
+func (c *Call) ended(err error, protocol Protocol) error {
+	if protocol.Ended() == nil {
+		return nil
+	}
+	if errors.Is(err, openai.ErrEventTooLarge) {
+		return TooLarge(openai.MaxEventBytes)
+	}
+	return c.broken(err)
+}
+
+// patience is how long the next event may take.
+func (c *Call) patience(protocol Protocol) time.Duration {
+	if protocol.Whole() {
+		return min(c.client.config.Timeouts.Idle, tailWait)
+	}
+	return c.client.config.Timeouts.Idle
+}
+
+// Alive tells that the server is there although it has sent nothing of the answer.
+func (c *Call) Alive() {
+	if c.listening {
+		c.silence.Reset(c.client.config.Timeouts.Idle)
+	}
+}
+
+// drain reads to the end of the reply, which is due, so that its connection can serve the next call.
+func (c *Call) drain(body io.Reader) {
+	c.listen(drainWait, c.client.overdue.idle)
+	_, _, _ = readAtMost(body, -1, maxErrorBytes) // whatever follows the end mark says nothing
+	c.hush()
+}
