@@ -52,11 +52,26 @@ deploy-check: ## Parse Dockerfile, docker-compose.yml and deploy/weir.yaml
 	cd tools && go vet ./... && go test ./...
 	WEIR_KEY_SHA256=$$(printf check | sha256sum | cut -d' ' -f1) go run ./cmd/weir check deploy/weir.yaml
 
+# One instrumented binary for each package with targets; "<folder> <target>" for each target.
+FUZZ_TARGETS = git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' | sed -E 's,/[^/]*:func , ,' | sort
+
 .PHONY: fuzz
-fuzz: ## Fuzz each target for FUZZTIME (10s)
-	@git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' | while IFS=: read -r file target; do \
-		name=$${target#func }; echo "== $$name in $$(dirname "$$file")"; \
-		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; done
+fuzz: ## Fuzz each target for FUZZTIME (10s), beginning with the inputs in testdata/fuzz
+	@bin=$$(mktemp -d); trap 'rm -rf "$$bin"' EXIT; root=$$PWD; found=$$(go env GOCACHE)/fuzz/$$(go list -m); \
+	$(FUZZ_TARGETS) | while read -r folder target; do \
+		test="$$bin/$${folder//\//_}.test"; \
+		[ -e "$$test" ] || go test -c -fuzz=. -o "$$test" "./$$folder"; \
+		echo "== $$target in $$folder"; cd "$$root/$$folder"; \
+		"$$test" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) -test.fuzzcachedir "$$found/$$folder"; \
+		cd "$$root"; done
+
+.PHONY: fuzz-keep
+fuzz-keep: ## Keep the smallest inputs that fuzzing found: every run of the tests begins with testdata/fuzz
+	@found=$$(go env GOCACHE)/fuzz/$$(go list -m); \
+	$(FUZZ_TARGETS) | while read -r folder target; do \
+		[ -d "$$found/$$folder/$$target" ] || continue; \
+		mkdir -p "$$folder/testdata/fuzz/$$target"; \
+		ls -rS "$$found/$$folder/$$target" | sed 16q | sed "s,^,$$found/$$folder/$$target/," | xargs -I{} cp -n {} "$$folder/testdata/fuzz/$$target/"; done
 
 .PHONY: bench
 bench: ## Compare with the upstream called directly and nginx; prints the table (needs nginx)
@@ -75,4 +90,4 @@ conformance: ## Run the real clients: OpenAI SDKs, nats CLI, curl
 	./conformance/run.sh
 
 .PHONY: check
-check: fmt-check tidy-check vet lint deploy-check test race conformance chaos-short ## Everything that CI runs
+check: fmt-check tidy-check vet lint deploy-check test race fuzz conformance chaos-short ## Everything that CI runs
