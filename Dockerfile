@@ -4,7 +4,7 @@
 #   docker run --rm -p 127.0.0.1:8080:8080 -v ./weir.yaml:/etc/weir/weir.yaml:ro -v weir:/var/lib/weir weir \
 #     serve --config /etc/weir/weir.yaml --http 0.0.0.0:8080
 #
-# Beyond loopback, which a container's port is, serve needs API keys in the configuration.
+# Beyond loopback, which a container's port is, serve needs an API key: in the configuration, or from weir keys create.
 
 FROM golang:1.26 AS build
 WORKDIR /src

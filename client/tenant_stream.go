@@ -47,7 +47,9 @@ func (t *tenant) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, error
 		if began {
 			return t.read(ctx, r.Identity, next, emit)
 		}
-		i, err := t.ask(ctx, schemas.ChatSubject(r.Tenant, r.ModelToken), r.natsHeaders(), r.Body)
+		h := r.natsHeaders()
+		h[schemas.HeaderStreamEvents] = []string{schemas.TakesSigns} // a door that is not heard of counts as gone
+		i, err := t.ask(ctx, schemas.ChatSubject(r.Tenant, r.ModelToken), h, r.Body)
 		if err != nil {
 			return err
 		}

@@ -60,6 +60,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	checkOpenAINode(ctx, results, s, *node, "openai-6")
 	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
 	checkResume(ctx, results, s)
+	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {
+		return err
+	}
 	checkAsyncAPI(ctx, results, *node)
 	return results.close(s)
 }

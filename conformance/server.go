@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// server is a running `weir serve` with a store of its own and no configuration, so it has the echo model.
+// server is a running `weir serve` with a store of its own.
 type server struct {
 	http, nats string
 	dir, data  string
@@ -22,8 +22,8 @@ type server struct {
 	exited     chan struct{}
 }
 
-// startServer returns when the server is ready.
-func startServer(ctx context.Context, program, dir string) (*server, error) {
+// startServer returns when the server is ready. Without more arguments it has no configuration, and so the echo model.
+func startServer(ctx context.Context, program, dir string, args ...string) (*server, error) {
 	var addrs [3]string
 	for i := range addrs {
 		addr, err := freeAddr()
@@ -34,8 +34,8 @@ func startServer(ctx context.Context, program, dir string) (*server, error) {
 	}
 	s := &server{http: "http://" + addrs[0], nats: "nats://" + addrs[1], dir: dir, data: filepath.Join(dir, "data"),
 		printed: &lockedBuffer{}, exited: make(chan struct{})}
-	s.command = exec.Command(program, "serve", "--data-dir", s.data, "--http", addrs[0], "--nats", addrs[1],
-		"--admin", addrs[2], "--log-level", "warn", "--json")
+	s.command = exec.Command(program, append([]string{"serve", "--data-dir", s.data, "--http", addrs[0], "--nats", addrs[1],
+		"--admin", addrs[2], "--log-level", "warn", "--json"}, args...)...)
 	s.command.Stdout, s.command.Stderr = s.printed, s.printed
 	if err := s.command.Start(); err != nil {
 		return nil, fmt.Errorf("start weir: %w", err)

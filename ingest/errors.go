@@ -101,7 +101,7 @@ func asError(ctx context.Context, err error) *schemas.Error {
 	}
 	if ctx.Err() != nil {
 		if errors.Is(context.Cause(ctx), errDrained) {
-			return schemas.Errorf(schemas.CodeShutdown, "this server is stopping; the request goes on: read it with GET /v1/streams/<X-Request-Id>, or try again").WithCause(errDrained)
+			return schemas.Errorf(schemas.CodeShutdown, "this server is stopping; the request goes on: read on by its id, with GET /v1/streams/<id> or on llm.resume.<tenant>.<id>, or try again").WithCause(errDrained)
 		}
 		return nil
 	}

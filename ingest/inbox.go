@@ -85,7 +85,7 @@ func (i *inbox) end(stats *endpointStats) {
 
 // answer sends the frames: those of a stream as they come, or the one that holds a whole response.
 func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, err error) {
-	i.beat(held)
+	i.beat(held, streams || first(i.ask.Header, schemas.HeaderStreamEvents) == schemas.TakesSigns)
 	defer i.rest()
 	for f, err := range all {
 		switch {
@@ -108,8 +108,9 @@ func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, er
 	return false, errEnded
 }
 
-// beat sends a sign of life after each silence until rest is called. The first comes when HTTP would send its status.
-func (i *inbox) beat(held func()) {
+// beat sends a sign of life after each silence until rest is called. The first comes when HTTP would send its status. A
+// caller that waits for one response takes the first message for it, and so gets no sign unless it asks for them.
+func (i *inbox) beat(held func(), signs bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.armed.Add(1)
@@ -117,9 +118,10 @@ func (i *inbox) beat(held func()) {
 		defer i.armed.Done()
 		if held != nil {
 			held()
-			held = nil
 		}
-		i.tick()
+		if signs {
+			i.tick()
+		}
 	})
 }
 

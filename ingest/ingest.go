@@ -1,4 +1,5 @@
-// Package ingest is the HTTP door: it turns OpenAI requests into requests on the bus, and their frames back into answers.
+// Package ingest has the doors, HTTP and a NATS service: it turns OpenAI requests into requests on the bus, and their frames
+// back into answers.
 //
 // It owns authentication, size and shape, idempotency, disconnects, resume, and the HTTP status of each error code. It
 // keeps no state that a second ingest could not rebuild: what a process remembers (who reads which stream) only decides
@@ -107,7 +108,7 @@ func orDefault[T int | int64 | time.Duration](v *T, value T) {
 	}
 }
 
-// Ingest is the HTTP door of a process.
+// Ingest is the doors of a process.
 type Ingest struct {
 	cfg      Config
 	log      *slog.Logger

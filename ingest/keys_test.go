@@ -74,7 +74,11 @@ func hanging(j *job) {
 // follow opens a stream, reads its first event, and gives what comes after it, once it has come to an end.
 func (w *bench) follow(header ...string) (rest <-chan string) {
 	w.t.Helper()
-	response := w.do(w.t.Context(), "POST", "/v1/chat/completions", streaming, header...)
+	return w.followed(w.do(w.t.Context(), "POST", "/v1/chat/completions", streaming, header...))
+}
+
+func (w *bench) followed(response *http.Response) (rest <-chan string) {
+	w.t.Helper()
 	if response.StatusCode != http.StatusOK {
 		w.t.Fatalf("status %d", response.StatusCode)
 	}
@@ -196,7 +200,8 @@ func TestRevokedKeyLosesItsStreams(t *testing.T) {
 	within(t, soon, "the second secret", func() bool {
 		return w.ask("GET", "/v1/models", "", bearer(second.Reveal())...).status == 200
 	})
-	streams := []<-chan string{w.follow(bearer(token)...), w.follow("X-Api-Key", token)}
+	streams := []<-chan string{w.follow(append(bearer(token), "Llm-Request-Id", "r1")...), w.follow("X-Api-Key", token)}
+	streams = append(streams, w.followed(w.do(t.Context(), "GET", "/v1/streams/r1", "", bearer(token)...)))
 	stays := w.follow(bearer(second.Reveal())...)
 	waiting := make(chan answer, 1)
 	go func() {

@@ -21,7 +21,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	buckets := prometheus.ExponentialBuckets(0.001, 2.5, 16) // 1 ms to 15 min
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "weir_ingest_requests_total", Help: "HTTP requests by route and status.",
+			Name: "weir_ingest_requests_total", Help: "Requests by route and status, which is that of HTTP also for NATS.",
 		}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "weir_ingest_request_seconds", Help: "Time from the request's header to the end of the answer.", Buckets: buckets,

@@ -45,8 +45,8 @@ var sameNames = travelling(func(name string) string { return name })
 func (s *Ingest) serve(work context.Context) (*service, error) {
 	v := &service{s: s, work: work, cancels: make(chan struct{}, cancelsAtOnce), stats: make(map[string]*endpointStats)}
 	endpoints := []bus.Endpoint{
-		{Name: "chat", Subject: schemas.ChatAll, Handle: v.endpoint("chat", s.take, v.chat)},
-		{Name: "resume", Subject: schemas.ResumeAll, Handle: v.endpoint("resume", s.take, v.resume)},
+		{Name: "chat", Subject: schemas.ChatAll, Handle: v.endpoint("chat", v.takePlace, v.chat)},
+		{Name: "resume", Subject: schemas.ResumeAll, Handle: v.endpoint("resume", v.takePlace, v.resume)},
 		// In the account of the pipeline the subject is a hint that stages listen to; a tenant's cancel is made certain here.
 		{Name: "cancel", Subject: schemas.CancelAll, Handle: v.endpoint("cancel", v.takeCancel, v.cancel), Edge: true},
 	}
@@ -68,7 +68,10 @@ func (v *service) stat(endpoint string) any {
 	return map[string]int64{"open": stats.open.Load(), "answered": stats.answered.Load(), "failed": stats.failed.Load()}
 }
 
-func (v *service) takeCancel() (release func(), err error) {
+// takePlace claims a place for an answer; they are the same for both doors.
+func (v *service) takePlace(*inbox) (release func(), err error) { return v.s.take() }
+
+func (v *service) takeCancel(*inbox) (release func(), err error) {
 	select {
 	case v.cancels <- struct{}{}:
 		return func() { <-v.cancels }, nil
@@ -78,7 +81,7 @@ func (v *service) takeCancel() (release func(), err error) {
 }
 
 // endpoint makes the handler that takes a request, which must not block, and answers it in a goroutine of its own.
-func (v *service) endpoint(name string, take func() (func(), error), handle func(*inbox) error) func(*bus.Ask) {
+func (v *service) endpoint(name string, take func(*inbox) (func(), error), handle func(*inbox) error) func(*bus.Ask) {
 	stats := &endpointStats{}
 	v.stats[name] = stats
 	return func(ask *bus.Ask) {
@@ -90,7 +93,7 @@ func (v *service) endpoint(name string, take func() (func(), error), handle func
 				return
 			}
 		}
-		release, err := take()
+		release, err := take(i)
 		if err != nil {
 			i.refuse(err)
 			i.end(stats)

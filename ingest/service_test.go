@@ -2,11 +2,13 @@ package ingest_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/ingest"
@@ -86,6 +88,23 @@ func TestServiceRefuses(t *testing.T) {
 		})
 	}
 	n.trusted().ask("llm.chat.a=b.m", bare).wantsError(t, "400", "invalid_value")
+}
+
+// A request may fill a whole message of the server, and no more.
+func TestServiceLargestRequest(t *testing.T) {
+	t.Parallel()
+	n := setupNATS(t, tokens(1))
+	c := n.tenant("acme")
+	body := func(size int) string {
+		const head, tail = `{"stream":true,"messages":[{"role":"user","content":"`, `"}]}`
+		return head + strings.Repeat("x", size-len(head)-len(tail)) + tail
+	}
+	largest := int(c.conn.MaxPayload())
+	const header = len("NATS/1.0\r\n\r\n")
+	c.ask(chatSubject, body(largest-header)).wantsEvents(t, 0, 1)
+	if err := c.conn.Publish(chatSubject, []byte(body(largest+1))); !errors.Is(err, nats.ErrMaxPayload) {
+		t.Errorf("a larger request: %v", err)
+	}
 }
 
 func TestServiceErrorFrame(t *testing.T) {
@@ -193,6 +212,30 @@ func TestServiceSaysThatItWaits(t *testing.T) {
 		}
 	}
 	events.wantsEvents(t, 0, 2)
+}
+
+// The plain request of a client library takes the first message for the response, however long that takes.
+func TestServiceUnaryIsOneMessage(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	n := setupNATS(t, func(j *job) { j.wait(gate); j.start(); j.respond(`{"object":"chat.completion"}`) }, func(c *ingest.Config) {
+		c.HoldStatus, c.Heartbeat = 10*time.Millisecond, 10*time.Millisecond
+	})
+	c := n.tenant("acme")
+	id := schemas.Identity{Tenant: "acme", Request: "slow"}
+	sub := c.open(chatSubject, bare, "Llm-Request-Id", id.Request)
+	eventually(t, "the queued request can be found", func() bool { return len(n.chain(id).Frames) > 0 })
+	if msg, err := sub.NextMsg(200 * time.Millisecond); err == nil {
+		t.Errorf("a message before the response: %v %q", msg.Header, msg.Data)
+	}
+	asked := c.open(chatSubject, bare, "Llm-Request-Id", id.Request, "Llm-Stream-Events", "1")
+	if sign := next(t, asked); string(sign.Data) != "\n" {
+		t.Errorf("the sign that was asked for is %v %q", sign.Header, sign.Data)
+	}
+	close(gate)
+	if all, err := collect(sub); err != nil || len(all) != 1 {
+		t.Errorf("the answer is\n%s, %v", all, err)
+	}
 }
 
 func TestServiceLeaving(t *testing.T) {

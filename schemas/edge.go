@@ -13,6 +13,7 @@ func ResumeSubject(id Identity) string { return "llm.resume." + id.Tenant + "." 
 const (
 	HeaderPrefer = "Prefer"        // as on HTTP
 	PreferAsync  = "respond-async" // the answer is only that the request is accepted (RFC 7240)
+	TakesSigns   = "1"             // of Llm-Stream-Events: the caller takes signs of life also before an answer of one message
 	AskResult    = "result"        // the payload of a resume that asks for the outcome instead of the events
 )
 

@@ -137,3 +137,26 @@ func TestErrorCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestEdgeSubjects(t *testing.T) {
+	t.Parallel()
+	for reply, want := range map[string]bool{
+		"_INBOX_acme.x": true, "_INBOX_acme.x.y": true, "_INBOX_acme": false, "_INBOX_acme.": false, "_INBOX_acmes.x": false, "_INBOX_.x": false,
+		"_INBOX.x": false, "_INBOX_acme.*": false, "_INBOX_acme.>": false, "_INBOX_acme.x.>": false, "_INBOX_acme.a b": false, "": false,
+	} {
+		if got := IsEdgeInbox("acme", reply); got != want {
+			t.Errorf("%q is acme's: %v", reply, got)
+		}
+	}
+	for subject, want := range map[string]string{
+		"llm.chat.acme.gpt-4=2E1": "acme gpt-4=2E1", "llm.chat.acme": "", "llm.chat.acme.m.x": "", "llm.resume.acme.m": "", "llm.chat..": " ",
+	} {
+		tenant, token, ok := ParseChatSubject(subject)
+		if ok != (want != "") || ok && tenant+" "+token != want {
+			t.Errorf("%q: %q %q %v", subject, tenant, token, ok)
+		}
+	}
+	if tenant, token, ok := ParseChatSubject(ChatSubject("a", "m")); tenant != "a" || token != "m" || !ok {
+		t.Errorf("round trip: %q %q %v", tenant, token, ok)
+	}
+}

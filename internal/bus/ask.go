@@ -53,7 +53,10 @@ func (a *Ask) Refuse(code, description string, h schemas.Header, data []byte) er
 }
 
 // MaxData is the largest payload that one message of the answer can have.
-func (a *Ask) MaxData() int { return int(a.door.conn.MaxPayload()) - headerRoom }
+func (a *Ask) MaxData() int {
+	largest := int(a.door.conn.MaxPayload())
+	return max(largest-headerRoom, largest/2)
+}
 
 // Send sends one message of the answer. It waits so long while the connection is being restored, and then returns [ErrGap]
 // once instead of sending. The header may be used again after it has returned.

@@ -15,7 +15,11 @@ import (
 // ErrConflict says that somebody else has written the record since it was read.
 var ErrConflict = errors.New("changed by somebody else meanwhile")
 
+// keyWrites is where writes to the bucket are published, whether they succeed or not.
+const keyWrites = "$KV." + schemas.BucketKeys + ".>"
+
 const (
+	keyLate        = 400 * time.Millisecond // for a write that was published to be told of
 	keyListTimeout = 10 * time.Second       // for all entries to come
 	keyRetry       = 200 * time.Millisecond // between tries to watch
 )
@@ -41,8 +45,16 @@ type KeyChange struct {
 // Keys is the store of API keys.
 func (b *Bus) Keys() *KeyStore { return &KeyStore{bus: b} }
 
-// Ensure makes the store if it does not exist, for a command that comes before the first start of the pipeline.
+// Ensure makes the store if it does not exist, for a command that comes before the first start of the pipeline. On a
+// cluster it does so only when it was told the number of replicas, which is hard to change later.
 func (k *KeyStore) Ensure(ctx context.Context) error {
+	_, err := k.bus.js.KeyValue(ctx, schemas.BucketKeys)
+	if !errors.Is(err, jetstream.ErrBucketNotFound) {
+		return wrap("open the key store "+schemas.BucketKeys, err)
+	}
+	if k.bus.control.ConnectedClusterName() != "" && k.bus.cfg.Replicas == 1 {
+		return fmt.Errorf("there is no key store %s on this cluster yet: start a stage of weir on it first, or set replicas: 3", schemas.BucketKeys)
+	}
 	return k.bus.ensureBucket(ctx, schemas.BucketKeys)
 }
 
@@ -124,10 +136,18 @@ func (k *KeyStore) Watch(ctx context.Context, fn func(KeyChange)) error {
 	return nil
 }
 
-// watchOnce returns when the watch may have missed something.
+// watchOnce returns when the watch may have missed something: after a reconnection, and when it has not told of a write
+// that was seen to be published. The consumer behind a watch lives on one server; when that dies, the library notices only
+// by the missing of heartbeats, after about ten seconds.
 func (k *KeyStore) watchOnce(ctx context.Context, fn func(KeyChange)) error {
 	again := k.bus.control.StatusChanged(nats.CONNECTED)
 	defer k.bus.control.RemoveStatusListener(again)
+	written := make(chan *nats.Msg, 64)
+	hints, err := k.bus.control.ChanSubscribe(keyWrites, written)
+	if err != nil {
+		return fmt.Errorf("subscribe to writes of API keys: %w", err)
+	}
+	defer func() { _ = hints.Unsubscribe() }()
 	watch, stop, err := k.watch(ctx)
 	if err != nil {
 		return err
@@ -138,17 +158,28 @@ func (k *KeyStore) watchOnce(ctx context.Context, fn func(KeyChange)) error {
 		return err
 	}
 	fn(KeyChange{All: true, Entries: entries})
+	untold := 0
+	late := time.NewTimer(keyLate)
+	defer late.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-again:
 			return nil
+		case <-written:
+			untold++
+			late.Reset(keyLate)
+		case <-late.C:
+			if untold > 0 {
+				return nil
+			}
 		case entry, open := <-watch.Updates():
 			if !open {
 				return errors.New("the watch ended")
 			}
 			if entry != nil {
+				untold = max(untold-1, 0)
 				fn(KeyChange{Entries: []KeyEntry{keyEntry(entry)}})
 			}
 		}

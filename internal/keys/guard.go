@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	sweepAgain = time.Second      // after a key has ended, for a connection that was being admitted just then
-	sweepEvery = 30 * time.Second // for what nobody noticed: a key that ended while nobody watched, a lost answer
+	sweepAgain = time.Second // after a key has ended, for a connection that was being admitted just then
+	sweepEvery = time.Minute // for what nobody noticed: a key that ended while nobody watched, a lost answer
 )
 
 // Gate is where NATS connections come in. The embedded server is one, and the auth callout of a cluster.
@@ -29,6 +29,11 @@ func (r *Ring) Guard(ctx context.Context, g Gate) {
 		default:
 		}
 	})()
+	select {
+	case <-r.Listed():
+	case <-ctx.Done():
+		return
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

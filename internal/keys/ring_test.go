@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -236,6 +237,35 @@ func TestRevocation(t *testing.T) {
 	})
 }
 
+// A key that shares all but one character with one that works is refused, wherever the character is: nothing is decided by
+// a part of a key.
+func TestNearKeysAreRefused(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		token, record := made("acme", time.Time{})
+		b.all(record)
+		for i := range len(token.secret) {
+			near := token
+			near.secret = token.secret[:i] + swapDigit(token.secret[i]) + token.secret[i+1:]
+			b.fails(near.Reveal(), schemas.CodeInvalidKey, "not known")
+		}
+		for i := range len(token.ID) {
+			near := token
+			near.ID = token.ID[:i] + swapDigit(token.ID[i]) + token.ID[i+1:]
+			b.fails(near.Reveal(), schemas.CodeInvalidKey, "not known")
+		}
+		b.fails(record.Secrets[0].Hash, schemas.CodeInvalidKey, "malformed") // what is stored opens nothing
+		b.works(token, "acme")
+	})
+}
+
+// swapDigit gives another character that may stand there.
+func swapDigit(c byte) string {
+	if c == '0' {
+		return "1"
+	}
+	return "0"
+}
+
 func TestRotation(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		old, record := made("acme", time.Time{})
@@ -349,13 +379,6 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-func TestLongTextsAreNotHashed(t *testing.T) {
-	inBubble(t, func(b *bench) {
-		b.all()
-		b.fails(strings.Repeat("x", maxTokenBytes+1), schemas.CodeInvalidKey, "malformed")
-	})
-}
-
 func BenchmarkVerify(b *testing.B) {
 	ring, err := New(Config{})
 	if err != nil {
@@ -372,6 +395,27 @@ func BenchmarkVerify(b *testing.B) {
 	for b.Loop() {
 		if _, err := ring.Verify(text); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestLimitsOfAKey(t *testing.T) {
+	long := strings.Repeat("x", maxTokenBytes)
+	inBubble(t, func(b *bench) {
+		b.all()
+		if _, err := b.ring.Verify(long); err != nil {
+			t.Errorf("a key of %d bytes: %v", len(long), err)
+		}
+		b.fails(long+"x", schemas.CodeInvalidKey, "malformed")
+	}, Configured{ID: "c", SHA256: encodeHash(hashOf(long)), Tenant: "t"})
+	key := Key{Tenant: "t", Scope: ScopeFull}
+	for n, want := range map[int]bool{0: false, 1: true, maxModels: true, maxModels + 1: false} {
+		key.Models = nil
+		for i := range n {
+			key.Models = append(key.Models, fmt.Sprintf("m%d", i))
+		}
+		if err := key.validate(); (err == nil) != want {
+			t.Errorf("a key with %d models: %v", n, err)
 		}
 	}
 }

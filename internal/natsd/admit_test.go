@@ -46,7 +46,7 @@ func guarded(t *testing.T) (*Server, *keys.Manager, *keys.Ring) {
 // enters polls until a connection is let in.
 func enters(t *testing.T, s *Server, with ...nats.Option) *nats.Conn {
 	t.Helper()
-	with = append(with, nats.NoReconnect(), nats.CustomInboxPrefix(schemas.EdgeInbox("acme")))
+	with = append(with, nats.NoReconnect(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), nats.CustomInboxPrefix(schemas.EdgeInbox("acme")))
 	for deadline := time.Now().Add(time.Second); ; {
 		nc, err := nats.Connect(s.ClientURL(), with...)
 		if err == nil {
@@ -144,33 +144,10 @@ func TestScopesOnNATS(t *testing.T) {
 				t.Fatal(err)
 			}
 			nc := enters(t, s, nats.Token(key.Reveal()))
-			violated := make(chan error, 1)
-			nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { violated <- err })
-			for subject, want := range tt.refused {
-				if err := nc.Publish(subject, []byte("x")); err != nil {
-					t.Fatal(err)
-				}
-				flush(t, nc)
-				select {
-				case err := <-violated:
-					if !want {
-						t.Errorf("publish to %s: %v", subject, err)
-					}
-				case <-time.After(refusalWithin(want)):
-					if want {
-						t.Errorf("publish to %s was not refused", subject)
-					}
-				}
+			r := refusalsTo(t, nc)
+			for subject, refused := range tt.refused {
+				r.wants(subject, refused, r.publish)
 			}
 		})
 	}
-}
-
-// refusalWithin is how long a refusal may take to be told; one that must not come is not waited for, as the server tells
-// it before it answers the ping.
-func refusalWithin(want bool) time.Duration {
-	if want {
-		return 5 * time.Second
-	}
-	return 20 * time.Millisecond
 }

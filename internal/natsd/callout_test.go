@@ -3,6 +3,7 @@ package natsd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
+	refusesToGuessReplicas(t, nodes[0])
 	if err := b.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +57,7 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 	t.Run("who is refused", func(t *testing.T) { refusesStrangers(t, nodes[2], key) })
 	t.Run("what a tenant may do", func(t *testing.T) { confines(t, old[0], "acme") })
 	t.Run("how it is known", func(t *testing.T) { isNamed(t, nodes[0], record) })
+	t.Run("what a tenant asks for", func(t *testing.T) { isServed(t, nodes, old) })
 	t.Run("revoking one secret", func(t *testing.T) {
 		if _, err := manager.Revoke(t.Context(), record.ID, record.Secrets[0].Name()); err != nil {
 			t.Fatal(err)
@@ -74,6 +77,19 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 			closesWithin(t, nc, 2*time.Second)
 		}
 	})
+}
+
+// refusesToGuessReplicas creates a key before there is a store, without having been told how many replicas it needs.
+func refusesToGuessReplicas(t *testing.T, node *server.Server) {
+	t.Helper()
+	b, err := bus.Connect(t.Context(), bus.Config{URL: node.ClientURL(), Username: "weir", Password: "pipeline"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, _, err := (&keys.Manager{Bus: b}).Create(t.Context(), keys.Request{Tenant: "acme"}); err == nil || !strings.Contains(err.Error(), "replicas: 3") {
+		t.Errorf("a key store with one replica on a cluster: %v", err)
+	}
 }
 
 // answer runs what a process with ingest runs, until the test ends.
@@ -129,44 +145,67 @@ func refusesStrangers(t *testing.T, node *server.Server, key keys.Token) {
 	}
 }
 
+// refusals tells which of its actions a server refused to a connection.
+type refusals struct {
+	t    *testing.T
+	nc   *nats.Conn
+	said chan string
+	n    int
+}
+
+func refusalsTo(t *testing.T, nc *nats.Conn) *refusals {
+	r := &refusals{t: t, nc: nc, said: make(chan string, 64)}
+	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { r.said <- err.Error() })
+	return r
+}
+
+// wants does something about a subject and compares whether it was refused. Refusals come in order, so that what has not
+// come before that of a marker does not come.
+func (r *refusals) wants(subject string, refused bool, do func(subject string) error) {
+	r.t.Helper()
+	r.n++
+	marker := fmt.Sprintf("nobody.may.%d", r.n)
+	if err := errors.Join(do(subject), r.nc.Publish(marker, nil)); err != nil {
+		r.t.Fatal(err)
+	}
+	got := false
+	for limit := time.After(10 * time.Second); ; {
+		select {
+		case text := <-r.said:
+			if strings.Contains(text, `"`+marker+`"`) {
+				if got != refused {
+					r.t.Errorf("%s refused: %v, want %v", subject, got, refused)
+				}
+				return
+			}
+			got = got || strings.Contains(text, `"`+subject+`"`)
+		case <-limit:
+			r.t.Fatal("the marker was not refused")
+		}
+	}
+}
+
+func (r *refusals) publish(subject string) error { return r.nc.Publish(subject, []byte("x")) }
+
+func (r *refusals) subscribe(subject string) error {
+	_, err := r.nc.SubscribeSync(subject)
+	return err
+}
+
 // confines tries what a tenant may and may not do.
 func confines(t *testing.T, nc *nats.Conn, name string) {
-	var mu sync.Mutex
-	var violations []string
-	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		violations = append(violations, err.Error())
-	})
-	refused := func(subject string) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.ContainsFunc(violations, func(v string) bool { return strings.Contains(v, `"`+subject+`"`) })
-	}
-	for subject, want := range map[string]bool{
+	t.Helper()
+	r := refusalsTo(t, nc)
+	for subject, refused := range map[string]bool{
 		"llm.chat." + name + ".echo": false, "llm.resume." + name + ".r1": false, "llm.cancel." + name + ".r1": false,
 		"llm.chat.other.echo": true, "llm.requests." + name + ".echo": true, "llm.chunks." + name + ".r1": true, "$JS.API.INFO": true,
 	} {
-		if err := nc.Publish(subject, []byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		flush(t, nc)
-		flush(t, nc) // the error comes before the second answer
-		if got := refused(subject); got != want {
-			t.Errorf("publish to %s refused: %v, want %v", subject, got, want)
-		}
+		r.wants(subject, refused, r.publish)
 	}
-	for subject, want := range map[string]bool{
+	for subject, refused := range map[string]bool{
 		"llm.replies." + name + ".*": false, nc.NewInbox(): false, "llm.replies.other.*": true, "llm.replies.>": true, "_INBOX.>": true, ">": true, "$SYS.>": true,
 	} {
-		if _, err := nc.SubscribeSync(subject); err != nil {
-			t.Fatal(err)
-		}
-		flush(t, nc)
-		flush(t, nc)
-		if got := refused(subject); got != want {
-			t.Errorf("subscribe to %s refused: %v, want %v", subject, got, want)
-		}
+		r.wants(subject, refused, r.subscribe)
 	}
 }
 
