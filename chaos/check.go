@@ -26,7 +26,7 @@ const resultWithin = 20 * time.Second
 
 // checkCalls compares what each reader saw with the chain and the result.
 func checkCalls(ctx context.Context, c *cluster, calls []*call) (t tally, err error) {
-	b, err := bus.Connect(ctx, bus.Config{URL: "nats://" + c.nats, Name: "chaos"})
+	b, err := bus.Connect(ctx, bus.Config{URL: c.url(), Name: "chaos"})
 	if err != nil {
 		return t, err
 	}

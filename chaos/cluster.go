@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,14 +20,18 @@ import (
 type layout string
 
 const (
-	separate layout = "separate" // each stage a process, two workers, one nats-server
-	single   layout = "serve"    // everything in one
+	separate   layout = "separate"   // each stage a process, two workers, one nats-server
+	replicated layout = "replicated" // the same on a cluster of three nats-servers, with three replicas of each stream
+	single     layout = "serve"      // everything in one
 )
 
 // victims are the processes of a layout that get killed.
 func (l layout) victims() []string {
-	if l == single {
+	switch l {
+	case single:
 		return []string{"serve"}
+	case replicated:
+		return []string{leaderAndDisk}
 	}
 	return []string{"ingest", "router", "worker-1", "sink", "nats"}
 }
@@ -38,8 +44,9 @@ type cluster struct {
 	dir, work  string
 	layout     layout
 	http, nats string
-	admin      map[string]string
-	cells      int // that ran
+	admin      map[string]string   // of a stage's process
+	nodes      map[string]natsNode // of a NATS cluster
+	cells      int                 // that ran
 
 	mu    sync.Mutex
 	procs map[string]*exec.Cmd
@@ -51,7 +58,7 @@ func newCluster(dir string, l layout) (*cluster, error) {
 	if c.work, err = os.MkdirTemp(dir, string(l)+"-"); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(8)
+	ports, err := freePorts(10)
 	if err != nil {
 		return nil, err
 	}
@@ -59,12 +66,17 @@ func newCluster(dir string, l layout) (*cluster, error) {
 	for i, name := range c.names() {
 		c.admin[name] = ports[2+i]
 	}
+	if l == replicated {
+		if err := c.writeNodes(); err != nil {
+			return nil, err
+		}
+	}
 	return c, c.writeConfig()
 }
 
 func (c *cluster) writeConfig() error {
-	config := fmt.Sprintf("lease: %s\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
-		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", lease, c.work)
+	config := fmt.Sprintf("lease: %s\nreplicas: %d\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
+		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", lease, max(len(c.nodes), 1), c.work)
 	return os.WriteFile(c.config(), []byte(config), 0o600)
 }
 
@@ -75,16 +87,39 @@ func (c *cluster) config() string { return filepath.Join(c.work, "weir.yaml") }
 
 // names of the processes in the order of starting.
 func (c *cluster) names() []string {
-	if c.layout == single {
+	stages := []string{"sink", "worker-1", "worker-2", "router", "ingest"}
+	switch c.layout {
+	case single:
 		return []string{"serve"}
+	case replicated:
+		return slices.Concat(nodeNames, stages)
 	}
-	return []string{"nats", "sink", "worker-1", "worker-2", "router", "ingest"}
+	return slices.Concat([]string{"nats"}, stages)
+}
+
+// url is where the stages connect to NATS.
+func (c *cluster) url() string {
+	if c.layout != replicated {
+		return "nats://" + c.nats
+	}
+	var urls []string
+	for _, name := range nodeNames {
+		urls = append(urls, "nats://"+c.nodes[name].client)
+	}
+	return strings.Join(urls, ",")
 }
 
 func (c *cluster) startAll(ctx context.Context) error {
-	for _, name := range c.names() {
+	for _, name := range c.nodeNames() { // none is ready before it has met the others
 		if err := c.start(name); err != nil {
 			return err
+		}
+	}
+	for _, name := range c.names() {
+		if c.procs[name] == nil {
+			if err := c.start(name); err != nil {
+				return err
+			}
 		}
 		if err := c.waitReady(ctx, name); err != nil {
 			return err
@@ -116,7 +151,10 @@ func (c *cluster) command(name string) *exec.Cmd {
 		args = append(args, "--config", c.config(), "--admin", c.admin[name], "--http", c.http)
 		return exec.Command(filepath.Join(c.dir, "weir"), args...)
 	}
-	url := "nats://" + c.nats
+	url := c.url()
+	if _, ok := c.nodes[name]; ok {
+		return exec.Command(filepath.Join(c.dir, "nats-server"), "-c", c.nodeConfig(name))
+	}
 	switch name {
 	case "nats":
 		host, port, _ := net.SplitHostPort(c.nats) // made by freePorts
@@ -147,6 +185,9 @@ func (c *cluster) waitReady(ctx context.Context, name string) error {
 }
 
 func (c *cluster) ready(ctx context.Context, name string) bool {
+	if node, ok := c.nodes[name]; ok {
+		return answers(ctx, "http://"+node.monitor+"/healthz")
+	}
 	if name == "nats" {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.nats)
 		if err != nil {
@@ -154,7 +195,12 @@ func (c *cluster) ready(ctx context.Context, name string) bool {
 		}
 		return conn.Close() == nil
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.admin[name]+"/readyz", nil)
+	return answers(ctx, "http://"+c.admin[name]+"/readyz")
+}
+
+// answers reports whether GET answers 200.
+func answers(ctx context.Context, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false
 	}
@@ -195,7 +241,7 @@ func (c *cluster) stopAll() error {
 		}
 		errs = append(errs, command.Process.Signal(syscall.SIGTERM))
 		killer := time.AfterFunc(20*time.Second, func() { _ = command.Process.Kill() })
-		if err := command.Wait(); err != nil && names[i] != "nats" {
+		if err := command.Wait(); err != nil && !strings.HasPrefix(names[i], "nats") {
 			errs = append(errs, fmt.Errorf("%s did not stop cleanly: %w", names[i], err))
 		}
 		killer.Stop()

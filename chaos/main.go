@@ -33,7 +33,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
-	short := flags.Bool("short", false, "one round, half of the moments")
+	short := flags.Bool("short", false, "half of the moments, and no NATS cluster")
 	rounds := flags.Int("rounds", 1, "how often the whole matrix runs")
 	keep := flags.Bool("keep", false, "keep the folder with stores and logs")
 	if err := flags.Parse(args); err != nil {
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	report := &report{out: out}
 	for range *rounds {
-		for _, layout := range []layout{separate, single} {
+		for _, layout := range layouts(*short) {
 			if err := runLayout(ctx, dir, layout, moments(*short), report); err != nil {
 				return err
 			}
@@ -63,6 +63,14 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	return report.close()
+}
+
+// layouts of a run. The cluster takes a minute and is left to the whole one.
+func layouts(short bool) []layout {
+	if short {
+		return []layout{separate, single}
+	}
+	return []layout{separate, replicated, single}
 }
 
 // build compiles what the matrix runs.

@@ -93,11 +93,12 @@ func runCell(ctx context.Context, c *cluster, victim string, m moment, report *r
 		if err := wait(ctx, func(since time.Duration) bool { return m.reached(calls[0].seen.Load(), since) }); err != nil {
 			return err
 		}
-		if err := c.kill(victim); err != nil {
+		gone, err := c.strike(ctx, victim)
+		if err != nil {
 			return err
 		}
 		pause(ctx, downtime)
-		return c.start(victim)
+		return c.start(gone)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s, kill -9 of %s, %s: %w", c.layout, victim, m.name, err)
@@ -107,7 +108,25 @@ func runCell(ctx context.Context, c *cluster, victim string, m moment, report *r
 	if err != nil {
 		return nil, fmt.Errorf("%s, kill -9 of %s, %s: %w", c.layout, victim, m.name, err)
 	}
-	return calls, c.waitReady(ctx, victim)
+	return calls, c.allReady(ctx)
+}
+
+// allReady waits for whoever was struck.
+func (c *cluster) allReady(ctx context.Context) error {
+	for _, name := range c.names() {
+		if err := c.waitReady(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strike kills the victim, and returns which process that was.
+func (c *cluster) strike(ctx context.Context, victim string) (name string, err error) {
+	if victim == leaderAndDisk {
+		return c.loseLeader(ctx)
+	}
+	return victim, c.kill(victim)
 }
 
 // runZombie stops a worker past its lease, lets the other take over, and wakes it again: nothing it then writes may show.

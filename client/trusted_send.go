@@ -117,5 +117,5 @@ func (e earlier) check(r *outgoing) error {
 	if hash == "" || hash == schemas.BodyHash(r.Body) {
 		return nil
 	}
-	return schemas.Errorf(schemas.CodeIdempotencyMismatch, "the request id %q was used for another body: choose another id", r.Identity.Request)
+	return schemas.ReusedID(r.Identity.Request)
 }

@@ -46,7 +46,7 @@ func (r *run) behindAccepted(ctx context.Context) bool {
 		return false
 	}
 	chain, err := r.w.bus.Chain(context.WithoutCancel(ctx), r.work.Identity)
-	if err != nil || len(chain.Frames) != 1 || chain.Last().Kind != schemas.KindAccepted {
+	if err != nil || len(chain.Frames) != 1 || chain.Last().Kind != schemas.KindAccepted || r.reuses(chain.BodyHash()) {
 		return false
 	}
 	r.chain = chain

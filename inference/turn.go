@@ -23,6 +23,9 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if err != nil {
 			return false, r.puzzled(ctx, "reading the chain", err)
 		}
+		if r.reuses(chain.BodyHash()) {
+			return false, r.bury(ctx)
+		}
 		r.chain = chain
 		if chain.Terminal() != nil {
 			return false, r.conclude(ctx)
@@ -58,14 +61,31 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 
 // unlessFinished lets an item without a claimed chain run, unless retention has emptied the chain of a finished request.
 func (r *run) unlessFinished(ctx context.Context) (bool, bus.Outcome) {
-	_, err := r.w.bus.Result(ctx, r.work.Identity)
+	result, err := r.w.bus.Result(ctx, r.work.Identity)
 	if errors.Is(err, bus.ErrNotFound) {
 		return true, bus.Silent
 	}
 	if err != nil {
 		return false, r.puzzled(ctx, "looking up the result", err)
 	}
+	if r.reuses(result.BodyHash) {
+		return false, r.bury(ctx)
+	}
 	return false, bus.Ack
+}
+
+// reuses reports whether the id was used before, for a request with another body.
+func (r *run) reuses(hash string) bool {
+	return hash != "" && r.body != nil && hash != schemas.BodyHash(r.body)
+}
+
+// bury keeps a second request under a used id in the DLQ. The chain is that of the first, which nobody asked to end.
+func (r *run) bury(ctx context.Context) bus.Outcome {
+	reason := schemas.ReusedID(r.work.Request.Request).Error()
+	if err := r.w.bus.DeadLetter(context.WithoutCancel(ctx), r.work.Identity, r.m.token, reason, r.d.Header, r.d.Data); err != nil {
+		return r.puzzled(ctx, "moving a request under a used id to the DLQ", err)
+	}
+	return bus.Ack
 }
 
 // takeOver lets the item go on with an attempt that looks dead. When going on would end the answer with an error, the

@@ -55,6 +55,38 @@ func TestSecondItemOfAFinishedRequest(t *testing.T) {
 	}
 }
 
+// A second request under a used id neither runs nor vanishes, whatever has become of the first.
+func TestSecondBodyUnderAnId(t *testing.T) {
+	t.Parallel()
+	other := strings.Replace(sampled, `"m"`, `"m","seed":7`, 1)
+	for name, prepare := range map[string]func(p *pipe, id schemas.Identity){
+		"accepted": func(p *pipe, id schemas.Identity) {
+			p.append(id, &schemas.Frame{Kind: schemas.KindAccepted, Writer: "door", BodyHash: schemas.BodyHash([]byte(sampled))})
+		},
+		"finished": func(p *pipe, id schemas.Identity) {
+			p.dispatch(work(id.Request, 1, sampled))
+			p.once(id)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := setup(t)
+			p.worker("w1", &fake{words: three})
+			id := identity("r1")
+			prepare(p, id)
+			p.gone(p.dispatch(work("r1", 2, other)))
+			letter := p.tap.letters(1)[0]
+			if letter.body != other || !strings.Contains(letter.header, "used for another body") {
+				t.Errorf("letter %+v", letter)
+			}
+			if name == "accepted" {
+				p.dispatch(work("r1", 1, sampled))
+			}
+			p.once(id)
+		})
+	}
+}
+
 func TestTwoItemsAtOnce(t *testing.T) {
 	t.Parallel()
 	p := setup(t)

@@ -45,11 +45,11 @@ func (l *loop) inspectObject(it *item) {
 // lookUp asks whether a request under an id that its caller chose was answered already.
 func (l *loop) lookUp(it *item) {
 	l.answers.submit(func() func() {
-		answered := l.clerk.answered(it)
+		answered, outcome := l.clerk.answered(it)
 		return func() {
 			it.checked = true
 			if answered {
-				l.settle(it, bus.Ack)
+				l.settle(it, outcome)
 				return
 			}
 			l.resume(it, nil)
@@ -147,10 +147,21 @@ func (c *clerk) bury(it *item, reason *schemas.Error) error {
 	return c.bus.DeadLetter(it.ctx, it.req.Identity, it.model(), reason.Error(), it.req.Encode(), it.req.Body)
 }
 
-// answered reports whether the request has a result. When that cannot be known now, the worker finds out.
-func (c *clerk) answered(it *item) bool {
-	_, err := c.bus.Result(it.ctx, it.req.Identity)
-	return err == nil
+// answered reports whether the request's id has a result already, and what becomes of the request then: one with another
+// body is a second request under a used id, and goes to the DLQ. When it cannot be known now, the worker finds out.
+func (c *clerk) answered(it *item) (answered bool, outcome bus.Outcome) {
+	result, err := c.bus.Result(it.ctx, it.req.Identity)
+	if err != nil {
+		return false, bus.Silent
+	}
+	if result.BodyHash == "" || result.BodyHash == it.req.BodyHash() {
+		return true, bus.Ack
+	}
+	if err := c.bury(it, schemas.ReusedID(it.req.Request)); err != nil {
+		c.log.Warn("a request under a used id was not moved to the DLQ; it is tried again after the lease", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
+		return true, bus.Silent
+	}
+	return true, bus.Ack
 }
 
 func (c *clerk) body(it *item) ([]byte, error) { return c.bus.Body(it.ctx, it.req) }

@@ -38,12 +38,15 @@ type item struct {
 	arrived  time.Time        // here
 	deadline time.Time        // by the stream's clock
 	size     int64
+	cost     int64          // estimated tokens
 	fault    *schemas.Error // why it cannot be parsed
 	nameless bool           // there is nobody to answer
 
 	// Owned by the loop.
 	delivery  delivery
 	place     *list.Element // in the queue
+	class     class         // in the queue; it grows more urgent with time
+	queued    time.Time     // since when it is in the class
 	alarm     int           // in the expiries, from 1
 	inspected bool          // its body, when that is an object
 	checked   bool          // that it has no result yet, when its caller chose the id
@@ -143,6 +146,7 @@ func (it *item) inspect(body []byte) {
 		return
 	}
 	it.req.ModelToken = model // whatever the subject says
+	it.cost = cost(parsed)
 }
 
 // pause sleeps unless ctx ends first.

@@ -32,7 +32,7 @@ type broker interface {
 // registrar writes answers and finds what is written; [clerk] outside tests.
 type registrar interface {
 	answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool)
-	answered(it *item) bool
+	answered(it *item) (answered bool, outcome bus.Outcome)
 	body(it *item) ([]byte, error)
 }
 
@@ -77,7 +77,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, me
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), cancels: make(chan schemas.Identity, hintsBehind),
-		held: newHeld(lease, tick), queue: newQueue(), fleet: newFleet(now), configured: newCatalog(cfg.Models),
+		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
 		checks:     &lane{width: checkWidth, finished: finished},
@@ -154,6 +154,7 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	}
 	l.checkUnseen(work, now)
 	if now.Sub(l.refreshed) >= catalogAge {
+		l.queue.age(now)
 		l.configured.refresh()
 		l.refreshed = now
 	}

@@ -96,7 +96,7 @@ func (b *fakeBus) answer(it *item, reason *schemas.Error) (bus.Outcome, bool) {
 	return bus.Ack, true
 }
 
-func (b *fakeBus) answered(it *item) bool { return b.known[it.req.Request] }
+func (b *fakeBus) answered(it *item) (bool, bus.Outcome) { return b.known[it.req.Request], bus.Ack }
 
 func (b *fakeBus) body(it *item) ([]byte, error) {
 	if it.req.Object.Name == "" {

@@ -1,24 +1,31 @@
 package router
 
 import (
-	"container/list"
 	"iter"
+	"time"
 )
 
-// queue holds the requests that wait for room, by model and in order of arrival over all tenants. Which request of a model
-// goes next is decided in pop and nowhere else.
+// queue holds the requests that wait for room, by model. Which request of a model goes next is decided by its [classes] and,
+// within a class, by [fair], and nowhere else.
 type queue struct {
-	models map[string]*list.List
+	weight func(tenant string) int
+	models map[string]*classes
 	count  int
 }
 
-func newQueue() *queue { return &queue{models: make(map[string]*list.List)} }
+func newQueue(weight func(tenant string) int) *queue {
+	return &queue{weight: weight, models: make(map[string]*classes)}
+}
 
-// push puts a request behind all others of its model.
-func (q *queue) push(it *item) { it.place = q.lane(it.model()).PushBack(it); q.count++ }
+// push adds a request that has just begun to wait.
+func (q *queue) push(it *item) {
+	it.class, it.queued = classOf(it.req.Priority), time.Now()
+	q.lane(it.model()).push(it)
+	q.count++
+}
 
 // unpop puts back a request that was popped and could not go.
-func (q *queue) unpop(it *item) { it.place = q.lane(it.model()).PushFront(it); q.count++ }
+func (q *queue) unpop(it *item) { q.lane(it.model()).unpop(it); q.count++ }
 
 // pop takes the request of a model that goes next, or nil.
 func (q *queue) pop(model string) *item {
@@ -26,8 +33,8 @@ func (q *queue) pop(model string) *item {
 	if lane == nil {
 		return nil
 	}
-	it := lane.Front().Value.(*item)
-	q.remove(it)
+	it := lane.pop()
+	q.left(model, lane)
 	return it
 }
 
@@ -37,13 +44,23 @@ func (q *queue) remove(it *item) bool {
 		return false
 	}
 	lane := q.models[it.model()]
-	lane.Remove(it.place)
-	it.place = nil
-	q.count--
-	if lane.Len() == 0 {
-		delete(q.models, it.model())
-	}
+	lane.remove(it)
+	q.left(it.model(), lane)
 	return true
+}
+
+func (q *queue) left(model string, lane *classes) {
+	q.count--
+	if lane.count == 0 {
+		delete(q.models, model)
+	}
+}
+
+// age lets what has waited for long count as more urgent.
+func (q *queue) age(now time.Time) {
+	for _, lane := range q.models {
+		lane.age(now)
+	}
 }
 
 // len is the number of requests that wait.
@@ -63,10 +80,10 @@ func (q *queue) waiting() iter.Seq[string] {
 	}
 }
 
-func (q *queue) lane(model string) *list.List {
+func (q *queue) lane(model string) *classes {
 	lane := q.models[model]
 	if lane == nil {
-		lane = list.New()
+		lane = newClasses(q.weight)
 		q.models[model] = lane
 	}
 	return lane

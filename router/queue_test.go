@@ -11,7 +11,7 @@ import (
 )
 
 func waiting(sequence uint64, tenant, model string) *item {
-	return &item{sequence: sequence, req: &schemas.Request{Identity: schemas.Identity{Tenant: tenant, Request: schemas.SequenceID(sequence)}, ModelToken: model}}
+	return &item{sequence: sequence, cost: quantum, req: &schemas.Request{Identity: schemas.Identity{Tenant: tenant, Request: schemas.SequenceID(sequence)}, ModelToken: model}}
 }
 
 func drainQueue(q *queue, model string) (sequences []uint64) {
@@ -21,9 +21,9 @@ func drainQueue(q *queue, model string) (sequences []uint64) {
 	return sequences
 }
 
-func TestQueueIsInOrderOfArrivalPerModel(t *testing.T) {
+func TestQueueKeepsModelsApart(t *testing.T) {
 	t.Parallel()
-	q := newQueue()
+	q := newQueue(func(string) int { return 1 })
 	q.push(waiting(1, "acme", "a"))
 	q.push(waiting(2, "acme", "b"))
 	q.push(waiting(3, "other", "a"))
@@ -47,7 +47,7 @@ func TestQueueIsInOrderOfArrivalPerModel(t *testing.T) {
 
 func TestQueueRemoveAndUnpop(t *testing.T) {
 	t.Parallel()
-	q := newQueue()
+	q := newQueue(func(string) int { return 1 })
 	items := []*item{waiting(1, "acme", "a"), waiting(2, "acme", "a"), waiting(3, "acme", "a")}
 	for _, it := range items {
 		q.push(it)

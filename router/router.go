@@ -8,6 +8,9 @@
 //	fetch (one per partition) ──► loop ──► queue ──► dispatch lane ──► LLM_WORK, then ack
 //	          heartbeats, cancels ──►  └───────────► answer lane ────► error frame, result, DLQ, then ack
 //
+// Requests that wait for one model go by priority class and, within a class, by deficit round robin over tenants
+// (docs/adr/0013).
+//
 // **A request is settled only after the step that makes it safe to forget: its work item is stored, or its answer and its
 // result are.** Whatever dies before that leaves the request in LLM_REQUESTS, and deciding it again is harmless: a second
 // dispatch carries the message id of the first, and a second answer meets the fence of the first. Correctness does not
@@ -59,6 +62,9 @@ type Config struct {
 	// is refused, so that a reload takes effect. Optional: without it only models that a worker advertises are known.
 	Models     func() []string
 	Partitions []int // of LLM_REQUESTS to serve; default all
+	// Weight is the share of a tenant in relation to those of others, from 1 to [MaxWeight], when several wait for one model. It is
+	// asked when a tenant begins to wait. Optional: without it all are equal.
+	Weight func(tenant string) int
 
 	// The router stops fetching while it holds this much; the rest waits in LLM_REQUESTS.
 	MaxQueued      int   // requests; default DefaultMaxQueued
@@ -89,6 +95,9 @@ func (c *Config) validate() error {
 func (c *Config) setDefaults() {
 	if c.Models == nil {
 		c.Models = func() []string { return nil }
+	}
+	if c.Weight == nil {
+		c.Weight = func(string) int { return 1 }
 	}
 	if c.Partitions == nil {
 		for p := range schemas.Partitions {

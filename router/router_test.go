@@ -32,6 +32,8 @@ type pipeline struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	ctx context.Context
+
+	registry *prometheus.Registry // of the router that runs
 }
 
 func setup(t *testing.T) *pipeline {
@@ -56,9 +58,10 @@ func setup(t *testing.T) *pipeline {
 // route runs a router until stop is called, which waits for it to drain.
 func (p *pipeline) route() (stop func()) {
 	p.t.Helper()
+	p.registry = prometheus.NewRegistry()
 	r, err := router.New(router.Config{
 		Bus: p.bus, Name: "r1", Models: func() []string { return []string{"m"} },
-		Logger: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Registerer: p.registry,
 	})
 	if err != nil {
 		p.t.Fatal(err)
@@ -414,6 +417,25 @@ func TestAnswerWithoutResultGetsItsResult(t *testing.T) {
 	p.wantAnswer("order-1", schemas.CodeInvalidJSON, schemas.StatusRejected)
 }
 
+func TestAUsedIDWithAnotherBodyIsBuried(t *testing.T) {
+	p := setup(t)
+	p.route()
+	first := &schemas.Result{V: schemas.Version, Tenant: "acme", RequestID: "order-1", Model: "m", Op: schemas.OpChat, Accepted: time.Now(), Status: schemas.StatusCompleted}
+	first.SetRequest([]byte(body))
+	if err := p.bus.PutResult(p.ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	p.publish("m", body, withID("order-1")) // the same again is no mistake
+	p.wantAllSettled()
+	if got := p.messages(schemas.StreamDLQ); got != 0 {
+		t.Fatalf("%d records in the DLQ, want none", got)
+	}
+	other := strings.Replace(body, `"m"`, `"m","seed":7`, 1)
+	p.publish("m", other, withID("order-1"))
+	p.wantAllSettled()
+	p.wantBuried("llm.dlq.acme.m", other, "used for another body")
+}
+
 func TestSmuggledHeadersStayOutside(t *testing.T) {
 	p := setup(t)
 	p.route()
@@ -477,6 +499,34 @@ func TestRoomOfTwoWorkers(t *testing.T) {
 	p.wantAllSettled()
 }
 
+// A tenant with a backlog holds nobody up, and what is urgent goes first, decided when a slot becomes free.
+func TestFloodHoldsNobodyUp(t *testing.T) {
+	p := setup(t)
+	p.route()
+	w := p.worker("w1", schemas.ModelBeat{Model: "m", Slots: 1, Used: 1, Held: []uint64{1000}})
+	for range 20 {
+		p.publish("m", body, nil)
+	}
+	p.poll("the flood to wait", func() bool { return p.queued() == 20 })
+	late := nats.Header{schemas.HeaderRequestID: {"late"}}
+	if _, err := p.js.PublishMsg(p.ctx, &nats.Msg{Subject: "llm.requests.other.m", Data: []byte(body), Header: late}); err != nil {
+		t.Fatal(err)
+	}
+	urgent := withID("urgent")
+	urgent[schemas.HeaderPriority] = []string{string(schemas.PriorityInteractive)}
+	p.publish("m", body, urgent)
+	p.poll("all to wait", func() bool { return p.queued() == 22 })
+	var got []string
+	for n := range uint64(4) {
+		w.becomes(schemas.ModelBeat{Model: "m", Slots: 1, Released: []uint64{n}})
+		got = append(got, p.work(n+1).Identity.Request)
+		w.becomes(schemas.ModelBeat{Model: "m", Slots: 1, Used: 1, Held: []uint64{n + 1}})
+	}
+	if got[0] != "urgent" || !slices.Contains(got[1:3], "late") {
+		t.Errorf("order of dispatch: %v", got)
+	}
+}
+
 func TestDrainGivesBackWhatIsQueued(t *testing.T) {
 	p := setup(t)
 	stop := p.route()
@@ -490,6 +540,21 @@ func TestDrainGivesBackWhatIsQueued(t *testing.T) {
 		t.Errorf("dispatched %v", got)
 	}
 	t.Logf("dispatched %v after the restart", time.Since(began))
+}
+
+// queued is how many requests the router says that it has waiting.
+func (p *pipeline) queued() int {
+	p.t.Helper()
+	families, err := p.registry.Gather()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "weir_router_queued_requests" {
+			return int(family.GetMetric()[0].GetGauge().GetValue())
+		}
+	}
+	return 0
 }
 
 func (p *pipeline) ackPending() (n int) {

@@ -70,6 +70,11 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
 }
 
+// ReusedID says that a request came under an id that was used for another body.
+func ReusedID(request string) *Error {
+	return Errorf(CodeIdempotencyMismatch, "the request id %q was used for another body: choose another id", request)
+}
+
 // WithParam names the request field at fault.
 func (e *Error) WithParam(param string) *Error { e.Param = param; return e }
 

@@ -158,10 +158,20 @@ func ParseDeadline(s string) (time.Time, error) {
 	return time.UnixMilli(ms), nil
 }
 
+const bodyHashDigits = 32
+
 // BodyHash identifies a request body: the first 16 bytes of its SHA-256, in hex.
 func BodyHash(body []byte) string {
 	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:16])
+	return hex.EncodeToString(sum[:bodyHashDigits/2])
+}
+
+// BodyHash identifies the request's body, also when that is an object.
+func (r *Request) BodyHash() string {
+	if r.Object != nil {
+		return r.Object.Digest[:min(len(r.Object.Digest), bodyHashDigits)]
+	}
+	return BodyHash(r.Body)
 }
 
 // passed copies the headers that travel with a request from door to worker.

@@ -32,7 +32,7 @@ type Config struct {
 	Bus   *bus.Bus // required
 	Store Store    // required; the caller closes it after Run has returned
 
-	BatchSize  int // records in a commit; default 256
+	BatchSize  int // records in a commit; default 512
 	BatchBytes int // bytes of records in a commit, exceeded by at most one record; default 16 MiB
 
 	RetryWait    time.Duration // after the first failure; it doubles up to RetryMax. Default 100 ms
@@ -50,7 +50,7 @@ func (c *Config) setDefaults() error {
 	if c.BatchSize < 0 || c.BatchBytes < 0 {
 		return fmt.Errorf("sink: a batch of %d records and %d bytes: use positive numbers, or 0 for the default", c.BatchSize, c.BatchBytes)
 	}
-	orDefault(&c.BatchSize, 256)
+	orDefault(&c.BatchSize, 512)
 	orDefault(&c.BatchBytes, 16<<20)
 	orDefault(&c.RetryWait, 100*time.Millisecond)
 	orDefault(&c.RetryMax, 5*time.Second)
@@ -107,7 +107,7 @@ func (s *Sink) Run(ctx context.Context) error {
 
 // gather is how long results pile up between two batches that are not full. The first result after a pause is kept at
 // once, and under load a commit serves many.
-const gather = 50 * time.Millisecond
+const gather = 100 * time.Millisecond
 
 // take handles batches until ctx is done.
 func (s *Sink) take(ctx, work context.Context, puller *bus.Puller) {

@@ -15,19 +15,20 @@ import (
 //
 // The doc tags are the descriptions in config.schema.json.
 type Config struct {
-	HTTP        string           `yaml:"http" doc:"Address of the HTTP door, host:port; port 0 for any. Beyond loopback it needs keys."`
-	NATS        string           `yaml:"nats" doc:"serve: address the embedded NATS server listens on (host:port), or a nats:// URL to use that server instead. Elsewhere: the server to connect to."`
-	Context     string           `yaml:"context,omitempty" doc:"Context of the nats CLI to connect with, by name or file, instead of nats."`
-	Creds       string           `yaml:"creds,omitempty" doc:"NATS credentials file."`
-	Admin       string           `yaml:"admin" doc:"Address of /livez, /readyz, /metrics and /debug/pprof, host:port; off to have none."`
-	DataDir     string           `yaml:"data_dir" doc:"Directory of the embedded NATS server's store and of the SQLite database."`
-	LogLevel    string           `yaml:"log_level" enum:"debug,info,warn,error" doc:"Least level that is logged."`
-	Models      map[string]Model `yaml:"models" doc:"The models that can be asked for, by name. Without any there is echo."`
-	Keys        []Key            `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
-	AuthCallout AuthCallout      `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
-	Ingest      Ingest           `yaml:"ingest,omitempty" doc:"Limits of the HTTP door."`
-	Telemetry   Telemetry        `yaml:"telemetry,omitempty" doc:"Where traces go."`
-	Sink        Sink             `yaml:"sink,omitempty" doc:"Where results are kept."`
+	HTTP        string            `yaml:"http" doc:"Address of the HTTP door, host:port; port 0 for any. Beyond loopback it needs keys."`
+	NATS        string            `yaml:"nats" doc:"serve: address the embedded NATS server listens on (host:port), or a nats:// URL to use that server instead. Elsewhere: the server to connect to."`
+	Context     string            `yaml:"context,omitempty" doc:"Context of the nats CLI to connect with, by name or file, instead of nats."`
+	Creds       string            `yaml:"creds,omitempty" doc:"NATS credentials file."`
+	Admin       string            `yaml:"admin" doc:"Address of /livez, /readyz, /metrics and /debug/pprof, host:port; off to have none."`
+	DataDir     string            `yaml:"data_dir" doc:"Directory of the embedded NATS server's store and of the SQLite database."`
+	LogLevel    string            `yaml:"log_level" enum:"debug,info,warn,error" doc:"Least level that is logged."`
+	Models      map[string]Model  `yaml:"models" doc:"The models that can be asked for, by name. Without any there is echo."`
+	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
+	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
+	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
+	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"Limits of the HTTP door."`
+	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
+	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
 
 	Durability   string   `yaml:"durability" enum:"power,process" doc:"power: the embedded server syncs to disk before every acknowledgement. process: it survives any kill but not a power cut, and is faster."`
 	Lease        Duration `yaml:"lease" doc:"How long work stays with a worker that gives no sign of life."`
@@ -95,6 +96,11 @@ type AuthCallout struct {
 	XKeySeed   inference.Secret `yaml:"xkey_seed,omitempty" doc:"Curve seed (SX…) that decrypts the questions, from weir keys issuer."`
 }
 
+// Tenant is what a tenant may have.
+type Tenant struct {
+	Weight int `yaml:"weight,omitempty" doc:"Share of a model in relation to other tenants while several wait for it, 1 to 1000; default 1."`
+}
+
 // Ingest has the limits of the HTTP door.
 type Ingest struct {
 	MaxBodyBytes    int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
@@ -151,6 +157,9 @@ func (c *Config) complete() {
 }
 
 func (c *Config) modelNames() []string { return slices.Sorted(maps.Keys(c.Models)) }
+
+// weight is a tenant's share in relation to others.
+func (c *Config) weight(tenant string) int { return max(c.Tenants[tenant].Weight, 1) }
 
 // loadConfig reads the file (none when the path is empty), the environment and the flags that were given, in this order.
 func loadConfig(path string, env, flags map[string]string) (*Config, error) {

@@ -72,6 +72,8 @@ func TestConfigErrors(t *testing.T) {
 		"bool":                {fmt.Sprintf(backend, ", deterministic: maybe"), `:4: models.m.backends[0].deterministic: "maybe" is not a switch; write true or false`},
 		"in flight":           {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
 		"same backend twice":  {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
+		"weight":              {"tenants:\n  acme: {weight: 1001}", ":2: tenants.acme.weight: 1001 is out of range; use 1 to 1000"},
+		"tenant name":         {"tenants:\n  a.b: {weight: 2}", ":2: tenants.a.b: "},
 		"tries":               {fmt.Sprintf(backend, "") + "    retry: {max_tries: -1}", ":5: models.m.retry.max_tries: -1 is out of range"},
 		"retry max":           {fmt.Sprintf(backend, "") + "    retry: {initial: 3s, max: 1s}", ":5: models.m.retry.max: 1s is shorter than initial, 3s"},
 		"long model":          {"models:\n  " + strings.Repeat("x", 129) + ": {backends: [{name: b, protocol: echo}]}", ":2: models." + strings.Repeat("x", 129) + ": model name is too long"},
@@ -170,7 +172,7 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := *cfg, *defaults
-	got.Models, want.Models, got.Keys, got.Telemetry, got.Ingest, got.Sink, want.Sink = nil, nil, nil, Telemetry{}, Ingest{}, Sink{}, Sink{}
+	got.Models, want.Models, got.Keys, got.Tenants, got.Telemetry, got.Ingest, got.Sink, want.Sink = nil, nil, nil, nil, Telemetry{}, Ingest{}, Sink{}, Sink{}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the example says of a default what is not so (-default +example):\n%s", diff)
 	}

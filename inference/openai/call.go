@@ -126,9 +126,11 @@ func (c *call) outgoing() []byte {
 	if model == "" {
 		model = c.backend.config.Model
 	}
-	if public := openai.Model(body); model != "" && model != public {
-		c.mender.Model = public
-		body = openai.WithModel(body, model)
+	if model != "" { // else nobody looks for the model in a body that may be large
+		if public := openai.Model(body); model != public {
+			c.mender.Model = public
+			body = openai.WithModel(body, model)
+		}
 	}
 	c.choices = openai.Choices(body)
 	if c.request.Stream {

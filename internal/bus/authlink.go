@@ -64,7 +64,7 @@ func (b *Bus) AuthLink(user, password string) (*AuthLink, error) {
 	options.Name += "-auth"
 	options.User, options.Password, options.Token = user, password, ""
 	options.UserJWT, options.Nkey, options.SignatureCB, options.UserInfo, options.TokenHandler = nil, "", nil, nil, nil
-	options.InboxPrefix = ""
+	options.InboxPrefix, options.DisconnectedErrCB = "", b.disconnected
 	options.Url, options.Servers = withoutUser(options.Url), slices.Clone(options.Servers)
 	for i, server := range options.Servers {
 		options.Servers[i] = withoutUser(server)

@@ -101,9 +101,10 @@ type Bus struct {
 	tracer trace.Tracer // nil when nobody looks
 	meters *metrics
 
-	control *nats.Conn // pulls, acks, hints, API
-	frames  *nats.Conn // frame writes, so that nothing else delays them
+	control *requester // pulls, acks, hints, API
+	frames  *requester // frame writes, so that nothing else delays them
 	js      jetstream.JetStream
+	acks    *acker
 
 	stored chan struct{} // bounds stored reads, which hold the lock that writes need
 	room   watermark
@@ -128,7 +129,8 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 		b.control.Close()
 		return nil, err
 	}
-	if b.js, err = jetstream.New(b.control); err != nil {
+	b.acks = newAcker(b.control.Conn)
+	if b.js, err = jetstream.New(b.control.Conn); err != nil {
 		return nil, errors.Join(fmt.Errorf("open JetStream: %w", err), b.Close())
 	}
 	if err := ctx.Err(); err != nil {
@@ -137,8 +139,21 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 	return b, nil
 }
 
-// dial opens a connection. The options of the caller come last, and so decide.
-func (b *Bus) dial(name string, more ...nats.Option) (*nats.Conn, error) {
+func (b *Bus) dial(name string) (*requester, error) {
+	r := &requester{lost: make(chan struct{})}
+	conn, err := b.connect(name, nats.DisconnectErrHandler(func(conn *nats.Conn, err error) {
+		r.disconnected()
+		b.disconnected(conn, err)
+	}))
+	if err != nil {
+		return nil, err
+	}
+	r.Conn, r.inbox = conn, conn.NewInbox()
+	return r, nil
+}
+
+// connect opens a connection. The options of the caller come last, and so decide.
+func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
@@ -167,7 +182,10 @@ func (b *Bus) dial(name string, more ...nats.Option) (*nats.Conn, error) {
 // Close flushes what was published and closes the connections.
 func (b *Bus) Close() error {
 	var errs []error
-	for _, conn := range []*nats.Conn{b.frames, b.control} {
+	if b.acks != nil {
+		b.acks.flush()
+	}
+	for _, conn := range []*requester{b.frames, b.control} {
 		if conn == nil {
 			continue
 		}

@@ -41,6 +41,7 @@ type Delivery struct {
 	Time      time.Time // when the stream stored it, by the server's clock
 
 	conn  *nats.Conn
+	acks  *acker
 	reply string
 	lease time.Duration
 	once  sync.Once
@@ -89,11 +90,13 @@ func (h *holder) release() {
 	h.timer.Stop()
 }
 
-// Settle carries out the outcome; only the first call counts. It does not wait for the server: an acknowledgement that is
-// lost costs a redelivery.
+// Settle carries out the outcome; only the first call counts. It does not wait for the server, and an acknowledgement leaves
+// a few milliseconds later, together with others: one that is lost costs a redelivery.
 func (d *Delivery) Settle(o Outcome) {
 	d.once.Do(func() {
-		if verb := outcomeVerbs[o]; verb != nil {
+		if o == Ack {
+			d.acks.ack(d.reply)
+		} else if verb := outcomeVerbs[o]; verb != nil {
 			_ = d.conn.Publish(d.reply, verb)
 		}
 	})
@@ -102,7 +105,7 @@ func (d *Delivery) Settle(o Outcome) {
 // newDelivery reads the metadata that JetStream puts in the reply subject, in its first form
 // ($JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>) or the second, which has the
 // domain and the account hash after $JS.ACK.
-func newDelivery(conn *nats.Conn, lease time.Duration, msg *nats.Msg) (*Delivery, error) {
+func newDelivery(acks *acker, lease time.Duration, msg *nats.Msg) (*Delivery, error) {
 	tokens := strings.Split(msg.Reply, ".")
 	if len(tokens) >= 11 {
 		tokens = append(tokens[:2:2], tokens[4:]...)
@@ -121,6 +124,6 @@ func newDelivery(conn *nats.Conn, lease time.Duration, msg *nats.Msg) (*Delivery
 	return &Delivery{
 		Subject: msg.Subject, Header: msg.Header, Data: msg.Data, Stream: tokens[2],
 		Delivered: int(numbers[0]), Sequence: numbers[1], Time: time.Unix(0, int64(numbers[3])), Pending: numbers[4],
-		conn: conn, reply: msg.Reply, lease: lease,
+		conn: acks.conn, acks: acks, reply: msg.Reply, lease: lease,
 	}, nil
 }

@@ -78,8 +78,8 @@ func apiError(data []byte) *jsError {
 }
 
 // publish makes one try. A [jsError] is an answer; any other error leaves the outcome unknown.
-func publish(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (ack, error) {
-	reply, err := request(ctx, conn, msg)
+func publish(ctx context.Context, via *requester, msg *nats.Msg) (ack, error) {
+	reply, err := via.request(ctx, msg)
 	if err != nil {
 		return ack{}, err
 	}
@@ -148,16 +148,6 @@ func retryWait(answer *jsError) time.Duration {
 		return 50 * time.Millisecond
 	}
 	return 250 * time.Millisecond
-}
-
-// request sends a message and waits for the answer, at most tryTimeout.
-func request(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (*nats.Msg, error) {
-	if ctx.Done() == nil {
-		return conn.RequestMsg(msg, tryTimeout) // the frame writer's path: no context to make for each frame
-	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	return conn.RequestMsgWithContext(ctx, msg)
 }
 
 // sleep waits unless ctx ends first.

@@ -163,7 +163,7 @@ func (p *Puller) take(batch []*Delivery, msg *nats.Msg) []*Delivery {
 		p.status(msg, header(msg.Header, "Status"))
 		return batch
 	}
-	d, err := newDelivery(p.bus.control, p.bus.cfg.Lease, msg)
+	d, err := newDelivery(p.bus.acks, p.bus.cfg.Lease, msg)
 	if err != nil {
 		p.bus.log.Warn("a message that is no delivery was dropped", "consumer", p.consumer, "error", err)
 		return batch

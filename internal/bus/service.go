@@ -82,7 +82,7 @@ func (s *Service) open(b *Bus, cfg ServiceConfig, edge bool, options ...nats.Opt
 		b.reconnected(conn)
 	}))
 	var err error
-	if d.conn, err = b.dial(name, options...); err != nil {
+	if d.conn, err = b.connect(name, options...); err != nil {
 		return err
 	}
 	s.doors = append(s.doors, d)

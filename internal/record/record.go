@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/eventlog"
 	"github.com/weir-llm/weir/schemas"
@@ -81,7 +83,7 @@ func Ensure(ctx context.Context, b *bus.Bus, w *schemas.Work, body []byte, chain
 
 // raw is data as a member of the record, or nothing when it is not JSON: anyone in the account can write a frame.
 func raw(data []byte) json.RawMessage {
-	if !json.Valid(data) {
+	if !gjson.ValidBytes(data) {
 		return nil
 	}
 	return data

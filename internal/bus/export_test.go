@@ -1,0 +1,31 @@
+package bus
+
+import (
+	"context"
+
+	"github.com/nats-io/nats.go"
+)
+
+// What tests need to see of a requester and an acker.
+const (
+	KeptSlots  = keptSlots
+	SlotBuffer = slotBuffer
+	AckBatch   = ackBatch
+)
+
+func (b *Bus) Request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	return b.control.request(ctx, msg)
+}
+
+// Slots is how many slots were made, and how many wait for nothing.
+func (b *Bus) Slots() (made, free int) {
+	b.control.mu.Lock()
+	defer b.control.mu.Unlock()
+	return b.control.slots, len(b.control.free)
+}
+
+func (b *Bus) Conn() *nats.Conn { return b.control.Conn }
+
+func (b *Bus) Acknowledge(reply string) { b.acks.ack(reply) }
+
+func (b *Bus) FlushAcks() { b.acks.flush() }

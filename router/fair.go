@@ -1,0 +1,142 @@
+package router
+
+import (
+	"container/list"
+	"time"
+)
+
+const (
+	// quantum is what a tenant of weight 1 may spend in a turn, in tokens. It only sets how finely turns alternate: an item
+	// that costs more waits for as many turns as it needs.
+	quantum = 512
+	// MaxWeight bounds how much more one tenant may get than another.
+	MaxWeight = 1000
+)
+
+// fair gives the requests of one model and class to tenants in turn, each as many tokens as its weight says, and each
+// tenant's in order of arrival: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995). While several tenants wait,
+// none gets ahead of its share by more than one request and one turn, however many requests it sends and however large.
+type fair struct {
+	weight  func(tenant string) int
+	tenants map[string]*share
+	ring    list.List     // of *share, those that wait
+	turn    *list.Element // whose turn it is; nil when nobody waits
+	begun   bool          // the turn has been paid out
+}
+
+// share is a tenant that waits.
+type share struct {
+	tenant  string
+	weight  int64
+	deficit int64     // what it may still spend, in tokens
+	items   list.List // of *item
+	place   *list.Element
+}
+
+func newFair(weight func(string) int) *fair {
+	return &fair{weight: weight, tenants: make(map[string]*share)}
+}
+
+func (f *fair) empty() bool { return f.turn == nil }
+
+func (f *fair) push(it *item) { it.place = f.share(it.req.Tenant).items.PushBack(it) }
+
+// unpop puts back an item that was popped, with what it cost.
+func (f *fair) unpop(it *item) {
+	s := f.share(it.req.Tenant)
+	s.deficit += it.cost
+	it.place = s.items.PushFront(it)
+	f.turn, f.begun = s.place, true
+}
+
+// pop takes out the item whose turn it is. There must be one.
+func (f *fair) pop() *item {
+	for passed := 0; ; passed++ {
+		if passed == f.ring.Len() {
+			f.skipRounds()
+			passed = 0
+		}
+		s := f.turn.Value.(*share)
+		if !f.begun {
+			s.deficit += quantum * s.weight
+			f.begun = true
+		}
+		it := s.items.Front().Value.(*item)
+		if it.cost > s.deficit {
+			f.advance()
+			continue
+		}
+		s.deficit -= it.cost
+		f.remove(it)
+		return it
+	}
+}
+
+// skipRounds pays out at once the rounds in which nobody could afford anything.
+func (f *fair) skipRounds() {
+	rounds := int64(-1)
+	for e := f.ring.Front(); e != nil; e = e.Next() {
+		s := e.Value.(*share)
+		missing := s.items.Front().Value.(*item).cost - s.deficit
+		if need := (missing - 1) / (quantum * s.weight); rounds < 0 || need < rounds {
+			rounds = need
+		}
+	}
+	for e := f.ring.Front(); e != nil; e = e.Next() {
+		s := e.Value.(*share)
+		s.deficit += rounds * quantum * s.weight
+	}
+}
+
+// remove takes an item out, wherever it stands. A tenant that no longer waits keeps nothing of its deficit.
+func (f *fair) remove(it *item) {
+	s := f.tenants[it.req.Tenant]
+	s.items.Remove(it.place)
+	it.place = nil
+	if s.items.Len() > 0 {
+		return
+	}
+	if f.turn == s.place {
+		f.advance()
+	}
+	if f.turn == s.place { // it was the only one
+		f.turn = nil
+	}
+	f.ring.Remove(s.place)
+	delete(f.tenants, s.tenant)
+}
+
+func (f *fair) advance() {
+	f.begun = false
+	if f.turn = f.turn.Next(); f.turn == nil {
+		f.turn = f.ring.Front()
+	}
+}
+
+// share is that of a tenant, which joins behind all others when it did not wait before.
+func (f *fair) share(tenant string) *share {
+	if s := f.tenants[tenant]; s != nil {
+		return s
+	}
+	s := &share{tenant: tenant, weight: int64(min(max(f.weight(tenant), 1), MaxWeight))}
+	s.place = f.ring.PushBack(s)
+	f.tenants[tenant] = s
+	if f.turn == nil {
+		f.turn, f.begun = s.place, false
+	}
+	return s
+}
+
+// since is the items that were queued at a time or before.
+func (f *fair) since(at time.Time) (all []*item) {
+	for _, s := range f.tenants {
+		for e := s.items.Front(); e != nil; e = e.Next() {
+			it := e.Value.(*item)
+			if it.queued.After(at) {
+				break // they are in the order of arrival
+			}
+			all = append(all, it)
+		}
+	}
+	return all
+}
