@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -113,9 +114,7 @@ func (t *tenant) ask(ctx context.Context, subject string, header schemas.Header,
 func (i *inbox) open(header schemas.Header, body []byte) (err error) {
 	conn := i.tenant.conn
 	msg := &nats.Msg{Subject: i.subject, Reply: conn.NewInbox(), Data: body, Header: nats.Header{}}
-	for name, values := range header {
-		msg.Header[name] = values
-	}
+	maps.Copy(msg.Header, header)
 	for name, value := range traceOf(i.ctx) {
 		msg.Header[name] = []string{value}
 	}
