@@ -26,7 +26,7 @@ const (
 	// silence is after how long a stream without as much as a heartbeat counts as cut; the door sends one every 15 s.
 	silence = 45 * time.Second
 	// maxAnswer bounds what is read of an answer in one piece. No worker takes a larger one from a model.
-	maxAnswer = openai.MaxEventBytes
+	maxAnswer = openai.MaxEmbeddingBytes
 	// maxRefusal bounds what is read of an answer that no door gives.
 	maxRefusal = 64 << 10
 )

@@ -17,6 +17,9 @@ import (
 
 const body = `{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}`
 
+// testSilence is long enough for a machine that is busy with other tests.
+const testSilence = 2 * time.Second
+
 // collect reads a stream to its end.
 func collect(t *testing.T, c *Client, request Request) (all []string) {
 	t.Helper()
@@ -32,7 +35,7 @@ func collect(t *testing.T, c *Client, request Request) (all []string) {
 // A door that says nothing any more, not even that it lives, is left for another one; one that only makes one wait is not.
 func TestSilenceOverHTTP(t *testing.T) {
 	t.Parallel()
-	resumed := make(chan string, 1)
+	resumed := make(chan string, 64)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-Id", "r")
 		if r.Method == http.MethodGet {
@@ -40,7 +43,7 @@ func TestSilenceOverHTTP(t *testing.T) {
 			for range 5 { // heartbeats, for longer than the silence
 				fmt.Fprint(w, ": hb\n")
 				_ = http.NewResponseController(w).Flush()
-				<-time.After(60 * time.Millisecond)
+				<-time.After(testSilence / 4)
 			}
 			fmt.Fprint(w, "id: r.1\ndata: {}\n\ndata: [DONE]\n\n")
 			return
@@ -55,7 +58,7 @@ func TestSilenceOverHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	c.way.(*overHTTP).silence = 200 * time.Millisecond
+	c.way.(*overHTTP).silence = testSilence
 	if got := collect(t, c, Request{Body: []byte(body)}); strings.Join(got, " ") != "0{} 1{}" {
 		t.Errorf("events %q", got)
 	}
@@ -85,14 +88,14 @@ func TestSilenceOnNATS(t *testing.T) {
 			schemas.HeaderFrame: {frame.Header()}, schemas.HeaderRequestID: {"r"},
 		}})
 	}
-	resumed := make(chan string, 1)
+	resumed := make(chan string, 64)
 	for subject, answer := range map[string]func(*nats.Msg){
 		schemas.ChatAll: func(m *nats.Msg) { send(m.Reply, 0) }, // and nothing more
 		schemas.ResumeAll: func(m *nats.Msg) {
 			resumed <- m.Subject + " " + string(m.Data)
 			for range 5 { // signs of life, for longer than the silence
 				_ = door.PublishMsg(&nats.Msg{Subject: m.Reply, Data: []byte("\n"), Header: nats.Header{schemas.HeaderRequestID: {"r"}}})
-				<-time.After(60 * time.Millisecond)
+				<-time.After(testSilence / 4)
 			}
 			send(m.Reply, 1)
 			_ = door.Publish(m.Reply, nil)
@@ -110,7 +113,7 @@ func TestSilenceOnNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	c.way.(*tenant).silence = 200 * time.Millisecond
+	c.way.(*tenant).silence = testSilence
 	if got := collect(t, c, Request{Body: []byte(body)}); strings.Join(got, " ") != "0{} 1{}" {
 		t.Errorf("events %q", got)
 	}

@@ -53,7 +53,7 @@ func TestTLSOverHTTP(t *testing.T) {
 func TestTheLargestAnswer(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		size := openai.MaxEventBytes
+		size := openai.MaxEmbeddingBytes
 		if strings.Contains(r.Header.Get(schemas.HeaderRequestID), "larger") {
 			size++
 		}
@@ -62,7 +62,7 @@ func TestTheLargestAnswer(t *testing.T) {
 	t.Cleanup(server.Close)
 	c, ctx := way{"http", server.URL, client.Config{}}.connect(t, server.URL)
 	request := words(`"x":1`)
-	if answer, err := c.Complete(ctx, request); err != nil || len(answer.Data) != openai.MaxEventBytes {
+	if answer, err := c.Complete(ctx, request); err != nil || len(answer.Data) != openai.MaxEmbeddingBytes {
 		t.Errorf("%d bytes, %v", len(answer.Data), err)
 	}
 	request.ID = "larger"

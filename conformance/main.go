@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	weir := flags.String("weir", ".bin/weir", "the weir program")
 	nats := flags.String("nats", ".bin/nats", "the nats CLI")
 	node22 := flags.String("node22", "node", "Node 22 or later, for openai 7")
+	suite := flags.String("openai-go-tests", ".bin/openai-go-tests", "the tests of openai-go, compiled")
 	node := flags.String("node", "node", "Node 20 or later, for openai 6")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -56,8 +57,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 
 	results := &report{out: stdout}
 	checkOpenAIGo(ctx, results, s)
+	if err := checkScripted(ctx, results, *weir, dir, *node22, *node, *suite); err != nil {
+		return err
+	}
 	checkOpenAINode(ctx, results, s, *node22, "openai")
 	checkOpenAINode(ctx, results, s, *node, "openai-6")
+	checkResponses(ctx, results, s, natsCLI{program: *nats, server: s}, *weir, *node22)
 	checkNATSCLI(ctx, results, s, natsCLI{program: *nats, server: s})
 	checkResume(ctx, results, s)
 	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {

@@ -18,6 +18,7 @@ func checkNATSCLI(ctx context.Context, r *report, s *server, n natsCLI) {
 	r.check(ctx, "nats: a message that cannot be parsed gets an error frame and a DLQ record with the reason", n.checkGarbage)
 	r.check(ctx, "nats: unknown model, reserved id and expired deadline get error frames", n.checkRefusals)
 	r.check(ctx, "nats: cancel ends a running answer with an error frame", n.checkCancel)
+	r.check(ctx, "nats: completions and embeddings, by the header Llm-Op", n.checkOps)
 	r.check(ctx, "nats: the operator's context that serve wrote works", n.checkContext)
 }
 

@@ -18,6 +18,7 @@ if [[ "$("$bin/nats" --version 2>/dev/null || true)" != "$natscli" ]]; then
 fi
 (cd .. && CGO_ENABLED=0 go build -o "$bin/weir" ./cmd/weir)
 CGO_ENABLED=0 go build -o "$bin/conformance" .
+CGO_ENABLED=0 go test -c -o "$bin/openai-go-tests" github.com/openai/openai-go/v3
 
 if ! cmp -s package-lock.json node_modules/.installed-lock; then
   npm ci --no-audit --no-fund --loglevel=error
@@ -30,4 +31,4 @@ for candidate in node_modules/node-linux-*/bin/node; do
   if [[ -x $candidate ]]; then node22=$candidate; fi
 done
 
-exec "$bin/conformance" --weir "$bin/weir" --nats "$bin/nats" --node22 "$node22" --node node "$@"
+exec "$bin/conformance" --weir "$bin/weir" --nats "$bin/nats" --openai-go-tests "$bin/openai-go-tests" --node22 "$node22" --node node "$@"

@@ -28,8 +28,9 @@ type Backend interface {
 	// otherwise: that time does not count as the model's silence.
 	Generate(ctx context.Context, r *GenerateRequest) iter.Seq2[Event, error]
 
-	// Embed sends the body of an embedding request and returns the response body.
-	Embed(ctx context.Context, body []byte) ([]byte, error)
+	// Embed runs an embedding request and returns the whole response, its vectors in the form that the body asks for
+	// (encoding_format). It ends with ctx as Generate does. Stream and Resume are not set.
+	Embed(ctx context.Context, r *GenerateRequest) ([]byte, error)
 
 	// Models lists the models that the server offers.
 	Models(ctx context.Context) ([]string, error)

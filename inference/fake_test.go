@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/schemas"
 )
 
 // fake is a backend with dials.
@@ -36,9 +37,12 @@ func (f *fake) Name() string {
 	}
 	return f.name
 }
-func (f *fake) Embed(context.Context, []byte) ([]byte, error) { return nil, nil }
-func (f *fake) Models(context.Context) ([]string, error)      { return nil, nil }
-func (f *fake) Health(context.Context) error                  { return nil }
+func (f *fake) Embed(context.Context, *inference.GenerateRequest) ([]byte, error) {
+	f.calls.Add(1)
+	return f.whole, nil
+}
+func (f *fake) Models(context.Context) ([]string, error) { return nil, nil }
+func (f *fake) Health(context.Context) error             { return nil }
 func (f *fake) Capabilities() inference.Capabilities {
 	return inference.Capabilities{Deterministic: f.deterministic}
 }
@@ -50,13 +54,17 @@ func (f *fake) Generate(ctx context.Context, r *inference.GenerateRequest) iter.
 		defer f.running.Add(-1)
 		for most := f.most.Load(); now > most && !f.most.CompareAndSwap(most, now); most = f.most.Load() {
 		}
-		if err := f.say(ctx, call, r.Stream, yield); err != nil {
+		if err := f.say(ctx, call, r, yield); err != nil {
 			yield(inference.Event{}, err)
 		}
 	}
 }
 
-func (f *fake) say(ctx context.Context, call int, stream bool, yield func(inference.Event, error) bool) error {
+func (f *fake) say(ctx context.Context, call int, r *inference.GenerateRequest, yield func(inference.Event, error) bool) error {
+	stream, event := r.Stream, event
+	if r.Op == schemas.OpCompletion {
+		event = textEvent
+	}
 	for i, word := range f.words {
 		if err := f.pass(ctx, call, i); err != nil {
 			return err
@@ -92,6 +100,10 @@ func (f *fake) pass(ctx context.Context, call, i int) error {
 
 func event(call int, delta, finish string) inference.Event {
 	return eventOf(fmt.Appendf(nil, `{"id":"call-%d","created":1,"model":"m","choices":[{"index":0,"delta":{"content":%q},"finish_reason":%s}]}`, call, delta, finish))
+}
+
+func textEvent(call int, text, finish string) inference.Event {
+	return eventOf(fmt.Appendf(nil, `{"id":"call-%d","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":%q,"finish_reason":%s}]}`, call, text, finish))
 }
 
 func unary(content string) []byte {

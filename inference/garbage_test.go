@@ -39,15 +39,15 @@ func TestItemThatCannotBeRead(t *testing.T) {
 		code         schemas.Code
 		reason       string
 	}{
-		"no dispatch":                  {"", sampled, schemas.CodeInternal, "Llm-Dispatch"},
-		"a bad dispatch":               {"Llm-Dispatch: x\r\n", sampled, schemas.CodeInternal, "Llm-Dispatch"},
-		"a bad deadline":               {"Llm-Dispatch: 1\r\nLlm-Deadline: soon\r\n", sampled, schemas.CodeInternal, "Llm-Deadline"},
-		"the object of another":        {"Llm-Dispatch: 1\r\nLlm-Object: acme/r2/w/0 1 " + strings.Repeat("0", 64) + "\r\n", "", schemas.CodeInternal, "object of another request"},
-		"an object that is gone":       {"Llm-Dispatch: 1\r\nLlm-Object: acme/r1/w/0 1 " + strings.Repeat("0", 64) + "\r\n", "", schemas.CodeInternal, "no longer stored"},
-		"no JSON":                      {"Llm-Dispatch: 1\r\n", "garbage", schemas.CodeInvalidJSON, "JSON"},
-		"no body":                      {"Llm-Dispatch: 1\r\n", "", schemas.CodeInvalidJSON, "empty"},
-		"no messages":                  {"Llm-Dispatch: 1\r\n", `{"model":"m"}`, schemas.CodeMissingParameter, "messages"},
-		"an operation that is unknown": {"Llm-Dispatch: 1\r\nLlm-Op: embedding\r\n", `{"model":"m","input":"x"}`, schemas.CodeUnsupported, "embedding"},
+		"no dispatch":                   {"", sampled, schemas.CodeInternal, "Llm-Dispatch"},
+		"a bad dispatch":                {"Llm-Dispatch: x\r\n", sampled, schemas.CodeInternal, "Llm-Dispatch"},
+		"a bad deadline":                {"Llm-Dispatch: 1\r\nLlm-Deadline: soon\r\n", sampled, schemas.CodeInternal, "Llm-Deadline"},
+		"the object of another":         {"Llm-Dispatch: 1\r\nLlm-Object: acme/r2/w/0 1 " + strings.Repeat("0", 64) + "\r\n", "", schemas.CodeInternal, "object of another request"},
+		"an object that is gone":        {"Llm-Dispatch: 1\r\nLlm-Object: acme/r1/w/0 1 " + strings.Repeat("0", 64) + "\r\n", "", schemas.CodeInternal, "no longer stored"},
+		"no JSON":                       {"Llm-Dispatch: 1\r\n", "garbage", schemas.CodeInvalidJSON, "JSON"},
+		"no body":                       {"Llm-Dispatch: 1\r\n", "", schemas.CodeInvalidJSON, "empty"},
+		"no messages":                   {"Llm-Dispatch: 1\r\n", `{"model":"m"}`, schemas.CodeMissingParameter, "messages"},
+		"the body of another operation": {"Llm-Dispatch: 1\r\nLlm-Op: embedding\r\n", sampled, schemas.CodeMissingParameter, "input"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

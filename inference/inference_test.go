@@ -42,6 +42,36 @@ func TestUnaryAnswer(t *testing.T) {
 	}
 }
 
+func TestEmbedding(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	const response = `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1,2]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}`
+	p.worker("w1", &fake{whole: []byte(response)})
+	w := work("r1", 1, `{"model":"m","input":"hi"}`)
+	w.Op = schemas.OpEmbedding
+	p.dispatch(w)
+	if got := p.read(w.Identity); got.terminal.Count != 1 || string(got.terminal.Data) != response {
+		t.Fatalf("%+v", got.terminal)
+	}
+	r := p.ended(w.Identity)
+	if r.Op != schemas.OpEmbedding || string(r.Response) != response || r.Usage == nil || r.Usage.PromptTokens != 3 || len(r.Tries) != 1 || r.Tries[0].Outcome != "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestEmbeddingThatIsNone(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.worker("w1", &fake{whole: []byte(`[]`)}, model(func(m *inference.Model) { m.Retry.MaxTries = 1 }))
+	w := work("r1", 1, `{"model":"m","input":"hi"}`)
+	w.Op = schemas.OpEmbedding
+	p.dispatch(w)
+	if got := p.read(w.Identity); got.code() != schemas.CodeUpstreamError {
+		t.Errorf("%+v", got.terminal)
+	}
+	p.ended(w.Identity)
+}
+
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	good := map[string]inference.Model{"m": {Backends: []inference.Slot{{Backend: &fake{}, MaxInFlight: 1}}}}

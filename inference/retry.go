@@ -87,7 +87,7 @@ func newTry(b Backend, r *GenerateRequest) *try {
 }
 
 func (t *try) run(ctx context.Context, b Backend, r *GenerateRequest, yield func(Event, error) bool) *schemas.Error {
-	for event, err := range b.Generate(ctx, r) {
+	for event, err := range generate(ctx, b, r) {
 		if err != nil {
 			return schemas.AsError(err)
 		}

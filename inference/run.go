@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/internal/responses"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -28,8 +29,9 @@ type run struct {
 	backend Backend
 	d       *bus.Delivery
 	work    *schemas.Work
-	request *openai.Request
-	body    []byte
+	op      schemas.Op      // of the call; what the request is asked as
+	request *openai.Request // in that op's dialect
+	body    []byte          // as the caller sent it
 	began   time.Time
 
 	chain   *bus.Chain // as this run knows it
@@ -79,7 +81,14 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.body, err = r.w.bus.Body(ctx, &r.work.Request); err != nil {
 		return err
 	}
-	r.request, err = openai.ParseRequest(r.work.Op, r.body, openai.Policy{})
+	r.op = r.work.Op
+	if r.request, err = openai.ParseRequest(r.op, r.body, openai.Policy{}); err != nil {
+		return err
+	}
+	if r.op == schemas.OpResponses { // backends speak chat, and the door makes the events of a response from its chunks
+		r.op = schemas.OpChat
+		r.request, err = responses.ToChat(r.request, openai.Policy{})
+	}
 	return err
 }
 
@@ -188,7 +197,7 @@ var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline p
 // generate calls the model with retries, noting every call.
 func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
 	request := &GenerateRequest{
-		Identity: r.work.Identity, Op: r.work.Op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
+		Identity: r.work.Identity, Op: r.op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
 		Deadline: r.deadline(), Header: r.work.Header,
 	}
 	return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })

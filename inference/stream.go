@@ -25,6 +25,9 @@ func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 		Kind: schemas.KindStart, BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
 		Start: &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
 	}
+	if r.work.Op == schemas.OpResponses {
+		frame.Start.Accepted = r.work.Accepted // when the response was created
+	}
 	done := make(chan error, 1)
 	go func() {
 		err := r.write(ctx, frame)

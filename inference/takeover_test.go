@@ -28,6 +28,7 @@ func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	words := []string{"one ", "two ", "three ", "four"}
 	for name, c := range map[string]struct {
+		op            schemas.Op // default chat
 		body          string
 		deterministic bool
 		lostAt        int      // the first worker dies before this word
@@ -45,6 +46,14 @@ func TestTakeOver(t *testing.T) {
 		},
 		"in the middle, cut in other places": {
 			body: greedy, deterministic: true, lostAt: 2, second: []string{"o", "ne two thr", "ee four"}, text: "one two three four", modes: "fresh splice",
+		},
+		"a completion, in the middle": {
+			op: schemas.OpCompletion, body: `{"model":"m","stream":true,"temperature":0,"prompt":"hi"}`,
+			deterministic: true, lostAt: 2, second: []string{"o", "ne two thr", "ee four"}, text: "one two three four", modes: "fresh splice",
+		},
+		"a completion of two prompts, in the middle": {
+			op: schemas.OpCompletion, body: `{"model":"m","stream":true,"temperature":0,"prompt":["hi","ho"]}`,
+			deterministic: true, lostAt: 2, second: words, text: "one two ", code: schemas.CodeUpstreamInterrupted, modes: "fresh",
 		},
 		"before the end": {
 			body: greedy, deterministic: true, lostAt: 4, second: words, text: "one two three four", modes: "fresh splice",
@@ -82,7 +91,11 @@ func TestTakeOver(t *testing.T) {
 			p := setup(t)
 			id := identity("r1")
 			live := p.reader(id)
-			item := p.lose("w1", work("r1", 1, c.body), &fake{words: words, deterministic: c.deterministic}, c.lostAt)
+			request := work("r1", 1, c.body)
+			if c.op != "" {
+				request.Op = c.op
+			}
+			item := p.lose("w1", request, &fake{words: words, deterministic: c.deterministic}, c.lostAt)
 			p.worker("w2", &fake{words: c.second, deterministic: c.deterministic, unfinished: c.unfinished})
 			p.tap.nak(item, 1)
 			seen := live()

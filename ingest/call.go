@@ -44,6 +44,7 @@ func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string) *c
 	}
 	c.name(newRequestID())
 	s.meters.open.Inc()
+	c.countRetry()
 	return c
 }
 
@@ -111,10 +112,9 @@ func (c *call) writeJSON(status int, v any) error {
 
 // write sends a whole JSON answer. A caller that does not take it is gone; there is nobody left to tell.
 func (c *call) write(status int, body []byte) error {
-	c.status = status
 	c.w.Header().Set("Content-Type", "application/json")
 	_ = c.control.SetWriteDeadline(time.Now().Add(c.s.cfg.WriteTimeout))
-	c.w.WriteHeader(status)
+	c.sendHeader(status)
 	if _, err := c.w.Write(body); err != nil {
 		return errLeft
 	}

@@ -25,17 +25,26 @@ func (s *Ingest) erase(c *call) error {
 	if err != nil {
 		return err
 	}
-	if there.result == nil || there.result.Status != schemas.StatusDeleted {
-		if _, err := s.stop(&c.exchange, there); err != nil {
-			return err
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cancelTimeout)
-		defer cancel()
-		if err := s.cfg.Bus.Erase(ctx, c.id); err != nil {
-			return unreachable(err)
-		}
+	if err := s.remove(c, there); err != nil {
+		return err
 	}
 	return c.writeJSON(http.StatusOK, outcome{ID: c.id.Request, Status: schemas.StatusDeleted, Deleted: true})
+}
+
+// remove cancels a request and erases what was asked and answered.
+func (s *Ingest) remove(c *call, there run) error {
+	if there.deleted() {
+		return nil
+	}
+	if _, err := s.stop(&c.exchange, there); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cancelTimeout)
+	defer cancel()
+	if err := s.cfg.Bus.Erase(ctx, c.id); err != nil {
+		return unreachable(err)
+	}
+	return nil
 }
 
 // stop ends the request unless it has ended, and tells how. A caller that leaves meanwhile does not undo it.

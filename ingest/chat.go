@@ -22,7 +22,7 @@ type asked struct {
 	allow     func(model string) error // optional: whether the caller may use it
 }
 
-// submission is a request that is fit to be accepted.
+// submission is a request for an answer that is fit to be accepted.
 type submission struct {
 	*exchange
 	back    way
@@ -30,11 +30,18 @@ type submission struct {
 	streams bool // the answer is wanted as events
 	keep    bool // the request goes on when the caller leaves
 	async   bool // the caller wants to know only that the request is accepted
+
+	background bool            // it goes on without any reader, for as long as it takes
+	ended      bool            // it had ended before this call
+	object     *schemas.Object // where its body is stored, when that is large
 }
 
-// chat answers POST /v1/chat/completions. Whether it streams is for the body to say: SDKs accept application/json even
-// when they want a stream.
-func (s *Ingest) chat(c *call) error {
+// chat answers POST /v1/chat/completions.
+func (s *Ingest) chat(c *call) error { return s.ask(c, schemas.OpChat) }
+
+// ask answers a request of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
+// want a stream.
+func (s *Ingest) ask(c *call, op schemas.Op) error {
 	release, err := s.take()
 	if err != nil {
 		return err
@@ -44,11 +51,18 @@ func (s *Ingest) chat(c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.place(&c.exchange, c, asked{
-		op: schemas.OpChat, body: body, header: passed(c.r.Header, passedOn),
+	return s.place(&c.exchange, c, askedOf(c, op, body))
+}
+
+// askedOf is a call as what it asks for.
+func askedOf(c *call, op schemas.Op, body []byte) asked {
+	a := asked{
+		op: op, body: body, header: passed(c.r.Header, passedOn),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
 		prefer: c.r.Header.Values(schemas.HeaderPrefer),
-	})
+	}
+	c.tellKey(a)
+	return a
 }
 
 // place checks a request, has it accepted and answers it.
@@ -134,7 +148,7 @@ func travelling(spelled func(string) string) map[string]string {
 
 // submit accepts a request that nobody can have sent before and answers it.
 func (s *Ingest) submit(n *submission) error {
-	return s.attend(n.exchange, n.keep, false, func() (finished bool, err error) {
+	return n.attend(false, func() (finished bool, err error) {
 		// The reader comes first, so that no frame is missed.
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{Fresh: true})
 		if err != nil {
@@ -144,6 +158,9 @@ func (s *Ingest) submit(n *submission) error {
 		if _, err := s.accept(n); err != nil {
 			return !unknownOutcome(err), err
 		}
+		if n.background {
+			s.makeFindable(n)
+		}
 		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
 	})
 }
@@ -152,7 +169,9 @@ func (s *Ingest) submit(n *submission) error {
 func (s *Ingest) accept(n *submission) (bus.Accepted, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
-	return s.cfg.Bus.Accept(ctx, n.request)
+	accepted, err := s.cfg.Bus.Accept(ctx, n.request)
+	n.object = accepted.Object
+	return accepted, err
 }
 
 // unknownOutcome reports whether a request may have been accepted although the answer was an error.
@@ -175,15 +194,40 @@ func (c *call) answer(streams bool, all frames, held func()) (finished bool, err
 	return c.unary(all)
 }
 
+// attend is the call's reading of its own request. Nobody needs to read one in background.
+func (n *submission) attend(shared bool, read func() (finished bool, err error)) error {
+	if n.background {
+		_, err := read()
+		return err
+	}
+	return n.s.attend(n.exchange, n.keep, shared, read)
+}
+
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when
 // somebody has begun, that is as good.
 func (s *Ingest) makeFindable(n *submission) {
-	ctx, cancel := context.WithTimeout(n.ctx, findableTimeout)
+	ctx := n.ctx
+	if n.background { // the caller may leave at once
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, findableTimeout)
 	defer cancel()
-	_, err := s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
-		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
-	})
+	_, err := s.cfg.Bus.Append(ctx, n.id, 0, n.acceptedFrame())
 	if err != nil && !errors.Is(err, bus.ErrFenced) && n.ctx.Err() == nil {
 		n.log(slog.LevelWarn, "a queued request cannot be found until it starts", slog.Any(telemetry.KeyError, err))
 	}
+}
+
+// acceptedFrame says that the request exists. Of a response it holds the request body, from which a queued response is
+// told (docs/adr/0009); a large one is where it is stored already.
+func (n *submission) acceptedFrame() *schemas.Frame {
+	f := &schemas.Frame{
+		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: schemas.BodyHash(n.request.Body), Trace: bus.TraceParent(n.ctx),
+	}
+	if n.request.Op == schemas.OpResponses {
+		if f.Object = n.object; f.Object == nil {
+			f.Data = n.request.Body
+		}
+	}
+	return f
 }

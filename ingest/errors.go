@@ -38,6 +38,7 @@ var statuses = map[schemas.Code]int{
 	schemas.CodeModelNotFound:       http.StatusNotFound,
 	schemas.CodeStreamNotFound:      http.StatusNotFound,
 	schemas.CodeNotFound:            http.StatusNotFound,
+	schemas.CodePreviousNotFound:    http.StatusNotFound,
 	schemas.CodeStreamExpired:       http.StatusGone,
 	schemas.CodeRequestTooLarge:     http.StatusRequestEntityTooLarge,
 	schemas.CodeIdempotencyMismatch: http.StatusUnprocessableEntity,
@@ -68,8 +69,9 @@ func statusOf(code schemas.Code) int {
 // setErrorHeaders tells SDKs whether and when to try again.
 func setErrorHeaders(h http.Header, e *schemas.Error) {
 	switch e.Code {
-	case schemas.CodeIdempotencyMismatch, schemas.CodeQuota, schemas.CodePoison:
-		h.Set("X-Should-Retry", "false")
+	case schemas.CodeIdempotencyMismatch, schemas.CodeQuota, schemas.CodePoison, schemas.CodeUpstreamAuth, schemas.CodeDeadline:
+		// Not mended in a moment; and to send what was too late once more only makes the queue longer.
+		h.Set(schemas.HeaderShouldRetry, "false")
 		return
 	case schemas.CodeInvalidKey:
 		h.Set("WWW-Authenticate", "Bearer")
@@ -84,8 +86,8 @@ func setErrorHeaders(h http.Header, e *schemas.Error) {
 			return
 		}
 	}
-	h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
-	h.Set("Retry-After-Ms", strconv.FormatInt(wait.Milliseconds(), 10))
+	h.Set(schemas.HeaderRetryAfter, strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
+	h.Set(schemas.HeaderRetryAfterMS, strconv.FormatInt(wait.Milliseconds(), 10))
 }
 
 // asError is the one place where an error of a call becomes what its caller sees. It is nil when the caller is gone.

@@ -36,6 +36,8 @@ type exchange struct {
 type way interface {
 	// name says which request the exchange turned out to be about.
 	name(request string)
+	// attached says whether the answer is that of an earlier request with the same id and body.
+	attached(earlier bool)
 	// answer sends what the frames hold, as events or as one response. The optional held runs when no event came for so
 	// long that the caller is told to wait. finished reports whether the request has ended, whatever became of the caller.
 	answer(streams bool, all frames, held func()) (finished bool, err error)

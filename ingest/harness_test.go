@@ -187,6 +187,7 @@ type job struct {
 	sequence uint64
 	index    uint64
 	fenced   bool
+	took     time.Time // when the request was accepted, if that matters
 }
 
 // serveJobs runs script for each request until the test ends.
@@ -247,7 +248,7 @@ func (j *job) start() {
 	if err != nil {
 		j.t.Errorf("body of an accepted request: %v", err)
 	}
-	j.write(&schemas.Frame{Kind: schemas.KindStart, BodyHash: schemas.BodyHash(body), Start: &schemas.Start{Mode: schemas.ModeFresh, Work: 1, Dispatch: 1, Worker: "fake"}})
+	j.write(&schemas.Frame{Kind: schemas.KindStart, BodyHash: schemas.BodyHash(body), Start: j.claim()})
 }
 
 // delta writes the next n events in one frame.
@@ -284,6 +285,9 @@ func (j *job) finish() {
 		return
 	}
 	work := &schemas.Work{Request: *j.request, Dispatch: 1, Accepted: time.Now()}
+	if !j.took.IsZero() {
+		work.Accepted = j.took
+	}
 	if err := record.Ensure(j.ctx, j.bus, work, j.request.Body, chain); err != nil && j.ctx.Err() == nil {
 		j.t.Errorf("store the result: %v", err)
 	}

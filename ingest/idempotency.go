@@ -61,46 +61,54 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		return mismatch(n.id)
 	}
 	if there.exists() {
-		s.meters.attached.Inc()
+		s.attached(n)
 	}
-	if there.ended() {
+	if n.ended = there.ended(); n.ended {
 		_, err := n.answer(there.replay(0), nil)
 		return err
 	}
 	if there.exists() {
 		s.announce(n.ctx, n.id)
 	}
-	return s.attend(n.exchange, n.keep, there.exists(), func() (finished bool, err error) {
+	return n.attend(there.exists(), func() (finished bool, err error) {
 		reader, err := s.cfg.Bus.Open(n.ctx, n.id, bus.ReadOptions{})
 		if err != nil {
 			return true, unreachable(err)
 		}
 		defer reader.Close()
 		if !there.exists() {
-			if err := s.acceptNamed(n, hash); err != nil {
+			if err := s.acceptNamed(n); err != nil {
 				return true, err
 			}
 		}
 		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
+			n.back.attached(false)
 		}
 		return finished, err
 	})
 }
 
+func (s *Ingest) attached(n *submission) {
+	s.meters.attached.Inc()
+	n.back.attached(true)
+}
+
 // acceptNamed stores the request and makes it findable. When somebody else was first, the first frame of the chain tells
 // whether it was the same request.
-func (s *Ingest) acceptNamed(n *submission, hash string) error {
+func (s *Ingest) acceptNamed(n *submission) error {
 	accepted, err := s.accept(n)
-	if err != nil || accepted.Duplicate {
+	if err != nil {
 		return err
+	}
+	if accepted.Duplicate { // somebody sent it a moment ago
+		s.attached(n)
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
-	_, err = s.cfg.Bus.Append(ctx, n.id, 0, &schemas.Frame{
-		Kind: schemas.KindAccepted, Writer: newWriter(), BodyHash: hash, Trace: bus.TraceParent(n.ctx),
-	})
+	_, err = s.cfg.Bus.Append(ctx, n.id, 0, n.acceptedFrame())
 	if errors.Is(err, bus.ErrFenced) || errors.Is(err, bus.ErrUnresolved) || ctx.Err() != nil {
 		return nil // the request is accepted all the same, and its frames will tell
 	}

@@ -65,6 +65,8 @@ func (i *inbox) name(request string) {
 	i.id.Request = request
 }
 
+func (i *inbox) attached(bool) {} // every message says which request it is of
+
 // end records the exchange. A panic ends here: it costs one caller its answer and is logged with its stack.
 func (i *inbox) end(stats *endpointStats) {
 	if reason := recover(); reason != nil {

@@ -55,6 +55,15 @@ func (n *natsBench) contents() map[string]uint64 {
 	return all
 }
 
+// hasResult waits for the result of a request that was answered, the last thing to be stored of it.
+func (n *natsBench) hasResult(tenant, request string) {
+	n.t.Helper()
+	eventually(n.t, "the result of "+request, func() bool {
+		_, err := n.bus.Result(n.t.Context(), schemas.Identity{Tenant: tenant, Request: request})
+		return err == nil
+	})
+}
+
 // unchanged fails the test when a stream has more than before.
 func (n *natsBench) unchanged(before map[string]uint64) {
 	n.t.Helper()
@@ -181,6 +190,7 @@ func TestIsolationOfReplies(t *testing.T) {
 	if err := bob.conn.FlushTimeout(5 * time.Second); err != nil {
 		t.Fatal(err)
 	}
+	n.hasResult("ann", mine)
 	before := n.contents()
 	for _, to := range []string{
 		id.Replies(), "llm.replies.bob.new", id.Chunks(), id.Result(), "llm.requests.bob.m", "llm.chat.bob.m", "llm.cancel.bob.r1", "llm.resume.bob.r1",
@@ -318,6 +328,7 @@ func TestIsolationOfJetStream(t *testing.T) {
 	n := setupNATS(t, tokens(1))
 	ann, bob, trusted := n.tenant("ann"), n.tenant("bob"), n.trusted()
 	request := bob.ask("llm.chat.bob.m", bareStream).id()
+	n.hasResult("bob", request)
 	before := n.contents()
 	js, err := jetstream.New(ann.conn)
 	if err != nil {

@@ -80,7 +80,7 @@ func (w *bench) follow(header ...string) (rest <-chan string) {
 func (w *bench) followed(response *http.Response) (rest <-chan string) {
 	w.t.Helper()
 	if response.StatusCode != http.StatusOK {
-		w.t.Fatalf("status %d", response.StatusCode)
+		w.t.Fatalf("status %d: %s", response.StatusCode, read(response).body)
 	}
 	reader := bufio.NewReader(response.Body)
 	for line := ""; !strings.HasPrefix(line, "data: "); {

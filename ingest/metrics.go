@@ -15,6 +15,7 @@ type metrics struct {
 	open       prometheus.Gauge
 	abandoned  prometheus.Counter
 	attached   prometheus.Counter
+	retried    prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -38,12 +39,15 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		attached: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weir_ingest_idempotent_attaches_total", Help: "Requests that joined an earlier one with the same id and body.",
 		}),
+		retried: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_ingest_sdk_retries_total", Help: "Requests that an SDK says it sent before (x-stainless-retry-count).",
+		}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached, m.retried} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

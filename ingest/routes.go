@@ -16,7 +16,15 @@ type route struct {
 func (s *Ingest) routes() []route {
 	return []route{
 		{"POST", "/v1/chat/completions", s.chat},
+		{"POST", "/v1/responses", s.createResponse},
+		{"GET", "/v1/responses/{id}", s.retrieveResponse},
+		{"DELETE", "/v1/responses/{id}", s.deleteResponse},
+		{"POST", "/v1/responses/{id}/cancel", s.cancelResponse},
+		{"GET", "/v1/responses/{id}/input_items", s.inputItems},
+		{"POST", "/v1/completions", s.completion},
+		{"POST", "/v1/embeddings", s.embedding},
 		{"GET", "/v1/models", s.models},
+		{"GET", "/v1/models/{id...}", s.model},
 		{"GET", "/v1/streams/{id}", s.stream},
 		{"DELETE", "/v1/streams/{id}", s.erase},
 		{"GET", "/v1/streams/{id}/result", s.result},

@@ -53,6 +53,8 @@ func (r run) exists() bool { return len(r.chain.Frames) > 0 || r.result != nil }
 
 func (r run) ended() bool { return r.chain.Terminal() != nil || r.result != nil }
 
+func (r run) deleted() bool { return r.result != nil && r.result.Status == schemas.StatusDeleted }
+
 // status is how the request ended, or how far it is.
 func (r run) status() schemas.Status {
 	terminal := r.chain.Terminal()
@@ -121,7 +123,7 @@ func recordedFailure(r *schemas.Result) *schemas.Error {
 // them, and event by event after that.
 func (r run) replay(from uint64) frames {
 	switch {
-	case r.result != nil && r.result.Status == schemas.StatusDeleted:
+	case r.deleted():
 		return failed(schemas.Errorf(schemas.CodeStreamExpired, "the answer was deleted: send the request again under another id"))
 	case len(r.chain.Frames) > 0 && r.chain.Frames[0].Index <= from:
 		return cut(chainFrames(r.chain), from)
@@ -144,6 +146,13 @@ func chainFrames(chain *bus.Chain) frames {
 // resultFrames are the frames that a result stands for.
 func resultFrames(r *schemas.Result) frames {
 	return func(yield func(*schemas.Frame, error) bool) {
+		first := &schemas.Frame{Kind: schemas.KindAccepted, Time: r.Created}
+		if first.Time.IsZero() {
+			first.Time = r.Accepted
+		}
+		if !yield(first, nil) {
+			return
+		}
 		last := &schemas.Frame{Kind: schemas.KindEnd}
 		for f, err := range eventlog.Frames(r.Events, r.Accepted) {
 			if errors.Is(err, eventlog.ErrNotKept) {

@@ -96,6 +96,16 @@ func (b *buffers) give(buf *[]byte) {
 	}
 }
 
+// piece writes events that are put into words already.
+func (e *eventStream) piece(events []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.open {
+		e.c.s.meters.firstEvent.Observe(time.Since(e.c.began).Seconds())
+	}
+	return e.send(events)
+}
+
 // done ends a whole answer.
 func (e *eventStream) done() error {
 	e.mu.Lock()
@@ -158,8 +168,7 @@ func (e *eventStream) begin() {
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-cache, no-transform")
 	h.Set("X-Accel-Buffering", "no")
-	e.c.status = http.StatusOK
-	e.c.w.WriteHeader(http.StatusOK)
+	e.c.sendHeader(http.StatusOK)
 	if e.timer.Stop() { // it was set for the hold; when it has fired, it sets itself
 		e.timer.Reset(e.c.s.cfg.Heartbeat)
 	}

@@ -84,15 +84,20 @@ func (s *Ingest) readOn(x *exchange, there run, from uint64, answer func(frames)
 		_, err := answer(there.replay(from))
 		return err
 	}
-	s.announce(x.ctx, x.id)
-	return s.attend(x, true, true, func() (finished bool, err error) {
+	read := func() (finished bool, err error) {
 		reader, err := s.cfg.Bus.Open(x.ctx, x.id, bus.ReadOptions{From: from})
 		if err != nil {
 			return false, unreachable(err)
 		}
 		defer reader.Close()
 		return answer(reader.Frames(x.ctx))
-	})
+	}
+	if s.inBackground(x.ctx, x.id, there) {
+		_, err := read()
+		return err
+	}
+	s.announce(x.ctx, x.id)
+	return s.attend(x, true, true, read)
 }
 
 // cursor is the index of the first event that the caller wants. A browser that reconnects repeats the URL and adds the

@@ -27,6 +27,7 @@ const (
 	CodeIdempotencyMismatch Code = "idempotency_mismatch"
 	CodeNotFound            Code = "not_found"
 	CodeUnsupported         Code = "unsupported"
+	CodePreviousNotFound    Code = "previous_response_not_found" // previous_response_id names no finished response (docs/adr/0009)
 	CodeContentFilter       Code = "content_filter"
 	CodeUpstreamRejected    Code = "upstream_rejected" // the model refused the request as invalid
 )

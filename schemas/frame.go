@@ -64,6 +64,7 @@ type Start struct {
 	Work     uint64 // LLM_WORK sequence of the item being run; 0 when not a worker
 	Dispatch int
 	Worker   string
+	Accepted time.Time // of the request; only where readers need it (docs/adr/0009)
 }
 
 // Next is the index of the first event after the frame.
@@ -140,6 +141,7 @@ func (f *Frame) Encode() Header {
 		set(h, HeaderWork, strconv.FormatUint(f.Start.Work, 10))
 		set(h, HeaderDispatch, strconv.Itoa(f.Start.Dispatch))
 		set(h, HeaderWorker, f.Start.Worker)
+		set(h, HeaderAccepted, encodeTime(f.Start.Accepted))
 	}
 	return h
 }
@@ -200,7 +202,11 @@ func (f *Frame) decodeStart(h Header) error {
 	if err1 != nil || err2 != nil {
 		return fmt.Errorf("decode start frame: %s %q or %s %q is not a number", HeaderWork, get(h, HeaderWork), HeaderDispatch, get(h, HeaderDispatch))
 	}
-	f.Start = &Start{Mode: Mode(get(h, HeaderMode)), Work: work, Dispatch: dispatch, Worker: get(h, HeaderWorker)}
+	accepted, err := ParseDeadline(get(h, HeaderAccepted))
+	if err != nil {
+		return fmt.Errorf("decode start frame: %w", err)
+	}
+	f.Start = &Start{Mode: Mode(get(h, HeaderMode)), Work: work, Dispatch: dispatch, Worker: get(h, HeaderWorker), Accepted: accepted}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package schemas
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -126,5 +127,18 @@ func BenchmarkFrame(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestStartThatKnowsTheAcceptance(t *testing.T) {
+	f := &Frame{Kind: KindStart, Attempt: 1, Writer: "w", Start: &Start{Mode: ModeFresh, Work: 7, Dispatch: 1, Worker: "one", Accepted: time.UnixMilli(1764000000999)}}
+	got, err := DecodeFrame(f.Encode(), nil)
+	if err != nil || !got.Start.Accepted.Equal(f.Start.Accepted) {
+		t.Errorf("read back as %+v, %v", got, err)
+	}
+	h := f.Encode()
+	h[HeaderAccepted] = []string{"soon"}
+	if _, err := DecodeFrame(h, nil); err == nil {
+		t.Error("a time that is none was read")
 	}
 }

@@ -26,7 +26,7 @@ const (
 	HeaderTenant   = "Llm-Tenant"    // on a work item
 	HeaderDispatch = "Llm-Dispatch"  // the router's dispatch number
 	HeaderCacheKey = "Llm-Cache-Key" // on a work item
-	HeaderAccepted = "Llm-Accepted"  // on a work item: unix milliseconds of acceptance (docs/adr/0003)
+	HeaderAccepted = "Llm-Accepted"  // on a work item, and on a start frame of op responses: unix milliseconds of acceptance (docs/adr/0003, 0009)
 
 	HeaderVersion  = "Llm-V"
 	HeaderFrame    = "Llm-Frame"

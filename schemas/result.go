@@ -137,6 +137,7 @@ type Result struct {
 	Op        Op
 
 	Accepted time.Time
+	Created  time.Time // of op responses: when the chain began with an accepted frame (docs/adr/0009)
 	Started  time.Time // the first attempt
 	Finished time.Time // when the terminal frame was committed
 
@@ -225,6 +226,7 @@ func (r *Result) members(m *members) {
 	m.text("model", &r.Model, always)
 	m.text("op", (*string)(&r.Op), always)
 	m.time("accepted", &r.Accepted, always)
+	m.time("created", &r.Created, optional)
 	m.time("started", &r.Started, optional)
 	m.time("finished", &r.Finished, always)
 	m.text("status", (*string)(&r.Status), always)

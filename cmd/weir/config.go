@@ -105,6 +105,7 @@ type Tenant struct {
 type Ingest struct {
 	MaxBodyBytes    int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
 	MaxStreams      int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
+	Heartbeat       Duration `yaml:"heartbeat,omitempty" doc:"Silence in a stream after which the caller gets a comment, so that nothing on the way takes the connection for dead; default 15s."`
 	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
 	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
 	CORS            CORS     `yaml:"cors,omitempty" doc:"Which web pages may call the HTTP door from a browser."`

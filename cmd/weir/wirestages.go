@@ -36,6 +36,7 @@ func (n *node) ingest(alone bool) (part, error) {
 	door, err := ingest.New(ingest.Config{
 		Bus: n.bus, Addr: n.cfg.HTTP, Keys: n.keys, Models: n.cfg.modelNames,
 		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
+		Heartbeat:       time.Duration(n.cfg.Ingest.Heartbeat),
 		DisconnectGrace: time.Duration(n.cfg.Ingest.DisconnectGrace), DetachedMax: time.Duration(n.cfg.Ingest.DetachedMax),
 		CORSOrigins: n.cfg.Ingest.CORS.Origins,
 		DrainLimit:  n.share(ingestShare, alone), Logger: n.log, TracerProvider: n.tracer, Registerer: n.registry,

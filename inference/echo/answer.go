@@ -20,68 +20,99 @@ import (
 type answer struct {
 	dials        Dials
 	try          int
-	tokens       []string // the text; token i is tokens[i % len(tokens)]
-	count        int      // tokens in the answer
-	finish       string
-	choices      int
+	form         *form
+	replies      []reply // one for each prompt
+	each         int     // choices for each prompt
 	includeUsage bool
 	promptTokens int
 
-	head   []byte   // of every chunk, up to and with `"choices":[`
-	quoted [][]byte // the tokens as JSON strings
-	buf    []byte
+	head   []byte // of every chunk, up to and with `"choices":[`
 	object []byte // id, created and model, as members
+	buf    []byte
+}
+
+// reply is the answer to one prompt.
+type reply struct {
+	tokens []string // the text; token i is tokens[i % len(tokens)]
+	quoted [][]byte // the tokens as JSON strings
+	count  int      // tokens in the answer
+	finish string
 }
 
 func newAnswer(dials Dials, r *inference.GenerateRequest) (*answer, error) {
-	if r.Op != schemas.OpChat && r.Op != "" {
-		return nil, schemas.Errorf(schemas.CodeUnsupported, "the echo model has no operation %q; use %q", r.Op, schemas.OpChat)
-	}
-	body := gjson.ParseBytes(r.Body)
-	dials, err := dials.override(body.Get("x_echo").Raw)
+	form, err := formOf(r.Op)
 	if err != nil {
 		return nil, err
 	}
-	text, prompt := question(body.Get("messages"))
+	body := gjson.ParseBytes(r.Body)
+	dials, err = dials.override(body.Get("x_echo").Raw)
+	if err != nil {
+		return nil, err
+	}
 	a := &answer{
-		dials: dials, try: max(r.Try, 1), tokens: tokenise("echo: " + text), promptTokens: prompt,
-		choices: max(1, int(body.Get("n").Int())), includeUsage: body.Get("stream_options.include_usage").Bool(),
+		dials: dials, try: max(r.Try, 1), form: form,
+		each: max(1, int(body.Get("n").Int())), includeUsage: body.Get("stream_options.include_usage").Bool(),
 	}
-	if dials.Vary {
-		a.tokens = append([]string{rand.Text()[:8] + " "}, a.tokens...)
+	for _, q := range form.questions(body) {
+		a.promptTokens += q.tokens
+		a.replies = append(a.replies, dials.reply(q.before, q.text, body))
 	}
-	a.limit(body)
 	a.prepare(r.Identity, body.Get("model").Str)
 	return a, nil
 }
 
+// reply answers a text, behind what the answer begins with.
+func (d Dials) reply(before, text string, body gjson.Result) reply {
+	r := reply{tokens: append(tokenise(before), tokenise("echo: "+text)...)}
+	if d.Vary {
+		r.tokens = append([]string{rand.Text()[:8] + " "}, r.tokens...)
+	}
+	r.limit(d, body)
+	r.quoted = make([][]byte, min(len(r.tokens), r.count))
+	for i := range r.quoted {
+		r.quoted[i] = appendString(nil, r.tokens[i])
+	}
+	return r
+}
+
 // limit decides how long the answer is and how it ends.
-func (a *answer) limit(body gjson.Result) {
-	a.count, a.finish = len(a.tokens), "stop"
-	if a.dials.Tokens > 0 {
-		a.count = a.dials.Tokens
+func (r *reply) limit(d Dials, body gjson.Result) {
+	r.count, r.finish = len(r.tokens), "stop"
+	if d.Tokens > 0 {
+		r.count = d.Tokens
 	}
 	most := body.Get("max_completion_tokens")
 	if most.Type != gjson.Number {
 		most = body.Get("max_tokens")
 	}
-	if most.Type == gjson.Number && int(most.Int()) < a.count {
-		a.count, a.finish = int(most.Int()), "length"
+	if most.Type == gjson.Number && int(most.Int()) < r.count {
+		r.count, r.finish = int(most.Int()), "length"
 	}
+}
+
+// choices is how many answers there are.
+func (a *answer) choices() int { return a.each * len(a.replies) }
+
+// reply is what a choice says: those of a prompt stand together.
+func (a *answer) reply(choice int) *reply { return &a.replies[choice/a.each] }
+
+// longest is the number of tokens in the longest reply.
+func (a *answer) longest() (most int) {
+	for i := range a.replies {
+		most = max(most, a.replies[i].count)
+	}
+	return most
 }
 
 func (a *answer) prepare(id schemas.Identity, model string) {
 	sum := sha256.Sum256([]byte(id.String()))
-	a.object = append([]byte(`"id":"chatcmpl-`), hex.EncodeToString(sum[:12])...)
+	a.object = append([]byte(`"id":"`), a.form.prefix...)
+	a.object = append(a.object, hex.EncodeToString(sum[:12])...)
 	a.object = append(a.object, `","created":`...)
 	a.object = strconv.AppendInt(a.object, created(id.Request), 10)
 	a.object = appendString(append(a.object, `,"model":`...), model)
-	a.head = append([]byte(`{"object":"chat.completion.chunk",`), a.object...)
-	a.head = append(a.head, `,"choices":[`...)
-	a.quoted = make([][]byte, min(len(a.tokens), a.count))
-	for i := range a.quoted {
-		a.quoted[i] = appendString(nil, a.tokens[i])
-	}
+	a.head = append(append([]byte(`{"object":"`), a.form.chunk...), `",`...)
+	a.head = append(append(a.head, a.object...), `,"choices":[`...)
 }
 
 // created is the time in the request's own id, or a fixed one: the clock would make two runs differ.
@@ -94,19 +125,17 @@ func created(request string) int64 {
 	return 1_700_000_000
 }
 
-func (a *answer) opening(choice int) []byte {
-	return a.chunk(choice, `"delta":{"role":"assistant","content":""},"finish_reason":null`)
-}
+func (a *answer) opening(choice int) []byte { return a.chunk(choice, a.form.opening) }
 
 func (a *answer) closing(choice int) []byte {
-	return a.chunk(choice, `"delta":{},"finish_reason":"`+a.finish+`"`)
+	return a.chunk(choice, a.form.closing+a.reply(choice).finish+`"`)
 }
 
 func (a *answer) delta(choice, i int) []byte {
-	b := a.begin(choice)
-	b = append(b, `"delta":{"content":`...)
-	b = append(b, a.quoted[i%len(a.quoted)]...)
-	a.buf = append(b, `},"finish_reason":null}]}`...)
+	b := append(a.begin(choice), a.form.before...)
+	quoted := a.reply(choice).quoted
+	b = append(b, quoted[i%len(quoted)]...)
+	a.buf = append(append(b, a.form.after...), "}]}"...)
 	return a.buf
 }
 
@@ -130,7 +159,10 @@ func (a *answer) usageChunk() []byte {
 }
 
 func (a *answer) appendUsage(b []byte) []byte {
-	completion := a.count * a.choices
+	completion := 0
+	for i := range a.replies {
+		completion += a.each * a.replies[i].count
+	}
 	b = append(b, `{"prompt_tokens":`...)
 	b = strconv.AppendInt(b, int64(a.promptTokens), 10)
 	b = append(b, `,"completion_tokens":`...)
@@ -142,52 +174,28 @@ func (a *answer) appendUsage(b []byte) []byte {
 
 // whole is the unary response.
 func (a *answer) whole() []byte {
-	var text strings.Builder
-	for i := range a.count {
-		text.WriteString(a.tokens[i%len(a.tokens)])
-	}
-	content := appendString(nil, text.String())
-	b := append([]byte(`{"object":"chat.completion",`), a.object...)
-	b = append(b, `,"choices":[`...)
-	for choice := range a.choices {
+	b := append(append([]byte(`{"object":"`), a.form.whole...), `",`...)
+	b = append(append(b, a.object...), `,"choices":[`...)
+	for choice := range a.choices() {
 		if choice > 0 {
 			b = append(b, ',')
 		}
+		r := a.reply(choice)
 		b = append(b, `{"index":`...)
 		b = strconv.AppendInt(b, int64(choice), 10)
-		b = append(b, `,"message":{"role":"assistant","content":`...)
-		b = append(b, content...)
-		b = append(b, `,"refusal":null},"logprobs":null,"finish_reason":"`...)
-		b = append(append(b, a.finish...), `"}`...)
+		b = append(b, a.form.wholeBefore...)
+		b = appendString(b, r.text())
+		b = append(append(b, a.form.wholeAfter...), r.finish...)
+		b = append(b, `"}`...)
 	}
 	return append(a.appendUsage(append(b, `],"usage":`...)), '}')
 }
 
-// question is the text of the last user message, and how many tokens all messages have.
-func question(messages gjson.Result) (last string, tokens int) {
-	messages.ForEach(func(_, message gjson.Result) bool {
-		text := content(message.Get("content"))
-		tokens += len(tokenise(text))
-		if message.Get("role").Str == "user" {
-			last = text
-		}
-		return true
-	})
-	return last, tokens
-}
-
-// content is the text of a message, which may come in parts.
-func content(value gjson.Result) string {
-	if value.Type == gjson.String {
-		return value.Str
-	}
+func (r *reply) text() string {
 	var text strings.Builder
-	value.ForEach(func(_, part gjson.Result) bool {
-		if part.Get("type").Str == "text" {
-			text.WriteString(part.Get("text").Str)
-		}
-		return true
-	})
+	for i := range r.count {
+		text.WriteString(r.tokens[i%len(r.tokens)])
+	}
 	return text.String()
 }
 

@@ -1,6 +1,7 @@
-// Package echo is a backend without a model: it answers "echo: " and the last user message, token by token. The same
-// request gives the same bytes, on any machine and in any attempt, which makes it the reference for everything that must
-// survive a crash.
+// Package echo is a backend without a model: it answers "echo: " and the last user message, or the prompt of a
+// completion, token by token, and turns texts into vectors that are near when the texts share words. The same request
+// gives the same bytes, on any machine and in any attempt, which makes it the reference for everything that must survive
+// a crash.
 //
 // Its dials come from the configuration and, for one request, from the member `x_echo` of the body:
 //
@@ -69,12 +70,7 @@ func (b *Backend) Models(context.Context) ([]string, error) { return b.config.Mo
 // Health is always good.
 func (b *Backend) Health(context.Context) error { return nil }
 
-// Embed is not something that an echo has.
-func (b *Backend) Embed(context.Context, []byte) ([]byte, error) {
-	return nil, schemas.Errorf(schemas.CodeUnsupported, "the echo model has no embeddings; choose another model")
-}
-
-// Generate answers a chat request.
+// Generate answers a chat or completion request.
 func (b *Backend) Generate(ctx context.Context, r *inference.GenerateRequest) iter.Seq2[inference.Event, error] {
 	return func(yield func(inference.Event, error) bool) {
 		a, err := newAnswer(b.config.Dials, r)
@@ -119,20 +115,23 @@ func (c *call) run(stream bool) error {
 
 func (c *call) stream() error {
 	a := c.answer
-	for choice := range a.choices {
-		if !c.pass(a.opening(choice)) {
-			return nil
+	if a.form.opening != "" {
+		for choice := range a.choices() {
+			if !c.pass(a.opening(choice)) {
+				return nil
+			}
 		}
 	}
-	for i := range a.count {
+	longest := a.longest()
+	for i := range longest {
 		if err := c.token(i); err != nil || c.stopped {
 			return err
 		}
 	}
-	if err := c.fault(a.count); err != nil {
+	if err := c.fault(longest); err != nil {
 		return err
 	}
-	for choice := range a.choices {
+	for choice := range a.choices() {
 		if !c.pass(a.closing(choice)) {
 			return nil
 		}
@@ -149,8 +148,8 @@ func (c *call) token(i int) error {
 	if err := c.pause(c.answer.dials.interval()); err != nil {
 		return err
 	}
-	for choice := range c.answer.choices {
-		if !c.pass(c.answer.delta(choice, i)) {
+	for choice := range c.answer.choices() {
+		if i < c.answer.reply(choice).count && !c.pass(c.answer.delta(choice, i)) {
 			return nil
 		}
 	}
@@ -159,7 +158,8 @@ func (c *call) token(i int) error {
 
 func (c *call) unary() error {
 	a := c.answer
-	for i := range a.count {
+	longest := a.longest()
+	for i := range longest {
 		if err := c.fault(i); err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (c *call) unary() error {
 			return err
 		}
 	}
-	if err := c.fault(a.count); err != nil {
+	if err := c.fault(longest); err != nil {
 		return err
 	}
 	c.pass(a.whole())

@@ -241,14 +241,11 @@ func TestRest(t *testing.T) {
 	if diff := cmp.Diff([]string{"echo"}, models); diff != "" || err != nil || b.Health(t.Context()) != nil || b.Name() != "echo" {
 		t.Errorf("models %v, %v", models, err)
 	}
-	if _, err := b.Embed(t.Context(), nil); err == nil {
-		t.Error("it has embeddings")
-	}
 	if !b.Capabilities().Deterministic || backend(t, echo.Config{Deterministic: new(false)}).Capabilities().Deterministic {
 		t.Error("Deterministic is not what was configured")
 	}
 	r := request("")
-	r.Op = schemas.OpEmbedding
+	r.Op = schemas.OpResponses
 	if _, _, err := generate(t.Context(), b, r); err == nil || err.Code != schemas.CodeUnsupported {
 		t.Errorf("op that is not there: %v", err)
 	}

@@ -106,21 +106,35 @@ func endpoint(op schemas.Op) (string, error) {
 	switch op {
 	case schemas.OpChat, "":
 		return "/chat/completions", nil
+	case schemas.OpCompletion:
+		return "/completions", nil
 	}
-	return "", schemas.Errorf(schemas.CodeUnsupported, "the model server's protocol has no operation %q; use %q", op, schemas.OpChat)
+	return "", schemas.Errorf(schemas.CodeUnsupported, "the model server's protocol has no operation %q; use %q or %q", op, schemas.OpChat, schemas.OpCompletion)
 }
 
-// Embed posts an embedding request.
-func (b *Backend) Embed(ctx context.Context, body []byte) ([]byte, error) {
-	if b.config.Model != "" {
-		body = openai.WithModel(body, b.config.Model)
+// Embed posts an embedding request. A server that knows one form of vectors is answered for in the other.
+func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]byte, error) {
+	c := b.newCall(ctx, r, nil)
+	defer c.close()
+	data, err := c.exchange(http.MethodPost, "/embeddings", c.outgoing(), openai.MaxEmbeddingBytes)
+	if err != nil {
+		return nil, err
 	}
-	return b.exchange(ctx, http.MethodPost, "/embeddings", body)
+	answer, count, err := openai.Embeddings(c.mender.MendDocument(data, &c.chunk), openai.EncodingFormat(r.Body))
+	switch {
+	case err != nil:
+		return nil, schemas.Errorf(schemas.CodeUpstreamError, "the model server's embeddings cannot be read; try again, and have the operator check the backend's url").WithCause(err)
+	case count == 0:
+		return nil, schemas.Errorf(schemas.CodeUpstreamError, "the model server's answer has no embeddings; try again, and have the operator check the backend's url")
+	}
+	return answer, nil
 }
 
 // Models lists what the server offers.
 func (b *Backend) Models(ctx context.Context) ([]string, error) {
-	body, err := b.exchange(ctx, http.MethodGet, "/models", nil)
+	c := b.newCall(ctx, &inference.GenerateRequest{}, nil)
+	defer c.close()
+	body, err := c.exchange(http.MethodGet, "/models", nil, openai.MaxEventBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -137,25 +151,22 @@ func (b *Backend) Health(ctx context.Context) error {
 	return err
 }
 
-// exchange makes a call outside Generate and returns the JSON document it was answered with.
-func (b *Backend) exchange(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	c := b.newCall(ctx, &inference.GenerateRequest{Body: body}, nil)
-	defer c.close()
+// exchange makes a call outside Generate and returns the JSON document it was answered with, of at most limit bytes.
+func (c *call) exchange(method, path string, body []byte, limit int64) ([]byte, error) {
 	reply, err := c.send(method, path, body)
 	if err != nil {
 		return nil, err
 	}
 	defer reply.Body.Close()
-	data, err := c.readDocument(reply)
+	data, err := c.readDocument(reply, limit)
 	if err != nil {
 		return nil, err
 	}
-	var document openai.Chunk
-	if err := document.Peek(data); err != nil {
+	if err := c.chunk.Peek(data); err != nil {
 		return nil, notAnAnswer(data, err)
 	}
-	if document.Error != "" {
-		return nil, openai.EventError([]byte(document.Error))
+	if c.chunk.Error != "" {
+		return nil, openai.EventError([]byte(c.chunk.Error))
 	}
 	return data, nil
 }

@@ -332,7 +332,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestModelsHealthEmbed(t *testing.T) {
+func TestModelsAndHealth(t *testing.T) {
 	t.Parallel()
 	b, _ := start(t, openai.Config{})
 	names, err := b.Models(t.Context())
@@ -345,15 +345,6 @@ func TestModelsHealthEmbed(t *testing.T) {
 	sick, _ := start(t, openai.Config{}, openaitest.Dials{Status: 503})
 	if err := sick.Health(t.Context()); err == nil {
 		t.Error("a server that answers 503 is healthy")
-	}
-	const vectors = `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1]}],"model":"real"}`
-	embedder, upstream := start(t, openai.Config{Model: "real"}, openaitest.Dials{Body: vectors}, openaitest.Dials{Body: `{"error":"x"}`})
-	data, err := embedder.Embed(t.Context(), []byte(`{"model":"m","input":"a"}`))
-	if err != nil || string(data) != vectors || upstream.Requests()[0].Path != "/v1/embeddings" || upstream.Requests()[0].Body != `{"model":"real","input":"a"}` {
-		t.Errorf("embeddings %s, %v for %+v", data, err, upstream.Requests())
-	}
-	if _, err := embedder.Embed(t.Context(), []byte(`{}`)); err == nil {
-		t.Error("an error object was taken for embeddings")
 	}
 }
 

@@ -132,7 +132,7 @@ func (c *call) outgoing() []byte {
 			body = openai.WithModel(body, model)
 		}
 	}
-	c.choices = openai.Choices(body)
+	c.choices = openai.Choices(c.request.Op, body)
 	if c.request.Stream {
 		body, c.mender.DropUsage = openai.WithUsage(body)
 	}
@@ -178,7 +178,7 @@ func (c *call) setHeaders(h http.Header, method string) {
 
 // unary passes on a whole response.
 func (c *call) unary(reply *http.Response) error {
-	data, err := c.readDocument(reply)
+	data, err := c.readDocument(reply, openai.MaxEventBytes)
 	if err != nil {
 		return err
 	}
@@ -215,16 +215,16 @@ func (c *call) letGo() {
 	}
 }
 
-// readDocument reads a body that is not a stream.
-func (c *call) readDocument(reply *http.Response) ([]byte, error) {
+// readDocument reads a body that is not a stream and has at most limit bytes.
+func (c *call) readDocument(reply *http.Response, limit int64) ([]byte, error) {
 	c.listen(c.backend.config.Timeouts.Idle, c.backend.overdue.idle)
-	data, more, err := readAtMost(activity{reply.Body, c}, reply.ContentLength, openai.MaxEventBytes)
+	data, more, err := readAtMost(activity{reply.Body, c}, reply.ContentLength, limit)
 	c.hush()
 	switch {
 	case err != nil:
 		return nil, c.broken(err)
 	case more:
-		return nil, tooLarge()
+		return nil, tooLarge(limit)
 	}
 	return openai.ToUTF8(data), nil
 }
@@ -243,8 +243,8 @@ func (a activity) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func tooLarge() *schemas.Error {
-	return schemas.Errorf(schemas.CodeUpstreamError, "the model server sent more than %d MiB in one piece; ask for a shorter answer", openai.MaxEventBytes>>20)
+func tooLarge(limit int64) *schemas.Error {
+	return schemas.Errorf(schemas.CodeUpstreamError, "the model server sent more than %d MiB in one piece; ask for a shorter answer, or for fewer at once", limit>>20)
 }
 
 // failed is the error of a call that got no reply.

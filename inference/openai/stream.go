@@ -102,7 +102,7 @@ func (c *call) ended(err error) error {
 	case c.done && c.ending.Started() && !*c.backend.config.RequireFinishReason:
 		return nil
 	case errors.Is(err, openai.ErrEventTooLarge):
-		return tooLarge()
+		return tooLarge(openai.MaxEventBytes)
 	case err != nil:
 		return c.broken(err)
 	case c.events == 0:

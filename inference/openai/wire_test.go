@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/inference/openai"
 	dialect "github.com/weir-llm/weir/internal/openai"
@@ -45,7 +44,7 @@ func TestWire(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("client (-want +got):\n%s", diff)
 			}
-			obey(t, got)
+			openaitest.CheckStream(t, got)
 		})
 	}
 }
@@ -78,32 +77,4 @@ func serve(t *testing.T, upstream string) string {
 		}
 	}
 	return string(append(out, dialect.Done...))
-}
-
-// obey checks the rules that hold for every stream: each of them is a client that breaks.
-func obey(t *testing.T, out string) {
-	t.Helper()
-	if !strings.HasSuffix(out, "\n\n") || strings.Contains(out, "\r") {
-		t.Error("an event is not ended by a blank line, or by more")
-	}
-	ended := false
-	for line := range strings.Lines(out) {
-		data, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "data: ")
-		switch {
-		case strings.HasPrefix(line, "event:"):
-			t.Error("there is a named event")
-		case !ok:
-		case ended:
-			t.Error("there is data after the end")
-		case data == "[DONE]":
-			ended = true
-		case gjson.Get(data, "error").IsObject():
-			ended = true
-		case !gjson.Valid(data), !gjson.Get(data, "choices").IsArray(), gjson.Get(data, "error").Exists():
-			t.Errorf("this is no chunk: %s", data)
-		}
-	}
-	if !ended {
-		t.Error("the stream neither says that it is whole nor why it is not")
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 type Accepted struct {
 	Sequence  uint64 // in LLM_REQUESTS
 	Duplicate bool   // the same request had been accepted before
+	Object    *schemas.Object // where the body is, when it is too large for a message
 }
 
 // Accept stores a request. It blocks until JetStream has acknowledged it, which is the moment of acceptance; on any error
@@ -43,7 +45,7 @@ func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) 
 		span.RecordError(err)
 		return Accepted{}, acceptError(err)
 	}
-	return Accepted(acked), nil
+	return Accepted{Sequence: acked.Sequence, Duplicate: acked.Duplicate, Object: stored.Object}, nil
 }
 
 func validateCaller(id schemas.Identity) error {
@@ -83,6 +85,21 @@ func (b *Bus) WorkExists(ctx context.Context, sequence uint64) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// WorkRequest is the request of the item in LLM_WORK with a sequence, or [ErrNotFound] when that item is gone or belongs
+// to another request.
+func (b *Bus) WorkRequest(ctx context.Context, id schemas.Identity, sequence uint64) (*schemas.Request, error) {
+	m, err := b.getMessage(ctx, schemas.StreamWork, map[string]any{"seq": sequence})
+	if err != nil {
+		return nil, err
+	}
+	token, _ := strings.CutPrefix(m.Subject, schemas.WorkSubject(""))
+	work, err := schemas.DecodeWork(token, m.Header, m.Data)
+	if err != nil || work.Identity != id {
+		return nil, ErrNotFound
+	}
+	return &work.Request, nil
 }
 
 // DeadLetter keeps what could not be processed, with the reason. It may be kept more than once. A body that does not fit

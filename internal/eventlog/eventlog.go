@@ -71,6 +71,9 @@ func lines(frames []*schemas.Frame, size int) []byte {
 	return data
 }
 
+// Kept reports whether a log holds its events, which it does unless they were too large. A nil log has none to hold.
+func Kept(log *schemas.EventLog) bool { return log == nil || log.Encoding != encodingNone }
+
 // Frames yields the delta frames that log was packed from: events, indexes, attempts and times, without writer and
 // sequence, which a log does not keep. The log may come from anywhere: an error, which ends the sequence, says that it
 // is damaged, and at most [MaxBytes] are unpacked. A nil log yields nothing. It is safe for concurrent use.

@@ -84,6 +84,9 @@ func TestTooLargeKeepsTheMarks(t *testing.T) {
 	if log.Count != 1 || len(log.Data) != 0 {
 		t.Fatalf("got count %d and %d bytes, want the marks alone", log.Count, len(log.Data))
 	}
+	if Kept(log) || !Kept(nil) || !Kept(Pack(accepted, []*schemas.Frame{delta(0, 1, 0, "a")})) {
+		t.Error("Kept does not tell which log holds its events")
+	}
 	if _, err := collect(t, log); !errors.Is(err, ErrNotKept) {
 		t.Errorf("error = %v, want ErrNotKept", err)
 	}

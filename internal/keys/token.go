@@ -57,6 +57,12 @@ func ParseToken(text string) (Token, error) {
 	return t, nil
 }
 
+// IsToken reports whether a text has the form of a key that Weir made.
+func IsToken(text string) bool {
+	_, err := ParseToken(text)
+	return err == nil
+}
+
 // Reveal is the key as its owner needs it. It is shown once and never stored.
 func (t Token) Reveal() string {
 	body := tokenPrefix + t.ID + "_" + t.secret

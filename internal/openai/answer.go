@@ -19,6 +19,7 @@ type Answer struct {
 	Endings
 
 	id, created, model string // raw JSON of the first chunk that has them
+	text               bool   // of a text completion
 	usage              string
 	choices            []*choiceAnswer
 }
@@ -31,9 +32,15 @@ type choiceAnswer struct {
 	refusal      []byte
 	reasoning    []byte
 	reasoningKey string
-	logContent   []byte // elements of logprobs.content
+	logProbs     []logProb
 	tools        []*toolAnswer
 	function     toolAnswer // the older function_call
+}
+
+// logProb is a list among the log probabilities, such as content, put together.
+type logProb struct {
+	name     string
+	elements []byte
 }
 
 type toolAnswer struct {
@@ -52,6 +59,7 @@ func (a *Answer) Add(c *Chunk) {
 		a.usage = c.Usage
 	}
 	for i := range c.Choices {
+		a.text = a.text || c.Choices[i].text
 		a.choice(c.Choices[i].Index).add(&c.Choices[i])
 	}
 }
@@ -73,10 +81,14 @@ func Assemble(events iter.Seq2[uint64, []byte], usage *schemas.Usage) ([]byte, e
 // Usage that the upstream reported, or nil.
 func (a *Answer) Usage() *schemas.Usage { return (&Chunk{Usage: a.usage}).ParseUsage() }
 
-// Encode writes the chat.completion object. The usage stands in when the chunks held none; nil leaves it out.
+// Encode writes the chat.completion or text_completion object. The usage stands in when the chunks held none; nil leaves it out.
 func (a *Answer) Encode(usage *schemas.Usage) []byte {
 	b := append([]byte(`{"id":`), first(a.id, `""`)...)
-	b = append(b, `,"object":"chat.completion","created":`...)
+	object := "chat.completion"
+	if a.text {
+		object = "text_completion"
+	}
+	b = append(append(append(b, `,"object":"`...), object...), `","created":`...)
 	b = append(b, first(a.created, "0")...)
 	b = append(b, `,"model":`...)
 	b = append(b, first(a.model, `""`)...)
@@ -86,7 +98,8 @@ func (a *Answer) Encode(usage *schemas.Usage) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = choice.append(b, a.reason(choice.index))
+		b = choice.append(b, a.text)
+		b = appendReason(b, a.reason(choice.index))
 	}
 	b = append(b, ']')
 	if text := a.usageText(usage); text != "" {
@@ -137,7 +150,10 @@ func (a *choiceAnswer) add(o *Choice) {
 		a.function.add(gjson.Parse(o.FunctionCall), "arguments")
 	}
 	if o.LogProbs != "" {
-		a.addLogProbs(gjson.Get(o.LogProbs, "content"))
+		gjson.Parse(o.LogProbs).ForEach(func(name, list gjson.Result) bool {
+			a.addLogProbs(name.Str, list)
+			return true
+		})
 	}
 	if o.ToolCalls != "" {
 		gjson.Parse(o.ToolCalls).ForEach(func(key, call gjson.Result) bool {
@@ -147,15 +163,21 @@ func (a *choiceAnswer) add(o *Choice) {
 	}
 }
 
-func (a *choiceAnswer) addLogProbs(content gjson.Result) {
-	if !content.IsArray() {
+func (a *choiceAnswer) addLogProbs(name string, list gjson.Result) {
+	if !list.IsArray() {
 		return
 	}
-	elements := strings.TrimSpace(content.Raw[1 : len(content.Raw)-1])
-	if elements != "" && len(a.logContent) > 0 {
-		a.logContent = append(a.logContent, ',')
+	at := slices.IndexFunc(a.logProbs, func(l logProb) bool { return l.name == name })
+	if at < 0 {
+		at = len(a.logProbs)
+		a.logProbs = append(a.logProbs, logProb{name: name})
 	}
-	a.logContent = append(a.logContent, elements...)
+	l := &a.logProbs[at]
+	elements := strings.TrimSpace(list.Raw[1 : len(list.Raw)-1])
+	if elements != "" && len(l.elements) > 0 {
+		l.elements = append(l.elements, ',')
+	}
+	l.elements = append(l.elements, elements...)
 }
 
 func (a *choiceAnswer) addTool(position int, call gjson.Result) {
@@ -186,10 +208,44 @@ func (t *toolAnswer) add(definition gjson.Result, arguments string) {
 	t.arguments = append(t.arguments, definition.Get(arguments).Str...)
 }
 
-func (a *choiceAnswer) append(b []byte, reason string) []byte {
+// append writes the choice up to its finish_reason.
+func (a *choiceAnswer) append(b []byte, text bool) []byte {
 	b = append(b, `{"index":`...)
 	b = strconv.AppendInt(b, int64(a.index), 10)
-	b = append(b, `,"message":{"role":`...)
+	if text {
+		b = appendString(append(b, `,"text":`...), a.content)
+	} else {
+		b = a.appendMessage(append(b, `,"message":`...))
+	}
+	return a.appendLogProbs(append(b, `,"logprobs":`...))
+}
+
+func appendReason(b []byte, reason string) []byte {
+	b = append(b, `,"finish_reason":`...)
+	if reason == "" {
+		return append(b, "null}"...)
+	}
+	return append(appendString(b, reason), '}')
+}
+
+func (a *choiceAnswer) appendLogProbs(b []byte) []byte {
+	separator := byte('{')
+	for _, l := range a.logProbs {
+		if len(l.elements) == 0 {
+			continue
+		}
+		b = appendString(append(b, separator), l.name)
+		b = append(append(append(b, ":["...), l.elements...), ']')
+		separator = ','
+	}
+	if separator == '{' {
+		return append(b, "null"...)
+	}
+	return append(b, '}')
+}
+
+func (a *choiceAnswer) appendMessage(b []byte) []byte {
+	b = append(b, `{"role":`...)
 	b = appendString(b, first(a.role, "assistant"))
 	b = append(b, `,"content":`...)
 	if !a.hasContent && (len(a.tools) > 0 || a.function.hasDefinition || len(a.refusal) > 0) {
@@ -207,18 +263,7 @@ func (a *choiceAnswer) append(b []byte, reason string) []byte {
 	} else {
 		b = append(b, "null"...)
 	}
-	b = a.appendTools(b)
-	b = append(b, `},"logprobs":`...)
-	if len(a.logContent) > 0 {
-		b = append(append(append(b, `{"content":[`...), a.logContent...), "]}"...)
-	} else {
-		b = append(b, "null"...)
-	}
-	b = append(b, `,"finish_reason":`...)
-	if reason == "" {
-		return append(b, "null}"...)
-	}
-	return append(appendString(b, reason), '}')
+	return append(a.appendTools(b), '}')
 }
 
 func (a *choiceAnswer) appendTools(b []byte) []byte {

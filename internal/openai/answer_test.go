@@ -37,6 +37,14 @@ func TestAssemble(t *testing.T) {
 			whole + `[{"index":0,"message":{"role":"assistant","content":"a\nb","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"total_tokens":5}}`},
 		{"usage from elsewhere", []string{head + `[{"index":0,"delta":{},"finish_reason":"stop"}]}`}, &schemas.Usage{PromptTokens: 1, CompletionTokens: 2, TotalTokens: 3},
 			whole + `[{"index":0,"message":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}`},
+		{"text completion", []string{
+			`{"id":"c1","object":"text_completion","created":7,"model":"m","choices":[{"index":0,"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[null],"text_offset":[]}}]}`,
+			`{"id":"c1","object":"text_completion","created":7,"model":"m","choices":[{"index":1,"text":"x","finish_reason":"length"}]}`,
+			`{"id":"c1","object":"text_completion","created":7,"model":"m","choices":[{"index":0,"text":"b","logprobs":{"tokens":["b"],"token_logprobs":[-1]},"finish_reason":"stop"}]}`,
+		}, nil,
+			`{"id":"c1","object":"text_completion","created":7,"model":"m","choices":[` +
+				`{"index":0,"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,-1]},"finish_reason":"stop"},` +
+				`{"index":1,"text":"x","logprobs":null,"finish_reason":"length"}]}`},
 		{"cut", []string{head + `[{"index":0,"delta":{"content":"a"}}]}`}, nil,
 			whole + `[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":null}]}`},
 		{"tools", []string{

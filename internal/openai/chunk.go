@@ -52,6 +52,7 @@ type Choice struct {
 	Finish       string // empty while the choice goes on
 
 	reasoningKey string
+	text         bool // of a text completion: Content is its text
 	other        bool // the delta has members with a value that have no field here
 }
 
@@ -127,7 +128,8 @@ func (c *Chunk) peekChoices(choices gjson.Result) {
 			case "delta", "message":
 				c.peekDelta(choice, value)
 			case "text":
-				choice.Content = value.Str
+				choice.Content, choice.text = value.Str, true
+				c.pattern.note(value)
 			case "finish_reason":
 				choice.Finish = value.Str
 			case "logprobs":

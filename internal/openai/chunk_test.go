@@ -98,7 +98,8 @@ func TestParseUsage(t *testing.T) {
 
 func TestMend(t *testing.T) {
 	t.Parallel()
-	const plain = `{"id":"c2","created":7,"model":"real","choices":[{"index":0,"delta":{"content":"a"}}]}`
+	const plain = `{"id":"c2","created":7,"model":"real","choices":[{"index":0,"delta":{"role":"assistant","content":"a"}}]}`
+	const later = `{"id":"c2","created":7,"model":"real","choices":[{"index":0,"delta":{"content":"a"}}]}`
 	const role = `{"id":"c2","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}`
 	const usage = `{"choices":[],"usage":{"total_tokens":5}}`
 	origin := &Origin{ID: `"c1"`, Created: "1", Model: `"first"`}
@@ -122,9 +123,15 @@ func TestMend(t *testing.T) {
 		{"several lines", Mender{}, "{\n \"choices\": [\r\n]}", `{"choices":[]}`},
 		{"public name", Mender{Model: `my "m"`}, plain, strings.Replace(plain, `"real"`, `"my \"m\""`, 1)},
 		{"public name already", Mender{Model: "real"}, plain, plain},
-		{"after a take-over", Mender{As: origin}, plain, `{"id":"c1","created":1,"model":"first","choices":[{"index":0,"delta":{"content":"a"}}]}`},
+		{"after a take-over", Mender{As: origin}, later, `{"id":"c1","created":1,"model":"first","choices":[{"index":0,"delta":{"content":"a"}}]}`},
 		{"second role", Mender{As: origin}, role, ""},
 		{"first role", Mender{}, role, role},
+		{"no role", Mender{}, later, plain},
+		{"no role and no content", Mender{}, `{"choices":[{"delta": { } }]}`, `{"choices":[{"delta": {"role":"assistant" } }]}`},
+		{"role that is none", Mender{}, `{"choices":[{"delta":{"role" : null}}, {"index":1,"delta":{"role":""}}]}`,
+			`{"choices":[{"delta":{"role" : "assistant"}}, {"index":1,"delta":{"role":"assistant"}}]}`},
+		{"no delta", Mender{}, `{"choices":[{"index":0},{"index":1,"delta":null}]}`, `{"choices":[{"index":0},{"index":1,"delta":null}]}`},
+		{"text completion", Mender{}, `{"choices":[{"index":0,"text":"a"}]}`, `{"choices":[{"index":0,"text":"a"}]}`},
 		{"everything", Mender{As: origin}, `{"error":null,"id":"c2"}`, `{"choices":[],"id":"c1"}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -141,6 +148,24 @@ func TestMend(t *testing.T) {
 	}
 }
 
+// The role is added once: to the first delta of each choice, which need not come in its first chunk.
+func TestMendRoleOnce(t *testing.T) {
+	t.Parallel()
+	var m Mender
+	for i, step := range []struct{ choices, want string }{
+		{`{"index":0,"finish_reason":null}`, `{"index":0,"finish_reason":null}`},
+		{`{"index":0,"delta":{"content":"a"}}`, `{"index":0,"delta":{"role":"assistant","content":"a"}}`},
+		{`{"index":0,"delta":{"content":"b"}}`, `{"index":0,"delta":{"content":"b"}}`},
+		{`{"index":2,"delta":{"content":"c"}},{"index":0,"delta":{}}`, `{"index":2,"delta":{"role":"assistant","content":"c"}},{"index":0,"delta":{}}`},
+		{`{"index":1,"delta":{"role":"tool"}},{"index":2,"delta":{}}`, `{"index":1,"delta":{"role":"tool"}},{"index":2,"delta":{}}`},
+	} {
+		in := `{"choices":[` + step.choices + `]}`
+		if got, _ := m.Mend([]byte(in), peek(t, in)); string(got) != `{"choices":[`+step.want+`]}` {
+			t.Errorf("step %d: got %s, want %s", i, got, step.want)
+		}
+	}
+}
+
 func TestMendToolIndex(t *testing.T) {
 	t.Parallel()
 	var m Mender
@@ -154,7 +179,7 @@ func TestMendToolIndex(t *testing.T) {
 		{`[{"id":"e"}]`, `[{"index":8,"id":"e"}]`},
 	} {
 		wrap := func(calls string) string {
-			return `{"id":"x", "choices":[ {"index":0,"delta":{"tool_calls":` + calls + `}}]}`
+			return `{"id":"x", "choices":[ {"index":0,"delta":{"role":"assistant","tool_calls":` + calls + `}}]}`
 		}
 		got, _ := m.Mend([]byte(wrap(step.calls)), peek(t, wrap(step.calls)))
 		if string(got) != wrap(step.want) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
@@ -22,6 +23,7 @@ type Mender struct {
 	buf   []byte
 	line  bytes.Buffer
 	model string // Model as JSON
+	begun []bool // by choice: its first delta has passed
 	tools map[int]*toolIndex
 }
 
@@ -48,14 +50,32 @@ func (m *Mender) Mend(data []byte, c *Chunk) ([]byte, bool) {
 	m.edits = m.edits[:0]
 	m.fixMembers(data, c)
 	m.rename(c)
+	m.addRoles(data, c)
 	m.indexTools(data, c)
+	return m.mended(data), true
+}
+
+// MendDocument is Mend for an answer that is no chunk and has no choices, such as embeddings.
+func (m *Mender) MendDocument(data []byte, c *Chunk) []byte {
+	m.edits = m.edits[:0]
+	if c.error.present() && c.Error == "" {
+		start, end := memberSpan(data, c.error)
+		m.edit(start, end, "")
+	}
+	m.rename(c)
+	return m.mended(data)
+}
+
+// mended is data with the edits, on one line.
+func (m *Mender) mended(data []byte) []byte {
+	data = bytes.TrimRight(data, " \t\r\n") // which most documents end with
 	if len(m.edits) > 0 {
 		data = m.apply(data)
 	}
 	if bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0 {
 		data = m.compact(data)
 	}
-	return data, true
+	return data
 }
 
 // fixMembers removes `"error":null`, which ends the stream in openai-go and loses text in the AI SDK, and adds the array
@@ -131,6 +151,45 @@ func (m *Mender) compact(data []byte) []byte {
 		return data // unreachable: Peek has validated it
 	}
 	return m.line.Bytes()
+}
+
+// addRoles adds the role that some upstreams leave out of the first delta of a choice, without which the stream helper of
+// openai for Node gives the whole answer up.
+func (m *Mender) addRoles(data []byte, c *Chunk) {
+	if m.As != nil {
+		return // readers have the first delta
+	}
+	for i := range c.Choices {
+		o := &c.Choices[i]
+		if o.Index < 0 || o.Index >= maxChoices || o.Index < len(m.begun) && m.begun[o.Index] {
+			continue
+		}
+		for len(m.begun) <= o.Index {
+			m.begun = append(m.begun, false)
+		}
+		m.begun[o.Index] = o.text || o.Role != "" || m.addRole(data, c.choices, i)
+	}
+}
+
+// addRole adds the role to the delta of the i-th choice, and reports whether there is one.
+func (m *Mender) addRole(data []byte, choices member, i int) bool {
+	delta := gjson.GetBytes(data[choices.value:choices.end], strconv.Itoa(i)+".delta")
+	if !delta.IsObject() {
+		return false
+	}
+	const role = `"assistant"`
+	if given := delta.Get("role"); given.Exists() { // null, or no name
+		start := choices.value + given.Index
+		m.edit(start, start+len(given.Raw), role)
+		return true
+	}
+	open := choices.value + delta.Index + 1
+	comma := ","
+	if strings.TrimSpace(delta.Raw[1:len(delta.Raw)-1]) == "" {
+		comma = ""
+	}
+	m.edit(open, open, `"role":`+role+comma)
+	return true
 }
 
 // toolIndex is the numbering of the tool calls of one choice.

@@ -25,7 +25,17 @@ func EncodeModels(models []ModelInfo) []byte {
 		model.Object = "model"
 		list.Data = append(list.Data, model)
 	}
-	data, err := json.Marshal(list)
+	return encode(list)
+}
+
+// EncodeModel writes the body of GET /v1/models/{id}.
+func EncodeModel(model ModelInfo) []byte {
+	model.Object = "model"
+	return encode(model)
+}
+
+func encode(v any) []byte {
+	data, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // strings and integers always marshal
 	}

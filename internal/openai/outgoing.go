@@ -4,13 +4,33 @@ import (
 	"bytes"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 // Model is the model that a request body or an answer names.
 func Model(body []byte) string { return gjson.GetBytes(body, "model").Str }
 
-// Choices is how many answers a request body asks for.
-func Choices(body []byte) int { return max(1, int(gjson.GetBytes(body, "n").Int())) }
+// Choices is how many answers a validated request body asks for.
+func Choices(op schemas.Op, body []byte) int {
+	n := max(1, int(gjson.GetBytes(body, "n").Int()))
+	if op == schemas.OpCompletion {
+		n *= prompts(gjson.GetBytes(body, "prompt"))
+	}
+	return n
+}
+
+// prompts is how many prompts a completion has. An array of numbers is one, in tokens.
+func prompts(prompt gjson.Result) (count int) {
+	if !prompt.IsArray() || prompt.Get("0").Type == gjson.Number {
+		return 1
+	}
+	prompt.ForEach(func(_, _ gjson.Result) bool {
+		count++
+		return true
+	})
+	return max(count, 1)
+}
 
 // WithModel returns a validated body with another model name and every other byte as it is.
 func WithModel(body []byte, model string) []byte {

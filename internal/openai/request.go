@@ -7,9 +7,12 @@ import (
 // MaxDepth is how deep the JSON of a request may nest.
 const MaxDepth = 64
 
+// MaxInputs is how many prompts or inputs one request may hold, the limit of OpenAI itself.
+const MaxInputs = 2048
+
 // Policy is what the operator allows in a request. The zero value is the default.
 type Policy struct {
-	MaxChoices int // most answers (n) in one request; 0 = 128, the limit of OpenAI itself
+	MaxChoices int // most answers (n) in one request, or to one prompt; 0 = 128, the limit of OpenAI itself
 }
 
 func (p Policy) maxChoices() int {
@@ -24,7 +27,7 @@ type Request struct {
 	Model        string
 	Stream       bool
 	IncludeUsage bool // the caller asked for the usage chunk
-	N            int  // answers wanted, at least 1
+	N            int  // answers wanted, at least 1; of a completion n for each prompt
 	MaxTokens    int  // 0 = the caller set no limit
 	Temperature  *float64
 	Tools        bool // the model may call tools
@@ -65,18 +68,4 @@ func ParseRequest(op schemas.Op, body []byte, policy Policy) (*Request, error) {
 	request := p.request
 	request.Body = p.strip(body)
 	return &request, nil
-}
-
-// shape is what tells one op's body from another's.
-type shape struct {
-	input string              // the member that holds the input
-	check func(*parser) error // reads the value of input
-}
-
-func shapeOf(op schemas.Op) (shape, error) {
-	switch op {
-	case schemas.OpChat:
-		return shape{input: "messages", check: (*parser).messages}, nil
-	}
-	return shape{}, schemas.Errorf(schemas.CodeUnsupported, "operation %q is not available: use %q", op, schemas.OpChat)
 }

@@ -10,11 +10,12 @@ import (
 // parser reads one request body.
 type parser struct {
 	*scanner
-	shape   shape
+	shape   *shape
 	policy  Policy
 	request Request
 
 	input         bool // the input member was there
+	inputs        int  // prompts of a completion
 	streamOptions bool
 	stripped      int
 }
@@ -37,8 +38,21 @@ func (p *parser) parse() error {
 		return missing("model", "name one of the models that GET /v1/models lists")
 	case !p.input:
 		return missing(p.shape.input, "send the input as this member")
+	case p.request.Stream && p.shape.unary:
+		return invalid("stream", "is not possible here: the answer comes in one piece; remove it")
 	case p.streamOptions && !p.request.Stream:
 		return invalid("stream_options", "is only allowed with \"stream\": true; remove it or stream")
+	}
+	return p.multiply()
+}
+
+// multiply makes N the answers to all prompts together.
+func (p *parser) multiply() error {
+	if p.inputs > 1 {
+		p.request.N *= p.inputs
+	}
+	if p.request.N > maxChoices {
+		return invalid(p.shape.input, "asks for %d answers in all: at most %d are allowed in one request", p.request.N, maxChoices)
 	}
 	return nil
 }
@@ -61,6 +75,9 @@ func (p *parser) value(name []byte) error {
 	if string(name) == p.shape.input {
 		p.input = true
 		return p.shape.check(p)
+	}
+	if check := p.shape.members[string(name)]; check != nil {
+		return check(p)
 	}
 	switch string(name) {
 	case "model":

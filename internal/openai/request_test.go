@@ -132,9 +132,74 @@ func TestParseRequestPolicyAndOps(t *testing.T) {
 	if _, err := ParseRequest(schemas.OpChat, []byte(with(`"n":3`)), Policy{MaxChoices: 2}); err == nil {
 		t.Error("n above the policy was accepted")
 	}
-	_, err := ParseRequest(schemas.OpEmbedding, []byte(minimal), Policy{})
+	_, err := ParseRequest("rerank", []byte(minimal), Policy{})
 	if e := schemas.AsError(err); e.Code != schemas.CodeUnsupported {
 		t.Errorf("an op that is not there: %v", err)
+	}
+}
+
+func TestParseOtherOps(t *testing.T) {
+	t.Parallel()
+	const completion, embedding = schemas.OpCompletion, schemas.OpEmbedding
+	list := func(element string, n int) string { return "[" + strings.Repeat(element+",", n-1) + element + "]" }
+	for _, test := range []struct {
+		name  string
+		op    schemas.Op
+		body  string
+		n     int          // answers, when it is valid
+		param string       // at fault, when not
+		code  schemas.Code // default invalid_value
+	}{
+		{"prompt", completion, `{"model":"m","prompt":"a"}`, 1, "", ""},
+		{"no prompt given but null", completion, `{"model":"m","prompt":null}`, 1, "", ""},
+		{"prompts", completion, `{"model":"m","prompt":["a","b"],"n":3}`, 6, "", ""},
+		{"n first", completion, `{"n":3,"model":"m","prompt":["a","b"]}`, 6, "", ""},
+		{"tokens", completion, `{"model":"m","prompt":[1,2,3],"n":2}`, 2, "", ""},
+		{"lists of tokens", completion, `{"model":"m","prompt":[[1,2],[3]],"logprobs":0,"stream":true,"stream_options":{"include_usage":true}}`, 2, "", ""},
+		{"1,024 answers", completion, `{"model":"m","n":8,"prompt":` + list(`"a"`, 128) + `}`, 1024, "", ""},
+		{"1,032 answers", completion, `{"model":"m","n":8,"prompt":` + list(`"a"`, 129) + `}`, 0, "prompt", ""},
+		{"many tokens are one prompt", completion, `{"model":"m","prompt":` + list("7", 5000) + `}`, 1, "", ""},
+		{"no prompt", completion, `{"model":"m"}`, 0, "prompt", schemas.CodeMissingParameter},
+		{"empty prompts", completion, `{"model":"m","prompt":[]}`, 0, "prompt", schemas.CodeMissingParameter},
+		{"prompt is an object", completion, `{"model":"m","prompt":{}}`, 0, "prompt", ""},
+		{"prompt is a number", completion, `{"model":"m","prompt":1}`, 0, "prompt", ""},
+		{"prompts are mixed", completion, `{"model":"m","prompt":["a",1]}`, 0, "prompt[1]", ""},
+		{"tokens are mixed", completion, `{"model":"m","prompt":[1,"a"]}`, 0, "prompt[1]", ""},
+		{"a negative token", completion, `{"model":"m","prompt":[1,-1]}`, 0, "prompt", ""},
+		{"half a token", completion, `{"model":"m","prompt":[[1.5]]}`, 0, "prompt[0]", ""},
+		{"no tokens", completion, `{"model":"m","prompt":[[]]}`, 0, "prompt[0]", ""},
+		{"an object among prompts", completion, `{"model":"m","prompt":[{}]}`, 0, "prompt[0]", ""},
+		{"prompt in capitals", completion, `{"model":"m","prompt":"a","Prompt":"b"}`, 0, "Prompt", ""},
+
+		{"input", embedding, `{"model":"m","input":"a","dimensions":3,"encoding_format":"base64"}`, 1, "", ""},
+		{"inputs", embedding, `{"model":"m","input":["a","b"],"encoding_format":"float","dimensions":null}`, 1, "", ""},
+		{"token inputs", embedding, `{"model":"m","input":[[1],[2]],"encoding_format":null,"stream":false}`, 1, "", ""},
+		{"images", embedding, `{"model":"m","input":[{"image":"x"},"a"]}`, 1, "", ""},
+		{"2,048 inputs", embedding, `{"model":"m","input":` + list(`"a"`, 2048) + `}`, 1, "", ""},
+		{"2,049 inputs", embedding, `{"model":"m","input":` + list(`"a"`, 2049) + `}`, 0, "input", ""},
+		{"no input", embedding, `{"model":"m","messages":[]}`, 0, "input", schemas.CodeMissingParameter},
+		{"no model", embedding, `{"input":"a"}`, 0, "model", schemas.CodeMissingParameter},
+		{"null input", embedding, `{"model":"m","input":null}`, 0, "input", ""},
+		{"other format", embedding, `{"model":"m","input":"a","encoding_format":"int8"}`, 0, "encoding_format", ""},
+		{"format is a number", embedding, `{"model":"m","input":"a","encoding_format":1}`, 0, "encoding_format", ""},
+		{"no dimensions", embedding, `{"model":"m","input":"a","dimensions":0}`, 0, "dimensions", ""},
+		{"dimensions as text", embedding, `{"model":"m","input":"a","dimensions":"3"}`, 0, "dimensions", ""},
+		{"a stream", embedding, `{"model":"m","input":"a","stream":true}`, 0, "stream", ""},
+	} {
+		got, err := ParseRequest(test.op, []byte(test.body), Policy{})
+		if test.param == "" {
+			if err != nil || got.N != test.n || string(got.Body) != test.body {
+				t.Errorf("%s: %+v, %v; want %d answers", test.name, got, err, test.n)
+			}
+			continue
+		}
+		want := test.code
+		if want == "" {
+			want = schemas.CodeInvalidValue
+		}
+		if e, ok := errors.AsType[*schemas.Error](err); !ok || e.Code != want || e.Param != test.param {
+			t.Errorf("%s: %v; want %s of %q", test.name, err, want, test.param)
+		}
 	}
 }
 
@@ -184,10 +249,13 @@ func FuzzParseRequest(f *testing.F) {
 		minimal, with(`"priority":1`), with(`"stream":true,"stream_options":{"include_usage":true}`), with(`"tools":[{}],"n":2`),
 		`{"model":"m","model":"n"}`, `{"a":` + strings.Repeat("[", 70), "[]", `{"mo\u0064el":1}`,
 	} {
-		f.Add([]byte(seed))
+		f.Add(string(schemas.OpChat), []byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		got, err := ParseRequest(schemas.OpChat, body, Policy{})
+	f.Add(string(schemas.OpCompletion), []byte(`{"model":"m","prompt":["a","b"],"n":3}`))
+	f.Add(string(schemas.OpCompletion), []byte(`{"model":"m","prompt":[[1,2],[3]],"stream":true}`))
+	f.Add(string(schemas.OpEmbedding), []byte(`{"model":"m","input":[1,2],"dimensions":3,"encoding_format":"base64"}`))
+	f.Fuzz(func(t *testing.T, op string, body []byte) {
+		got, err := ParseRequest(schemas.Op(op), body, Policy{})
 		if err != nil {
 			if _, ok := errors.AsType[*schemas.Error](err); !ok {
 				t.Fatalf("error without a code: %v", err)
@@ -207,7 +275,10 @@ func FuzzParseRequest(f *testing.F) {
 				t.Errorf("member %q was kept", name)
 			}
 		}
-		again, err := ParseRequest(schemas.OpChat, got.Body, Policy{})
+		if n := Choices(schemas.Op(op), got.Body); n != got.N && op != string(schemas.OpEmbedding) {
+			t.Errorf("%d answers in the parser, %d in the backend", got.N, n)
+		}
+		again, err := ParseRequest(schemas.Op(op), got.Body, Policy{})
 		if err != nil || !bytes.Equal(again.Body, got.Body) {
 			t.Errorf("its own result is not accepted: %v", err)
 		}

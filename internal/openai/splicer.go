@@ -139,7 +139,11 @@ func (s *Splicer) cut(data []byte, o *Choice) ([]byte, bool, error) {
 	if content == "" && reasoning == "" && o.Finish == "" {
 		return nil, false, nil
 	}
-	data = replaceText(data, "choices.0.delta.content", o.Content, content)
+	path := "choices.0.delta.content"
+	if o.text {
+		path = "choices.0.text"
+	}
+	data = replaceText(data, path, o.Content, content)
 	data = replaceText(data, "choices.0.delta."+o.reasoningKey, o.Reasoning, reasoning)
 	return data, true, s.chunk.Peek(data)
 }

@@ -90,6 +90,32 @@ func TestSpliceIsWholeAtEveryCut(t *testing.T) {
 	}
 }
 
+// asText turns the events of a chat into those of a text completion.
+func asText(events []string) (out []string) {
+	replacer := strings.NewReplacer(`"delta":{"role":"assistant","content":""}`, `"text":""`, `"delta":{}`, `"text":""`, `"delta":{"content":`, `"text":`, `},"finish`, `,"finish`)
+	for _, event := range events {
+		out = append(out, replacer.Replace(event))
+	}
+	return out
+}
+
+func TestSpliceOfACompletionIsWholeAtEveryCut(t *testing.T) {
+	t.Parallel()
+	first, second := asText(run("first", "Hel", "lo, ", "wörl", "d")), asText(run("second", "H", "ello, w", "örld"))
+	for cut := 1; cut <= len(first); cut++ {
+		rest, err := splice(first[:cut], second)
+		if err != nil {
+			t.Fatalf("cut %d: %v", cut, err)
+		}
+		if got, want := text(t, slices.Concat(first[:cut], rest)), text(t, first); got != want || want != "Hello, wörld<stop>" {
+			t.Errorf("cut %d: got %q, want %q", cut, got, want)
+		}
+		if all := strings.Join(rest, ""); strings.Contains(all, "delta") {
+			t.Errorf("cut %d: %s", cut, all)
+		}
+	}
+}
+
 func TestSpliceRefusesWhatDiffers(t *testing.T) {
 	t.Parallel()
 	seen := run("first", "one two", " three")

@@ -35,7 +35,11 @@ func (e *UpstreamError) HTTPStatus() int { return e.Status }
 func ReplyError(status int, header http.Header, body []byte) *schemas.Error {
 	u := readUpstream(body)
 	u.status = status
-	return u.toError().WithRetryAfter(RetryAfter(header))
+	e := u.toError().WithRetryAfter(RetryAfter(header))
+	if e.Code == schemas.CodeRateLimit && e.RetryAfter > 0 {
+		e.Message = fmt.Sprintf("the model server is at its rate limit. Please try again in %v.", e.RetryAfter) // LangChain reads this
+	}
+	return e
 }
 
 // EventError turns an error inside a stream, the data of its event or its error member, into the Error that the caller sees.

@@ -178,7 +178,7 @@ func TestOutgoing(t *testing.T) {
 			t.Errorf("WithUsage(%s) = %s, %v\nwant %s, %v", test.in, got, injected, test.want, test.injected)
 		}
 	}
-	if Choices([]byte(`{"n":3}`)) != 3 || Choices([]byte(`{}`)) != 1 || Model([]byte(`{"model":"m"}`)) != "m" {
+	if Choices(schemas.OpChat, []byte(`{"n":3}`)) != 3 || Choices(schemas.OpChat, []byte(`{}`)) != 1 || Model([]byte(`{"model":"m"}`)) != "m" {
 		t.Error("Choices or Model is wrong")
 	}
 }

@@ -33,6 +33,9 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	if start := chain.Start(); start != nil {
 		r.Worker = start.Start.Worker
 	}
+	if first := chain.Frames[0]; w.Op == schemas.OpResponses && first.Kind == schemas.KindAccepted {
+		r.Created = first.Time.UTC()
+	}
 	addTimes(r, chain)
 	addEnding(r, terminal, summary)
 	r.Events = eventlog.Pack(r.Accepted, chain.Frames)

@@ -1,0 +1,20 @@
+package schemas
+
+// Headers of HTTP that SDKs know, in the form in which net/http keeps them.
+const (
+	HeaderRetryAfter   = "Retry-After"    // whole seconds
+	HeaderRetryAfterMS = "Retry-After-Ms" // the same in milliseconds
+	HeaderShouldRetry  = "X-Should-Retry" // true or false: what the SDKs of OpenAI and Anthropic heed before the status
+	HeaderProcessingMS = "Openai-Processing-Ms"
+	HeaderSDKRetry     = "X-Stainless-Retry-Count" // of the caller: which retry of its SDK this is
+
+	// HeaderIdempotentReplayed says whether a request with a key or id of the caller's joined an earlier one (docs/adr/0008).
+	HeaderIdempotentReplayed = "Idempotent-Replayed"
+
+	HeaderLimitRequests     = "X-Ratelimit-Limit-Requests"
+	HeaderRemainingRequests = "X-Ratelimit-Remaining-Requests"
+	HeaderResetRequests     = "X-Ratelimit-Reset-Requests"
+	HeaderLimitTokens       = "X-Ratelimit-Limit-Tokens"
+	HeaderRemainingTokens   = "X-Ratelimit-Remaining-Tokens"
+	HeaderResetTokens       = "X-Ratelimit-Reset-Tokens"
+)
