@@ -70,7 +70,9 @@ func TestFullHouseSaysSo(t *testing.T) {
 // How busy the door is does not concern whoever has no key.
 func TestStrangersSeeNoLimits(t *testing.T) {
 	t.Parallel()
-	w := setup(t, nil, func(c *ingest.Config) { c.Keys = ring(t, keys.Configured{ID: "a", SHA256: hashOf("secret"), Tenant: "acme"}) })
+	w := setup(t, nil, func(c *ingest.Config) {
+		c.Keys = ring(t, keys.Configured{ID: "a", SHA256: hashOf("secret"), Tenant: "acme"})
+	})
 	for _, got := range []answer{w.ask("GET", "/v1/models", ""), w.ask("GET", "/nothing", "")} {
 		if _, there := got.header["X-Ratelimit-Limit-Requests"]; there || got.header.Get("X-Request-Id") == "" {
 			t.Errorf("status %d: %v", got.status, got.header)

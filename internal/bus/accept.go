@@ -16,8 +16,8 @@ import (
 
 // Accepted is the receipt of a stored request.
 type Accepted struct {
-	Sequence  uint64 // in LLM_REQUESTS
-	Duplicate bool   // the same request had been accepted before
+	Sequence  uint64          // in LLM_REQUESTS
+	Duplicate bool            // the same request had been accepted before
 	Object    *schemas.Object // where the body is, when it is too large for a message
 }
 
