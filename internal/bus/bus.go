@@ -24,6 +24,7 @@ import (
 	"github.com/synadia-io/orbit.go/natscontext"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/weir-llm/weir/internal/certs"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -55,6 +56,10 @@ type Config struct {
 	Context            string // optional: a context of the nats CLI, by name or file
 
 	Edge *Credentials // optional: a user in account EDGE, with which [Bus.Serve] serves tenants
+
+	// CAFile, CertFile and KeyFile are PEM files: the authorities that the server's certificate must come from, and a
+	// certificate of one's own. With any of them the connection is TLS or none. All optional.
+	CAFile, CertFile, KeyFile string
 
 	Name     string        // of the connection, as `nats server report connections` shows it
 	Replicas int           // of the streams; default 1
@@ -100,6 +105,7 @@ type Bus struct {
 	log    *slog.Logger
 	tracer trace.Tracer // nil when nobody looks
 	meters *metrics
+	certs  *certs.Client
 
 	control *requester // pulls, acks, hints, API
 	frames  *requester // frame writes, so that nothing else delays them
@@ -121,6 +127,9 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 	var err error
 	if b.meters, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
+	}
+	if b.certs, err = certs.NewClient(certs.ClientConfig{CA: cfg.CAFile, Cert: cfg.CertFile, Key: cfg.KeyFile, Logger: cfg.Logger}); err != nil {
+		return nil, fmt.Errorf("TLS to NATS: %w", err)
 	}
 	if b.control, err = b.dial(cfg.Name); err != nil {
 		return nil, err
@@ -167,6 +176,7 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 		options = append(options, nats.UserCredentials(b.cfg.CredsFile))
 	}
 	options = append(options, more...)
+	options = append(options, b.tlsOptions()...)
 	if b.cfg.InProcess != nil {
 		conn, err := nats.Connect("", append(options, nats.InProcessServer(b.cfg.InProcess))...)
 		return conn, wrap("connect to the embedded NATS server", err)
@@ -177,6 +187,18 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	}
 	conn, err := nats.Connect(b.cfg.URL, options...)
 	return conn, wrap("connect to NATS at "+b.cfg.URL, err)
+}
+
+// tlsOptions follow the files, so that a reconnect uses those of the day.
+func (b *Bus) tlsOptions() []nats.Option {
+	if b.cfg.CAFile == "" && b.cfg.CertFile == "" {
+		return nil // a tls:// URL, or a server that insists, brings TLS with the authorities of the system
+	}
+	var own nats.TLSCertHandler
+	if b.certs.HasCertificate() {
+		own = b.certs.Certificate
+	}
+	return []nats.Option{nats.ClientTLSConfig(own, b.certs.Roots)}
 }
 
 // Close flushes what was published and closes the connections.

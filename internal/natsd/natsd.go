@@ -38,6 +38,7 @@ type Config struct {
 	Listen     string       // host:port, port 0 for any; "" for no listener, in-process connections only
 	Open       bool         // loopback connections without credentials are in account LLM, until Admit decides
 	SyncAlways bool         // fsync before every acknowledgement (durability power)
+	TLS        TLS          // of the listener; without a certificate it is plain
 	Logger     *slog.Logger // optional
 }
 
@@ -57,6 +58,7 @@ type Server struct {
 	password    string
 	edge        string // password of edgeUser
 	contextFile string
+	url         string
 	close       sync.Once
 }
 
@@ -108,8 +110,11 @@ func start(cfg Config, users *users) (_ *Server, err error) {
 	if !s.nats.ReadyForConnections(readyWithin) {
 		return nil, fmt.Errorf("the embedded nats-server was not ready within %s", readyWithin)
 	}
+	if s.url, err = s.clientURL(cfg.TLS); err != nil {
+		return nil, err
+	}
 	if cfg.Listen != "" {
-		s.contextFile, err = writeOperator(cfg.Dir, s.ClientURL(), operator)
+		s.contextFile, err = writeOperator(cfg, s.ClientURL(), operator)
 	}
 	return s, err
 }
@@ -136,6 +141,9 @@ func options(cfg Config) (*server.Options, error) {
 	if cfg.Listen == "" {
 		o.DontListen = true
 		return o, nil
+	}
+	if err := secure(o, cfg); err != nil {
+		return nil, err
 	}
 	host, port, err := bindable(cfg.Listen)
 	if err != nil {
@@ -180,17 +188,21 @@ func (s *Server) EdgeUser() (name, password string) { return edgeUser, s.edge }
 // ContextFile is the nats CLI context of the operator (`nats --context <file>`), "" without a listener.
 func (s *Server) ContextFile() string { return s.contextFile }
 
-// ClientURL is where clients connect, with the real port; "" without a listener.
-func (s *Server) ClientURL() string {
+// ClientURL is where clients connect, with the real port; "" without a listener. With TLS its host is one that the
+// certificate has, if there is any.
+func (s *Server) ClientURL() string { return s.url }
+
+func (s *Server) clientURL(t TLS) (string, error) {
 	addr, ok := s.nats.Addr().(*net.TCPAddr)
 	if !ok {
-		return ""
+		return "", nil
 	}
-	host := addr.IP.String()
-	if addr.IP.IsUnspecified() {
-		host = "127.0.0.1"
+	host, err := t.hostname(addr.IP)
+	scheme := "nats"
+	if t.enabled() {
+		scheme = "tls"
 	}
-	return "nats://" + net.JoinHostPort(host, fmt.Sprint(addr.Port))
+	return scheme + "://" + net.JoinHostPort(host, fmt.Sprint(addr.Port)), err
 }
 
 // Close stops the server, waits until its store is flushed, and gives the store free. Close connections first: what

@@ -16,6 +16,9 @@ type cliContext struct {
 	URL         string `json:"url"`
 	User        string `json:"user"`
 	Password    string `json:"password"`
+	CA          string `json:"ca,omitempty"`
+	Cert        string `json:"cert,omitempty"`
+	Key         string `json:"key,omitempty"`
 }
 
 // contextPath is laid out like ~/.config, so that both `nats --context <file>` and
@@ -40,17 +43,18 @@ func readOperator(dir string) (password string, err error) {
 }
 
 // writeOperator writes the context with the address of this start.
-func writeOperator(dir, url, password string) (path string, err error) {
-	path = contextPath(dir)
+func writeOperator(cfg Config, url, password string) (path string, err error) {
+	path = contextPath(cfg.Dir)
 	if err := os.MkdirAll(filepath.Dir(path), directoryPerms); err != nil {
 		return "", fmt.Errorf("make the folder of the operator's nats context: %w", err)
 	}
-	b, err := json.MarshalIndent(cliContext{
-		Description: "Operator of this Weir: account LLM, with JetStream",
-		URL:         url,
-		User:        operatorUser,
-		Password:    password,
-	}, "", "  ")
+	c, err := cfg.TLS.cliContext(cliContext{
+		Description: "Operator of this Weir: account LLM, with JetStream", URL: url, User: operatorUser, Password: password,
+	})
+	if err != nil {
+		return "", err
+	}
+	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return "", err
 	}
