@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 STATICCHECK := go tool -modfile=tools/go.mod staticcheck
-FUZZTIME ?= 10s
+FUZZTIME ?= 50000x
 
 .PHONY: help
 help: ## Print this list
@@ -52,11 +52,29 @@ deploy-check: ## Parse Dockerfile, docker-compose.yml and deploy/weir.yaml
 	cd tools && go vet ./... && go test ./...
 	WEIR_KEY_SHA256=$$(printf check | sha256sum | cut -d' ' -f1) go run ./cmd/weir check deploy/weir.yaml
 
+# One instrumented binary for each package with targets; "<folder> <target>" for each target.
+FUZZ_TARGETS = git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' | sed -E 's,/[^/]*:func , ,' | sort
+
 .PHONY: fuzz
-fuzz: ## Fuzz each target for FUZZTIME (10s)
-	@git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' | while IFS=: read -r file target; do \
-		name=$${target#func }; echo "== $$name in $$(dirname "$$file")"; \
-		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; done
+fuzz: ## Fuzz each target for FUZZTIME (50000x, or 10s), beginning with the inputs in testdata/fuzz
+	@bin=$$(mktemp -d); trap 'rm -rf "$$bin"' EXIT; root=$$PWD; found=$$(go env GOCACHE)/fuzz/$$(go list -m); \
+	$(FUZZ_TARGETS) | while read -r folder target; do \
+		test="$$bin/$${folder//\//_}.test"; \
+		[ -e "$$test" ] || go test -c -fuzz=. -o "$$test" "./$$folder"; \
+		echo "== $$target in $$folder"; cd "$$root/$$folder"; \
+		"$$test" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) -test.fuzzcachedir "$$found/$$folder"; \
+		cd "$$root"; done
+
+# Those with as many lines, and so as many arguments, as the newest have; older ones may be of an older target.
+.PHONY: fuzz-keep
+fuzz-keep: ## Keep the smallest inputs that fuzzing found in testdata/fuzz, with which every run of the tests begins
+	@found=$$(go env GOCACHE)/fuzz/$$(go list -m); \
+	$(FUZZ_TARGETS) | while read -r folder target; do \
+		[ -d "$$found/$$folder/$$target" ] || continue; \
+		mkdir -p "$$folder/testdata/fuzz/$$target"; \
+		(cd "$$found/$$folder/$$target"; lines=$$(ls -t | sed -n 1p | xargs wc -l | cut -d' ' -f1); \
+			ls -rS | while read -r input; do [ $$(wc -l < "$$input") != "$$lines" ] || echo "$$PWD/$$input"; done | sed -n 1,16p) | \
+			xargs -I{} cp -n {} "$$folder/testdata/fuzz/$$target/"; done
 
 .PHONY: bench
 bench: ## Compare with the upstream called directly and nginx; prints the table (needs nginx)
@@ -79,4 +97,4 @@ conformance: ## Run the real clients: OpenAI SDKs, nats CLI, curl
 	./conformance/run.sh
 
 .PHONY: check
-check: fmt-check tidy-check vet lint deploy-check test race conformance chaos-short ## Everything that CI runs
+check: fmt-check tidy-check vet lint deploy-check test race fuzz conformance chaos-short ## Everything that CI runs

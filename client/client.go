@@ -15,7 +15,6 @@ package client
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"iter"
 	"log/slog"
@@ -50,15 +49,16 @@ type Config struct {
 	Username, Password string // optional: of a trusted service
 	CredsFile          string // optional: a NATS credentials file of a trusted service
 
-	TLS *tls.Config // optional: for certificates that the system does not know, and client certificates
-	// CAFile, CertFile and KeyFile are the same for a trusted service over NATS, as PEM files that are read again when they
-	// change, instead of TLS. All optional.
-	CAFile, CertFile, KeyFile string
-	HTTPClient                *http.Client // optional: for HTTP instead of a client of its own, which Close then leaves alone
+	HTTPClient *http.Client // optional: for HTTP instead of a client of its own, which Close then leaves alone
 
 	// ReconnectFor is how long a stream tries to come back without getting any further before it ends in
 	// service_unavailable; default one minute. A trusted client tries for as long as its context lasts.
 	ReconnectFor time.Duration
+
+	// CAFile, CertFile and KeyFile are PEM files: the authorities that the server's certificate must come from, and a
+	// certificate of one's own. They are read again when they change, but for the authorities of a client over HTTP. All
+	// optional.
+	CAFile, CertFile, KeyFile string
 
 	Name           string               // optional: of the connection, as `nats server report connections` shows it; default weir-client
 	Logger         *slog.Logger         // optional: for what the client mends by itself and what it leaves out

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -25,8 +25,8 @@ const (
 	connectTimeout = 10 * time.Second
 	// silence is after how long a stream without as much as a heartbeat counts as cut; the door sends one every 15 s.
 	silence = 45 * time.Second
-	// maxAnswer bounds what is read of an answer in one piece.
-	maxAnswer = 64 << 20
+	// maxAnswer bounds what is read of an answer in one piece. No worker takes a larger one from a model.
+	maxAnswer = openai.MaxEmbeddingBytes
 	// maxRefusal bounds what is read of an answer that no door gives.
 	maxRefusal = 64 << 10
 )
@@ -62,19 +62,20 @@ func newOverHTTP(cfg Config) (transport, error) {
 		return nil, errors.New("the URL has more than a host and a path: give the API key in Config.APIKey")
 	}
 	t := &overHTTP{
-		follower: follower{limit: cfg.ReconnectFor, log: cfg.Logger},
+		follower: cfg.follower(),
 		base:     strings.TrimSuffix(strings.TrimSuffix(cfg.URL, "/"), "/v1"), key: cfg.APIKey, client: cfg.HTTPClient,
 	}
 	if t.client == nil {
-		t.own = true
-		t.client = &http.Client{
-			// A redirect would take the key to a place that nobody named.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport: &http.Transport{
-				Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
-				DialContext: (&net.Dialer{Timeout: connectTimeout}).DialContext, TLSHandshakeTimeout: connectTimeout, IdleConnTimeout: 90 * time.Second,
-			},
+		files, err := cfg.certs()
+		if err != nil {
+			return nil, err
 		}
+		if t.client, err = newHTTPClient(files); err != nil {
+			return nil, err
+		}
+		t.own = true
+	} else if cfg.CAFile != "" || cfg.CertFile != "" {
+		return nil, errors.New("both Config.HTTPClient and PEM files are given: give the files to the HTTP client")
 	}
 	return t, nil
 }

@@ -47,11 +47,11 @@ func (t *overHTTP) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, err
 		return func(yield func(Event, error) bool) { yield(Event{}, err) }
 	}
 	began := false
-	return t.follow(ctx, 0, func(ctx context.Context, next uint64, emit func(Event) bool) error {
+	return t.follow(ctx, 0, func(ctx context.Context, next uint64, hear func(), emit func(Event) bool) error {
 		if began {
-			return t.read(ctx, r.Identity, next, emit)
+			return t.read(ctx, r.Identity, next, hear, emit)
 		}
-		return t.reading(ctx, func(ctx context.Context, alive func()) error {
+		return t.reading(ctx, hear, func(ctx context.Context, alive func()) error {
 			response, err := t.do(ctx, http.MethodPost, path, r.Body, r.headers())
 			if err != nil {
 				return err
@@ -65,18 +65,18 @@ func (t *overHTTP) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, err
 }
 
 func (t *overHTTP) resume(ctx context.Context, id schemas.Identity, from uint64) iter.Seq2[Event, error] {
-	return t.follow(ctx, from, func(ctx context.Context, next uint64, emit func(Event) bool) error {
-		return t.read(ctx, id, next, emit)
+	return t.follow(ctx, from, func(ctx context.Context, next uint64, hear func(), emit func(Event) bool) error {
+		return t.read(ctx, id, next, hear, emit)
 	})
 }
 
 // read takes up the events of a request from next on. A door that has no room now is asked again.
-func (t *overHTTP) read(ctx context.Context, id schemas.Identity, next uint64, emit func(Event) bool) error {
+func (t *overHTTP) read(ctx context.Context, id schemas.Identity, next uint64, hear func(), emit func(Event) bool) error {
 	path := "/v1/streams/" + id.Request
 	if next > 0 {
 		path += "?starting_after=" + strconv.FormatUint(next-1, 10)
 	}
-	return t.reading(ctx, func(ctx context.Context, alive func()) error {
+	return t.reading(ctx, hear, func(ctx context.Context, alive func()) error {
 		response, err := t.do(ctx, http.MethodGet, path, nil, nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && passing(e.Code) {
 			return &broken{cause: err, pause: e.RetryAfter}
@@ -95,7 +95,7 @@ func passing(code schemas.Code) bool {
 }
 
 // reading runs do with a context that ends when alive was not called for too long.
-func (t *overHTTP) reading(ctx context.Context, do func(ctx context.Context, alive func()) error) error {
+func (t *overHTTP) reading(ctx context.Context, hear func(), do func(ctx context.Context, alive func()) error) error {
 	ctx, cut := context.WithCancel(ctx)
 	defer cut()
 	var watch *time.Timer
@@ -105,11 +105,12 @@ func (t *overHTTP) reading(ctx context.Context, do func(ctx context.Context, ali
 		}
 	}()
 	return do(ctx, func() {
+		hear()
 		if watch == nil {
-			watch = time.AfterFunc(silence, cut)
+			watch = time.AfterFunc(t.silence, cut)
 			return
 		}
-		watch.Reset(silence)
+		watch.Reset(t.silence)
 	})
 }
 

@@ -51,12 +51,20 @@ func TestMain(m *testing.M) {
 }
 
 func settled(want int) bool {
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > want; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); running() > want; <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false
 		}
 	}
 	return true
+}
+
+// running counts goroutines, without those that nats.go 1.55 forgets: when an object is stored before a helper of its
+// publisher was scheduled, the helper waits for ever on a channel that is nil by then.
+func running() int {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return runtime.NumGoroutine() - strings.Count(string(stacks), "jetstream.(*jetStream).resetPendingAcksOnReconnect(")
 }
 
 func withPipeline(run func() int) (code int, err error) {

@@ -33,43 +33,73 @@ var errCut = errors.New("the connection ended before the answer did")
 
 // follower takes a stream up again after its last event for as long as that leads anywhere.
 type follower struct {
-	limit time.Duration // without progress
-	log   *slog.Logger
+	limit   time.Duration // without progress
+	silence time.Duration // after which a connection counts as cut
+	log     *slog.Logger
 }
 
-// connection reads a stream from the event next on until its end, which is nil, or until an error. It stops when emit
-// returns false.
-type connection func(ctx context.Context, next uint64, emit func(Event) bool) error
+func (c *Config) follower() follower {
+	return follower{limit: c.ReconnectFor, silence: silence, log: c.Logger}
+}
+
+// connection reads a stream from the event next on until its end, which is nil, or until an error. It calls hear at each
+// sign of life, and stops when emit returns false.
+type connection func(ctx context.Context, next uint64, hear func(), emit func(Event) bool) error
 
 // follow yields the events of connection after connection, without a gap or a duplicate. It ends after the last event, or
 // with one error that is not broken, or that is broken and stayed so.
 func (f follower) follow(ctx context.Context, from uint64, connect connection) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		next, left := from, false
-		tries := f.backoff()
-		emit := func(event Event) bool {
-			switch {
-			case event.Cursor.Index < next:
-				return true // seen on an earlier connection
-			case event.Cursor.Index > next:
-				return false
-			}
-			next++
-			tries.Reset()
-			left = !yield(event, nil)
-			return !left
-		}
+		p := position{next: from, yield: yield, tries: f.backoff()}
 		for {
-			err := connect(ctx, next, emit)
-			if left || err == nil {
+			p.began = time.Now()
+			err := connect(ctx, p.next, p.hear, p.emit)
+			if p.left || err == nil {
 				return
 			}
-			if err = f.pause(ctx, tries, err); err != nil {
+			p.failed()
+			if err = f.pause(ctx, p.tries, err); err != nil {
 				yield(Event{}, err)
 				return
 			}
 		}
 	}
+}
+
+// position is how far a stream is.
+type position struct {
+	next  uint64
+	yield func(Event, error) bool
+	left  bool // the consumer has enough
+	tries *backoff.ExponentialBackOff
+
+	began, heard time.Time // of the connection: its beginning, and its last sign of life
+	failing      bool      // there was no progress since a failure
+}
+
+func (p *position) hear() { p.heard = time.Now() }
+
+// emit yields an event that follows the last one.
+func (p *position) emit(event Event) bool {
+	switch {
+	case event.Cursor.Index < p.next:
+		return true // seen on an earlier connection
+	case event.Cursor.Index > p.next:
+		return false
+	}
+	p.next++
+	p.failing = false
+	p.left = !p.yield(event, nil)
+	return !p.left
+}
+
+// failed counts the time to give up from the first failure after progress. A connection that lived for a while is progress
+// too: an answer may be long in coming.
+func (p *position) failed() {
+	if !p.failing || p.heard.Sub(p.began) > longPause {
+		p.tries.Reset()
+	}
+	p.failing = true
 }
 
 // retry calls do until its error is not a broken connection, or stayed one for too long.

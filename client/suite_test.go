@@ -287,6 +287,19 @@ func TestHeadersTravel(t *testing.T) {
 	})
 }
 
+func TestOperations(t *testing.T) {
+	overEach(t, func(t *testing.T, ctx context.Context, c *client.Client) {
+		completion := client.Request{Op: schemas.OpCompletion, Body: []byte(`{"model":"echo","prompt":"hi","stream":true,"words":["a","b"]}`)}
+		got, err := read(c.Stream(ctx, completion))
+		check(t, got, err, `0 {"word":"a"}`, `1 {"word":"b"}`)
+		embedding := client.Request{Op: schemas.OpEmbedding, Body: []byte(`{"model":"echo","input":"hi","echo":true}`)}
+		answer, err := c.Complete(ctx, embedding)
+		if err != nil || !strings.Contains(string(answer.Data), `"op":"embedding"`) {
+			t.Errorf("embedding: %s, %v", answer.Data, err)
+		}
+	})
+}
+
 func TestResult(t *testing.T) {
 	overEach(t, func(t *testing.T, ctx context.Context, c *client.Client) {
 		if _, err := c.Result(ctx, "", "never-sent"); !errors.Is(err, client.ErrNotFound) {

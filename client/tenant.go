@@ -41,7 +41,7 @@ func newTenant(ctx context.Context, cfg Config) (transport, error) {
 	case cfg.Context != "" || cfg.CredsFile != "" || cfg.Username != "":
 		return nil, errors.New("connect with an API key over NATS: there are other credentials too: leave them out, or leave the key out to connect as a trusted service")
 	}
-	t := &tenant{follower: follower{limit: cfg.ReconnectFor, log: cfg.Logger}, inboxes: map[*inbox]bool{}}
+	t := &tenant{follower: cfg.follower(), inboxes: map[*inbox]bool{}}
 	options := []nats.Option{
 		nats.Name(cfg.Name), nats.Token(cfg.APIKey), nats.CustomInboxPrefix(schemas.EdgeInbox(cfg.Tenant)),
 		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectWait/4, reconnectWait/2), nats.ReconnectBufSize(-1),
@@ -49,13 +49,20 @@ func newTenant(ctx context.Context, cfg Config) (transport, error) {
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { t.disconnected() }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { t.reported(err) }),
 	}
-	if cfg.TLS != nil {
-		options = append(options, nats.Secure(cfg.TLS))
+	files, err := cfg.certs()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.CAFile != "" || cfg.CertFile != "" { // else a tls:// URL brings TLS with the authorities of the system
+		var own nats.TLSCertHandler
+		if files.HasCertificate() {
+			own = files.Certificate
+		}
+		options = append(options, nats.ClientTLSConfig(own, files.Roots))
 	}
 	if cfg.InProcess != nil {
 		options = append(options, nats.InProcessServer(cfg.InProcess))
 	}
-	var err error
 	if t.conn, err = nats.Connect(cfg.URL, options...); err != nil {
 		if errors.Is(err, nats.ErrAuthorization) {
 			return nil, schemas.Errorf(schemas.CodeInvalidKey, "the server refuses the API key: check it, or ask the operator for one").WithCause(err)
@@ -173,7 +180,7 @@ func lost(err error) error {
 
 // next is the next message of the answer; nil is its end. A door that is not heard of for too long is gone.
 func (i *inbox) next() (*nats.Msg, error) {
-	waiting, cancel := context.WithTimeout(i.ctx, silence)
+	waiting, cancel := context.WithTimeout(i.ctx, i.tenant.silence)
 	defer cancel()
 	msg, err := i.sub.NextMsgWithContext(waiting)
 	switch {

@@ -43,9 +43,9 @@ func (r *outgoing) namedBy(msg *nats.Msg) {
 // stream sends the request until a door has begun to answer, and reads on from any door after that.
 func (t *tenant) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, error] {
 	began := false
-	return t.follow(ctx, 0, func(ctx context.Context, next uint64, emit func(Event) bool) error {
+	return t.follow(ctx, 0, func(ctx context.Context, next uint64, hear func(), emit func(Event) bool) error {
 		if began {
-			return t.read(ctx, r.Identity, next, emit)
+			return t.read(ctx, r.Identity, next, hear, emit)
 		}
 		h := r.natsHeaders()
 		h[schemas.HeaderStreamEvents] = []string{schemas.TakesSigns} // a door that is not heard of counts as gone
@@ -54,18 +54,18 @@ func (t *tenant) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, error
 			return err
 		}
 		defer i.close()
-		return i.frames(func(msg *nats.Msg) { r.namedBy(msg); began = true }, emit)
+		return i.frames(func(msg *nats.Msg) { r.namedBy(msg); began = true; hear() }, emit)
 	})
 }
 
 func (t *tenant) resume(ctx context.Context, id schemas.Identity, from uint64) iter.Seq2[Event, error] {
-	return t.follow(ctx, from, func(ctx context.Context, next uint64, emit func(Event) bool) error {
-		return t.read(ctx, id, next, emit)
+	return t.follow(ctx, from, func(ctx context.Context, next uint64, hear func(), emit func(Event) bool) error {
+		return t.read(ctx, id, next, hear, emit)
 	})
 }
 
 // read takes up the events of a request from next on. A door that has no room now is asked again.
-func (t *tenant) read(ctx context.Context, id schemas.Identity, next uint64, emit func(Event) bool) error {
+func (t *tenant) read(ctx context.Context, id schemas.Identity, next uint64, hear func(), emit func(Event) bool) error {
 	var cursor []byte
 	if next > 0 {
 		cursor = strconv.AppendUint(nil, next-1, 10)
@@ -75,7 +75,7 @@ func (t *tenant) read(ctx context.Context, id schemas.Identity, next uint64, emi
 		return err
 	}
 	defer i.close()
-	err = i.frames(func(*nats.Msg) {}, emit)
+	err = i.frames(func(*nats.Msg) { hear() }, emit)
 	if e, ok := errors.AsType[*schemas.Error](err); ok && passing(e.Code) {
 		return &broken{cause: err, pause: e.RetryAfter}
 	}

@@ -18,7 +18,8 @@ type trusted struct{ bus *bus.Bus }
 func newTrusted(ctx context.Context, cfg Config) (transport, error) {
 	b, err := bus.Connect(ctx, bus.Config{
 		URL: cfg.URL, Context: cfg.Context, InProcess: cfg.InProcess, Username: cfg.Username, Password: cfg.Password,
-		CredsFile: cfg.CredsFile, TLS: cfg.TLS, CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile, Name: cfg.Name, Logger: cfg.Logger, TracerProvider: cfg.TracerProvider,
+		CredsFile: cfg.CredsFile, CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile,
+		Name: cfg.Name, Logger: cfg.Logger, TracerProvider: cfg.TracerProvider,
 	})
 	if err != nil {
 		return nil, err

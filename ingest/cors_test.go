@@ -118,6 +118,10 @@ func TestCORSForAll(t *testing.T) {
 	if blocked != "" || got.status != 200 || got.header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("blocked by %q: %d %v", blocked, got.status, got.header)
 	}
+	leave := w.ask("OPTIONS", "/v1/chat/completions", "", "Origin", evil, "Access-Control-Request-Method", "POST").wants(t, 204)
+	if leave.header.Get("Access-Control-Max-Age") != "600" {
+		t.Errorf("a browser remembers the answer for %q seconds", leave.header.Get("Access-Control-Max-Age"))
+	}
 	if got.header.Get("Access-Control-Allow-Credentials") != "" {
 		t.Error("a browser may send credentials")
 	}

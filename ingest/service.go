@@ -160,7 +160,7 @@ func (v *service) resume(i *inbox) error {
 	}
 	from := uint64(0)
 	if cursor != "" {
-		if from, err = startingAfter(i.id.Request, cursor); err != nil {
+		if from, err = schemas.StartingAfter(i.id.Request, cursor); err != nil {
 			return err
 		}
 	}

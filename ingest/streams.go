@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
@@ -110,36 +108,17 @@ func (s *Ingest) readOn(x *exchange, there run, from uint64, answer func(frames)
 // header, so the header is the newer of the two.
 func (c *call) cursor() (from uint64, err error) {
 	if id := c.r.Header.Get(headerLastEventID); id != "" {
-		return after(c.id.Request, id)
+		return schemas.After(c.id.Request, id)
 	}
 	query := c.r.URL.Query()
 	if !query.Has(paramStartingAfter) {
 		return 0, nil
 	}
-	return startingAfter(c.id.Request, query.Get(paramStartingAfter))
-}
-
-// startingAfter reads a cursor that is an index or the id of an event.
-func startingAfter(request, value string) (from uint64, err error) {
-	if strings.Contains(value, ".") {
-		return after(request, value)
+	from, err = schemas.StartingAfter(c.id.Request, query.Get(paramStartingAfter))
+	if e, ok := errors.AsType[*schemas.Error](err); ok {
+		return 0, e.WithParam(paramStartingAfter)
 	}
-	index, err := strconv.ParseUint(value, 10, 63)
-	if err != nil {
-		return 0, schemas.Errorf(schemas.CodeInvalidValue, "%s is %.100q: give the index of the last event you saw", paramStartingAfter, value).WithParam(paramStartingAfter)
-	}
-	return index + 1, nil
-}
-
-func after(request, id string) (uint64, error) {
-	cursor, err := schemas.ParseCursor(id)
-	if err != nil {
-		return 0, err
-	}
-	if cursor.Request != request {
-		return 0, schemas.Errorf(schemas.CodeInvalidValue, "the cursor belongs to another request: send back the id of the last event of this one")
-	}
-	return cursor.Index + 1, nil
+	return from, nil
 }
 
 // outcome is the answer about a request's state.

@@ -232,3 +232,27 @@ func ParseCursor(s string) (Cursor, error) {
 	}
 	return Cursor{Request: request, Index: n}, nil
 }
+
+// After is the index of the event that follows the one of the request which an SSE id names.
+func After(request, id string) (next uint64, err error) {
+	cursor, err := ParseCursor(id)
+	if err != nil {
+		return 0, err
+	}
+	if cursor.Request != request {
+		return 0, Errorf(CodeInvalidValue, "the cursor belongs to another request: send back the id of the last event of this one")
+	}
+	return cursor.Index + 1, nil
+}
+
+// StartingAfter is After for a cursor that is an index or an SSE id.
+func StartingAfter(request, cursor string) (next uint64, err error) {
+	if strings.Contains(cursor, ".") {
+		return After(request, cursor)
+	}
+	index, err := strconv.ParseUint(cursor, 10, 63)
+	if err != nil {
+		return 0, Errorf(CodeInvalidValue, "the cursor is %.100q: give the index or the id of the last event you saw", cursor)
+	}
+	return index + 1, nil
+}

@@ -1,6 +1,8 @@
 package schemas
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -194,6 +196,94 @@ func FuzzParseCursor(f *testing.F) {
 		c, err := ParseCursor(s)
 		if err == nil && ValidateRequestID(c.Request) != nil {
 			t.Errorf("ParseCursor(%q) = %+v", s, c)
+		}
+	})
+}
+
+// FuzzStartingAfter reads what callers send as starting_after, and as the payload of a resume.
+func FuzzStartingAfter(f *testing.F) {
+	for _, cursor := range []string{"0", "41", "r.41", "r.", ".41", "q.41", "-1", "+1", "1e3", "9223372036854775807", "9223372036854775808", "0x10", "１", "r.1.2", " 7", "result", ""} {
+		f.Add("r", cursor)
+	}
+	f.Fuzz(func(t *testing.T, request, cursor string) {
+		next, err := StartingAfter(request, cursor)
+		if err != nil {
+			if AsError(err).Code != CodeInvalidValue {
+				t.Errorf("StartingAfter(%q, %q): %v is not the caller's fault", request, cursor, err)
+			}
+			return
+		}
+		if next == 0 {
+			t.Fatalf("StartingAfter(%q, %q) begins with the event that was seen", request, cursor)
+		}
+		// Whatever was accepted means what its plain forms mean, and is about this request.
+		if again, err := StartingAfter(request, strconv.FormatUint(next-1, 10)); err != nil || again != next {
+			t.Errorf("StartingAfter(%q, %q) = %d, but the index gives %d, %v", request, cursor, next, again, err)
+		}
+		if id, _, named := strings.Cut(cursor, "."); named && id != request {
+			t.Errorf("StartingAfter(%q, %q) takes the cursor of another request", request, cursor)
+		}
+		if ValidateRequestID(request) == nil {
+			if again, err := After(request, Cursor{Request: request, Index: next - 1}.String()); err != nil || again != next {
+				t.Errorf("the id of event %d gives %d, %v", next-1, again, err)
+			}
+		}
+	})
+}
+
+// FuzzServiceSubject takes tenant, model and reply subject from what a NATS caller sends.
+func FuzzServiceSubject(f *testing.F) {
+	f.Add("llm.chat.acme.gpt-4=2E1", "_INBOX_acme.a.b")
+	f.Add("llm.chat.acme.a.b", "_INBOX_acme.>")
+	f.Add("llm.chat.", "_INBOX_acme2.x")
+	f.Add("llm.chat.a.b", "_INBOX_a")
+	f.Fuzz(func(t *testing.T, subject, reply string) {
+		tenant, token, ok := ParseChatSubject(subject)
+		if !ok || ValidateTenant(tenant) != nil {
+			return
+		}
+		if _, err := DecodeModel(token); err == nil && ChatSubject(tenant, token) != subject {
+			t.Errorf("%q is taken for a request of %q for %q", subject, tenant, token)
+		}
+		if !IsEdgeInbox(tenant, reply) {
+			return
+		}
+		// An answer there is heard by the tenant's own connections and nobody else.
+		if own := EdgeInbox(tenant) + "."; !strings.HasPrefix(reply, own) || strings.ContainsAny(reply, "*> ") {
+			t.Errorf("tenant %q may be answered at %q", tenant, reply)
+		}
+		for _, other := range []string{tenant + "2", "x" + tenant, strings.ToUpper(tenant) + "_"} {
+			if IsEdgeInbox(other, reply) {
+				t.Errorf("%q is an inbox of %q and of %q", reply, tenant, other)
+			}
+		}
+	})
+}
+
+// FuzzRequestHeaders passes on what a caller of a door may say of a request, and nothing else.
+func FuzzRequestHeaders(f *testing.F) {
+	f.Add("Llm-Priority", "batch", "Llm-Deadline", "1795521600000")
+	f.Add("Nats-Msg-Id", "order-1", "Llm-Tenant", "other")
+	f.Add("llm-priority", "batch", "Llm-Object", "a/b/c/0 1 "+digest)
+	f.Add("Llm-Op", "sing", "Nats-Rollup", "all")
+	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string) {
+		h := Header{name1: {value1, "again"}, name2: {value2}}
+		r := &Request{Identity: Identity{Tenant: "acme", Request: "r"}, ModelToken: "m", Header: h}
+		sent := r.Encode()
+		for name, values := range sent {
+			if !slices.Contains(RequestHeaders(), name) || len(values) != 1 {
+				t.Errorf("the header %q goes on as %q", name, values)
+			}
+		}
+		if sent[HeaderRequestID][0] != "r" {
+			t.Errorf("the request is sent as %q", sent[HeaderRequestID])
+		}
+		if ValidateRequestHeaders(sent) != nil {
+			return
+		}
+		back, err := DecodeRequest("llm.queue.0.acme.m", 1, sent, nil)
+		if err != nil || back.Identity != r.Identity {
+			t.Errorf("headers that are valid at the door are not in the pipeline: %v", err)
 		}
 	})
 }

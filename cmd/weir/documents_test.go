@@ -158,6 +158,7 @@ func TestMessagesAreAsDescribed(t *testing.T) {
 
 	const inbox = "_INBOX_default.doc."
 	w.acknowledged(`{"model":"nope","messages":[{"role":"user","content":"hi"}]}`)
+	w.send("llm.requests.default.echo", "", strings.Replace(chat("hi", ""), "{", `{"model":"echo",`, 1)) // the same member twice is no JSON
 	w.send("llm.chat.default.echo", inbox+"a", `{"messages":[{"role":"user","content":"hi"}],"stream":true}`, "Llm-Cache", "off")
 	w.send("llm.chat.default.echo", inbox+"b", chat("hi", ""), "Idempotency-Key", "again", "Prefer", "respond-async")
 	w.send("llm.chat.default.echo", inbox+"c", chat("hi", ""))
@@ -180,7 +181,7 @@ func TestMessagesAreAsDescribed(t *testing.T) {
 	if _, _, err := call(t, "keys", "create", "--data-dir", dir, "--tenant", "acme"); err != nil {
 		t.Fatal(err)
 	}
-	w.await("requests request", "work work", "results result", "workers heartbeat", "routers heartbeat", "attach attach", "cancel cancel", "events keys",
+	w.await("requests request", "work work", "results result", "workers heartbeat", "routers heartbeat", "attach attach", "cancel cancel", "events keys", "dlq deadLetter",
 		"chunks accepted", "chunks start", "chunks delta", "chunks end", "chunks response", "chunks error",
 		"replies accepted", "replies start", "replies delta", "replies end", "replies response", "replies error",
 		"chat request", "resume resume",

@@ -12,7 +12,6 @@ package bus
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,7 +62,6 @@ type Config struct {
 	// CAFile, CertFile and KeyFile are PEM files: the authorities that the server's certificate must come from, and a
 	// certificate of one's own. With any of them the connection is TLS or none. All optional.
 	CAFile, CertFile, KeyFile string
-	TLS                       *tls.Config // optional: instead of the files
 
 	Edge *Credentials // optional: a user in account EDGE, with which [Bus.Serve] serves tenants
 
@@ -197,9 +195,6 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 
 // tlsOptions follow the files, so that a reconnect uses those of the day.
 func (b *Bus) tlsOptions() []nats.Option {
-	if b.cfg.TLS != nil {
-		return []nats.Option{nats.Secure(b.cfg.TLS)}
-	}
 	if b.cfg.CAFile == "" && b.cfg.CertFile == "" {
 		return nil // a tls:// URL, or a server that insists, brings TLS with the authorities of the system
 	}
