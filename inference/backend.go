@@ -51,8 +51,9 @@ type GenerateRequest struct {
 	// the public name again. Empty is the backend's own configured name, or else the body's.
 	Model string
 
-	Body   []byte // validated; as the caller sent it but for what a tenant must not control
-	Stream bool   // as the body says
+	Body    []byte // validated; as the caller sent it but for what a tenant must not control
+	Stream  bool   // as the body says
+	Choices int    // answers that the body asks for; 0 = not counted yet
 
 	Attempt  int       // number of start frames of the chain, from 1
 	Try      int       // which call this is within the attempt, from 1; set by [Retry]

@@ -200,7 +200,7 @@ var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline p
 // generate calls the model with retries, noting every call.
 func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
 	request := &GenerateRequest{
-		Identity: r.work.Identity, Op: r.op, Body: r.request.Body, Stream: r.request.Stream, Attempt: r.attempt,
+		Identity: r.work.Identity, Op: r.op, Body: r.request.Body, Stream: r.request.Stream, Choices: r.request.N, Attempt: r.attempt,
 		Deadline: r.deadline(), Header: r.work.Header,
 	}
 	return r.dialect.call(func(request *GenerateRequest) said {

@@ -48,7 +48,7 @@ func (c *cli) runStages(ctx context.Context, command string, stages []string) (e
 	if err != nil {
 		return err
 	}
-	tuneMemory(c.env)
+	defer tuneMemory(ctx, c.env)()
 	n, err := openNode(ctx, cfg, command, log)
 	if err != nil {
 		return startError(ctx, err)

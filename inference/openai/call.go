@@ -51,7 +51,9 @@ func (c *call) outgoing() []byte {
 	if c.backend.config.MaxCompletionTokens {
 		body = openai.WithMaxCompletionTokens(body)
 	}
-	c.choices = openai.Choices(c.request.Op, body)
+	if c.choices = c.request.Choices; c.choices == 0 {
+		c.choices = openai.Choices(c.request.Op, body)
+	}
 	if c.request.Stream {
 		body, c.mender.DropUsage = openai.WithUsage(body)
 	}
