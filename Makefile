@@ -80,6 +80,10 @@ fuzz-keep: ## Keep the smallest inputs that fuzzing found in testdata/fuzz, with
 bench: ## Compare with the upstream called directly and nginx; prints the table (needs nginx)
 	go run ./bench
 
+.PHONY: bench-streams
+bench-streams: ## Measure what each of 1,000 open streams holds in an ingest of its own
+	go run ./bench streams
+
 .PHONY: chaos
 chaos: ## Kill everything in turn and check every answer (needs root: it mounts a small disk)
 	go run ./chaos

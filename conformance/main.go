@@ -75,5 +75,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	checkAsyncAPI(ctx, results, *node)
+	checkLimits(ctx, results, s)
+	if err := checkTLS(ctx, results, *weir, *nats, *node, dir); err != nil {
+		return err
+	}
 	return results.close(s)
 }

@@ -152,6 +152,6 @@ await check("the headers that SDKs read", async () => {
   assert.equal(h.get("idempotency-key"), `headers-${sdk}`);
   assert.equal(h.get("idempotent-replayed"), "false");
   assert.ok(Number(h.get("openai-processing-ms")) >= 0);
-  assert.equal(h.get("x-ratelimit-limit-requests"), "10000");
-  assert.ok(Number(h.get("x-ratelimit-remaining-requests")) < 10000);
+  assert.equal(h.get("x-ratelimit-limit-requests"), "2000"); // those of one address are the nearest limit
+  assert.ok(Number(h.get("x-ratelimit-remaining-requests")) < 2000);
 });

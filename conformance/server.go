@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,10 +22,16 @@ type server struct {
 	command    *exec.Cmd
 	printed    *lockedBuffer
 	exited     chan struct{}
+	roots      *x509.CertPool // of its certificate; nil when it is plain
 }
 
 // startServer returns when the server is ready. Without more arguments it has no configuration, and so the echo model.
 func startServer(ctx context.Context, program, dir string, args ...string) (*server, error) {
+	return startServerWith(ctx, nil, program, dir, args...)
+}
+
+// startServerWith is startServer for one whose configuration has certificates of roots, for HTTP and NATS alike.
+func startServerWith(ctx context.Context, roots *x509.CertPool, program, dir string, args ...string) (*server, error) {
 	var addrs [3]string
 	for i := range addrs {
 		addr, err := freeAddr()
@@ -33,7 +41,10 @@ func startServer(ctx context.Context, program, dir string, args ...string) (*ser
 		addrs[i] = addr
 	}
 	s := &server{http: "http://" + addrs[0], nats: "nats://" + addrs[1], dir: dir, data: filepath.Join(dir, "data"),
-		printed: &lockedBuffer{}, exited: make(chan struct{})}
+		printed: &lockedBuffer{}, exited: make(chan struct{}), roots: roots}
+	if roots != nil {
+		s.http, s.nats = "https://"+addrs[0], "tls://"+addrs[1]
+	}
 	s.command = exec.Command(program, append([]string{"serve", "--data-dir", s.data, "--http", addrs[0], "--nats", addrs[1],
 		"--admin", addrs[2], "--log-level", "warn", "--json"}, args...)...)
 	s.command.Stdout, s.command.Stderr = s.printed, s.printed
@@ -78,7 +89,7 @@ func (s *server) do(ctx context.Context, method, path string, header http.Header
 	if header != nil {
 		request.Header = header
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: s.roots}}}
 	response, err := client.Do(request)
 	if err != nil {
 		return 0, nil, err

@@ -3,8 +3,10 @@ package ingest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -28,6 +30,7 @@ type call struct {
 	r       *http.Request
 	control *http.ResponseController
 	key     keys.Key
+	addr    netip.Addr // that it is counted under, once it has a place
 	dialect *dialect
 	broken  bool // the connection is to be cut, because what was sent must not look whole
 }
@@ -102,7 +105,11 @@ func (c *call) fail(err error) {
 	if e.Code == schemas.CodeInternal {
 		c.log(slog.LevelError, "a request failed", slog.Any(telemetry.KeyError, err))
 	}
-	_ = c.writeError(c.dialect.status(e.Code), e)
+	status := c.dialect.status(e.Code)
+	if r, ok := errors.AsType[refusal](err); ok {
+		status = r.status
+	}
+	_ = c.writeError(status, e)
 }
 
 func (c *call) writeError(status int, e *schemas.Error) error {

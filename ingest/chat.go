@@ -26,10 +26,11 @@ type asked struct {
 type submission struct {
 	*exchange
 	back    way
-	request *schemas.Request
-	streams bool // the answer is wanted as events
-	keep    bool // the request goes on when the caller leaves
-	async   bool // the caller wants to know only that the request is accepted
+	request *schemas.Request // until it is accepted
+	named   bool             // by its caller: it may have been sent before
+	streams bool             // the answer is wanted as events
+	keep    bool             // the request goes on when the caller leaves
+	async   bool             // the caller wants to know only that the request is accepted
 
 	background bool            // it goes on without any reader, for as long as it takes
 	ended      bool            // it had ended before this call
@@ -40,18 +41,28 @@ type submission struct {
 func (s *Ingest) chat(c *call) error { return s.ask(c, schemas.OpChat) }
 
 // ask answers a request of an op. Whether it streams is for the body to say: SDKs accept application/json even when they
-// want a stream.
+// want a stream. What it takes to read the request is done when its answer begins, because the stack of a stream keeps the
+// size of all that is still under way on it.
 func (s *Ingest) ask(c *call, op schemas.Op) error {
-	release, err := s.take()
+	release, err := s.take(c)
 	if err != nil {
 		return err
 	}
 	defer release()
-	body, err := s.readBody(c)
+	n, err := s.read(c, op)
 	if err != nil {
 		return err
 	}
-	return s.place(&c.exchange, c, askedOf(c, op, body))
+	return s.begin(n)
+}
+
+// read reads a request from the call and checks it.
+func (s *Ingest) read(c *call, op schemas.Op) (*submission, error) {
+	body, err := s.readBody(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.prepare(&c.exchange, c, askedOf(c, op, body))
 }
 
 // askedOf is a call as what it asks for.
@@ -76,26 +87,42 @@ func (c *call) travelling(op schemas.Op) schemas.Header {
 
 // place checks a request, has it accepted and answers it.
 func (s *Ingest) place(x *exchange, back way, a asked) error {
-	parsed, err := openai.ParseRequest(a.op, a.body, openai.Policy{})
+	n, err := s.prepare(x, back, a)
 	if err != nil {
 		return err
 	}
+	return s.begin(n)
+}
+
+// begin has a request accepted and answers it.
+func (s *Ingest) begin(n *submission) error {
+	if n.named {
+		return s.join(n)
+	}
+	return s.submit(n)
+}
+
+// prepare checks a request.
+func (s *Ingest) prepare(x *exchange, back way, a asked) (*submission, error) {
+	parsed, err := openai.ParseRequest(a.op, a.body, openai.Policy{})
+	if err != nil {
+		return nil, err
+	}
 	id, err := chosenID(x.id.Tenant, a)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if id != "" {
 		back.name(id)
 	}
 	request, err := newRequest(x.id, a, parsed)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n := &submission{exchange: x, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer)}
-	if id != "" {
-		return s.join(n)
-	}
-	return s.submit(n)
+	return &submission{
+		exchange: x, back: back, request: request, named: id != "",
+		streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer),
+	}, nil
 }
 
 // newRequest makes the request that is published.
@@ -172,10 +199,13 @@ func (s *Ingest) submit(n *submission) error {
 		if _, err := s.accept(n); err != nil {
 			return !unknownOutcome(err), err
 		}
+		// A stream may be open for long, and the request is on the bus: what it has is not kept here too.
+		accepted := n.acceptedFrame()
+		n.request = nil
 		if n.background {
-			s.makeFindable(n)
+			s.makeFindable(n, accepted)
 		}
-		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n) })
+		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n, accepted) })
 	})
 }
 
@@ -219,14 +249,14 @@ func (n *submission) attend(shared bool, read func() (finished bool, err error))
 
 // makeFindable tells every ingest that the request exists although nothing has happened to it yet. It is no claim: when
 // somebody has begun, that is as good.
-func (s *Ingest) makeFindable(n *submission) {
+func (s *Ingest) makeFindable(n *submission, accepted *schemas.Frame) {
 	ctx := n.ctx
 	if n.background { // the caller may leave at once
 		ctx = context.WithoutCancel(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, findableTimeout)
 	defer cancel()
-	_, err := s.cfg.Bus.Append(ctx, n.id, 0, n.acceptedFrame())
+	_, err := s.cfg.Bus.Append(ctx, n.id, 0, accepted)
 	if err != nil && !errors.Is(err, bus.ErrFenced) && n.ctx.Err() == nil {
 		n.log(slog.LevelWarn, "a queued request cannot be found until it starts", slog.Any(telemetry.KeyError, err))
 	}

@@ -253,7 +253,7 @@ func TestBadInput(t *testing.T) {
 		{"no messages", `{"model":"m"}`, nil, 400, "missing_required_parameter"},
 		{"empty messages", `{"model":"m","messages":[]}`, nil, 400, ""},
 		{"oversized", `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("x", 10<<20) + `"}]}`, nil, 413, "request_too_large"},
-		{"compressed", unary, []string{"Content-Encoding", "gzip"}, 400, "unsupported"},
+		{"compressed", unary, []string{"Content-Encoding", "gzip"}, 415, "unsupported"},
 		{"id of a sequence", unary, []string{"Llm-Request-Id", "s17"}, 400, "invalid_value"},
 		{"id with a dot", unary, []string{"Llm-Request-Id", "a.b"}, 400, "invalid_value"},
 		{"id with a wildcard", unary, []string{"Llm-Request-Id", "*"}, 400, "invalid_value"},

@@ -30,9 +30,10 @@ type allowance struct {
 
 // allowances are those of the limits that bind the caller: of several limits of a kind the one that is nearest. This is
 // the one place that knows them.
-func (s *Ingest) allowances(*call) (requests, tokens allowance) {
+func (s *Ingest) allowances(c *call) (requests, tokens allowance) {
 	// Nobody knows when the answers under way will have ended.
-	return allowance{limit: int64(cap(s.slots)), remaining: int64(cap(s.slots) - len(s.slots))}, allowance{}
+	limit, free := s.places.room(c.key.ID, c.addr)
+	return allowance{limit: int64(limit), remaining: int64(free)}, allowance{}
 }
 
 // set writes the headers that SDKs read a limit from. The names are in the canonical form.

@@ -81,7 +81,9 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 				return true, err
 			}
 		}
-		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n, hash), nil)
+		op := n.request.Op
+		n.request = nil
+		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, op, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader
 			n.back.attached(false)
@@ -116,12 +118,12 @@ func (s *Ingest) acceptNamed(n *submission) error {
 }
 
 // sameBody is all, unless its first frame belongs to a request with another body, or of another op.
-func sameBody(all frames, n *submission, hash string) frames {
+func sameBody(all frames, id identity, op schemas.Op, hash string) frames {
 	return func(yield func(*schemas.Frame, error) bool) {
 		first := true
 		for f, err := range all {
-			if err == nil && first && f.BodyHash != "" && (f.BodyHash != hash || opOf(f) != n.request.Op) {
-				yield(nil, mismatch(n.id))
+			if err == nil && first && f.BodyHash != "" && (f.BodyHash != hash || opOf(f) != op) {
+				yield(nil, mismatch(id))
 				return
 			}
 			first = false

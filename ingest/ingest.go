@@ -12,11 +12,13 @@ package ingest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +40,9 @@ type Config struct {
 	Bus  *bus.Bus // required
 	Addr string   // host:port, port 0 for any; default DefaultAddr
 
+	// TLS of the door, for HTTP/1.1 and HTTP/2; nil for a plain one.
+	TLS *tls.Config
+
 	// Keys knows the API keys. While there is none, callers on this machine need none, as tenant default, if Addr is a loopback
 	// address. Optional: without it there is no key.
 	Keys Keyring
@@ -51,6 +56,16 @@ type Config struct {
 	MaxBodyBytes int64 // of a request; default 10 MiB
 	MaxStreams   int   // requests being answered at once, beyond which the answer is 503; default 10,000
 
+	MaxStreamsPerKey         int // of those, for one key; beyond, the answer is 429; default 2,000
+	MaxStreamsPerAddress     int // of those, for one address of a caller, or one /64 of IPv6; default 2,000
+	MaxConnectionsPerAddress int // open at once; one more is closed; default 4,000, and twice MaxStreams in all
+	MaxStreamsPerConnection  int // of HTTP/2; default 250
+
+	// TrustedProxies may tell the address of a caller in X-Forwarded-For. Optional.
+	TrustedProxies []netip.Prefix
+
+	HeaderTimeout time.Duration // for reading a request's header, and for a TLS handshake; default 5 s
+	IdleTimeout   time.Duration // of a connection between two requests; default 2 min
 	HoldStatus    time.Duration // how long the HTTP status waits for the first event; default 10 s
 	Heartbeat     time.Duration // silence after which a stream gets a comment; default 15 s
 	WriteTimeout  time.Duration // for one write to a caller; default 30 s
@@ -91,6 +106,12 @@ func (c *Config) setDefaults() error {
 	}
 	orDefault(&c.MaxBodyBytes, defaultBodyBytes)
 	orDefault(&c.MaxStreams, 10_000)
+	orDefault(&c.MaxStreamsPerKey, 2_000)
+	orDefault(&c.MaxStreamsPerAddress, 2_000)
+	orDefault(&c.MaxConnectionsPerAddress, 4_000)
+	orDefault(&c.MaxStreamsPerConnection, 250)
+	orDefault(&c.HeaderTimeout, 5*time.Second)
+	orDefault(&c.IdleTimeout, 2*time.Minute)
 	orDefault(&c.HoldStatus, 10*time.Second)
 	orDefault(&c.Heartbeat, 15*time.Second)
 	orDefault(&c.WriteTimeout, 30*time.Second)
@@ -122,7 +143,8 @@ type Ingest struct {
 
 	readers *readers
 	live    *liveModels
-	slots   chan struct{} // one per request being answered
+	places  *places
+	proxies proxies
 	buffers buffers
 
 	draining atomic.Bool
@@ -152,13 +174,15 @@ func New(cfg Config) (*Ingest, error) {
 		return nil, fmt.Errorf("listen for HTTP: %w; choose another address with --http", err)
 	}
 	return &Ingest{
-		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: cfg.Keys, local: local, listener: listener,
-		cors:    cors,
-		tracer:  cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
-		started: time.Now(),
-		readers: newReaders(cfg.DisconnectGrace, cfg.DetachedMax),
-		live:    newLiveModels(),
-		slots:   make(chan struct{}, cfg.MaxStreams),
+		cfg: cfg, log: cfg.Logger.With(telemetry.KeyStage, "ingest"), meters: meters, keys: cfg.Keys, local: local,
+		listener: boundConnections(listener, 2*cfg.MaxStreams, cfg.MaxConnectionsPerAddress, cfg.TrustedProxies, meters.refused.Inc),
+		cors:     cors,
+		tracer:   cfg.TracerProvider.Tracer("github.com/weir-llm/weir/ingest"),
+		started:  time.Now(),
+		readers:  newReaders(cfg.DisconnectGrace, cfg.DetachedMax),
+		live:     newLiveModels(),
+		places:   newPlaces(cfg.MaxStreams, cfg.MaxStreamsPerKey, cfg.MaxStreamsPerAddress),
+		proxies:  cfg.TrustedProxies,
 	}, nil
 }
 
@@ -192,7 +216,7 @@ func (s *Ingest) Run(ctx context.Context) error {
 
 	server := s.server(work)
 	served := make(chan error, 1)
-	owned.Go(func() { served <- server.Serve(s.listener) })
+	owned.Go(func() { served <- s.serveHTTP(server) })
 	select {
 	case err := <-served:
 		cut(errDrained)
@@ -200,18 +224,6 @@ func (s *Ingest) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return errors.Join(s.drain(work, cut, server, door), door.close())
-}
-
-// server is not shared by two Runs because a closed http.Server stays closed.
-func (s *Ingest) server(work context.Context) *http.Server {
-	return &http.Server{
-		Handler:           s.handler(),
-		BaseContext:       func(net.Listener) context.Context { return work },
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
 }
 
 func (s *Ingest) drain(work context.Context, cut context.CancelCauseFunc, server *http.Server, door *service) error {

@@ -13,40 +13,36 @@ import (
 )
 
 const (
-	defaultBodyBytes  = schemas.MaxBodyBytes
-	readHeaderTimeout = 5 * time.Second
-	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 32 << 10
-	maxKeyBytes       = 255             // of an Idempotency-Key
-	maxReruns         = 32              // of an idempotency key whose runs failed before the first token
-	cutLimit          = 5 * time.Second // for answers to end in an error once the drain limit has passed
-	findableTimeout   = 5 * time.Second // for telling that a queued request exists
-	overloadedRetry   = time.Second
-	firstBuffer       = 64 << 10 // for a body, before any of it has come
+	defaultBodyBytes = schemas.MaxBodyBytes
+	maxHeaderBytes   = 32 << 10
+	maxHeaders       = 128
+	maxURLBytes      = 8 << 10
+	maxKeyBytes      = 255             // of an Idempotency-Key
+	maxReruns        = 32              // of an idempotency key whose runs failed before the first token
+	cutLimit         = 5 * time.Second // for answers to end in an error once the drain limit has passed
+	findableTimeout  = 5 * time.Second // for telling that a queued request exists
+	overloadedRetry  = time.Second
+	firstBuffer      = 64 << 10 // for a body, before any of it has come
 )
 
-// take claims a place among the requests being answered. It never waits: a full house is told so.
-func (s *Ingest) take() (release func(), err error) {
-	select {
-	case s.slots <- struct{}{}:
-		return func() { <-s.slots }, nil
-	default:
-		return nil, schemas.Errorf(schemas.CodeOverloaded, "%d requests are being answered already: try again in a second", cap(s.slots)).
-			WithRetryAfter(overloadedRetry)
+// take claims a place among the requests being answered.
+func (s *Ingest) take(c *call) (release func(), err error) {
+	c.addr = s.proxies.caller(c.r)
+	if err := s.places.take(c.key.ID, c.addr); err != nil {
+		return nil, err
 	}
+	return func() { s.places.give(c.key.ID, c.addr) }, nil
 }
 
 // readBody reads the whole body within its limits of size and time.
 func (s *Ingest) readBody(c *call) ([]byte, error) {
-	if encoding := c.r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return nil, schemas.Errorf(schemas.CodeUnsupported, "Content-Encoding %q is not accepted: send the body uncompressed", encoding)
+	for _, encoding := range c.r.Header["Content-Encoding"] {
+		if encoding != "" && encoding != "identity" {
+			return nil, refuse(http.StatusUnsupportedMediaType, schemas.CodeUnsupported, "Content-Encoding %.100q is not accepted: send the body uncompressed", encoding)
+		}
 	}
 	if c.r.ContentLength > s.cfg.MaxBodyBytes {
 		return nil, s.tooLarge()
-	}
-	// A deadline that stayed set would look like a caller that left.
-	if c.control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout)) == nil {
-		defer func() { _ = c.control.SetReadDeadline(time.Time{}) }()
 	}
 	body, err := readAll(http.MaxBytesReader(c.w, c.r.Body, s.cfg.MaxBodyBytes), c.r.ContentLength)
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
@@ -55,7 +51,19 @@ func (s *Ingest) readBody(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, schemas.Errorf(schemas.CodeInvalidValue, "the request body ended early or came too slowly: send it whole").WithCause(err)
 	}
+	_ = c.control.SetReadDeadline(time.Time{}) // one that stayed set would look like a caller that left
 	return body, nil
+}
+
+// bodiesInTime gives every body its time, also one that no handler reads: net/http reads what is left of it before it
+// sends the answer, and would wait for ever.
+func (s *Ingest) bodiesInTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != http.NoBody {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout)) // it fails with the connection
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // readAll reads r into a buffer that begins at the announced size, but not beyond what the caller has yet to prove.

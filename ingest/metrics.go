@@ -15,6 +15,7 @@ type metrics struct {
 	open       prometheus.Gauge
 	abandoned  prometheus.Counter
 	attached   prometheus.Counter
+	refused    prometheus.Counter
 	retried    prometheus.Counter
 }
 
@@ -39,6 +40,9 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		attached: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weir_ingest_idempotent_attaches_total", Help: "Requests that joined an earlier one with the same id and body.",
 		}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_ingest_refused_connections_total", Help: "Connections closed at once because too many were open.",
+		}),
 		retried: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weir_ingest_sdk_retries_total", Help: "Requests that an SDK says it sent before (x-stainless-retry-count).",
 		}),
@@ -47,7 +51,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached, m.retried} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.firstEvent, m.open, m.abandoned, m.attached, m.refused, m.retried} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

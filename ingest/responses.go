@@ -12,38 +12,47 @@ import (
 
 // createResponse answers POST /v1/responses.
 func (s *Ingest) createResponse(c *call) error {
-	release, err := s.take()
+	release, err := s.take(c)
 	if err != nil {
 		return err
 	}
 	defer release()
-	body, err := s.readBody(c)
+	n, err := s.readResponse(c)
 	if err != nil {
 		return err
 	}
+	return s.begin(n)
+}
+
+// readResponse reads a request for a response from the call and checks it.
+func (s *Ingest) readResponse(c *call) (*submission, error) {
+	body, err := s.readBody(c)
+	if err != nil {
+		return nil, err
+	}
 	parsed, asked, err := s.readResponseRequest(c, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	a := askedOf(c, schemas.OpResponses, parsed.Body)
 	id, err := chosenID(c.id.Tenant, a)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if id != "" {
 		c.name(id)
 	}
 	request, err := newRequest(c.id, a, parsed)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	back := &responder{call: c, asked: asked}
-	n := &submission{exchange: &c.exchange, back: back, request: request, streams: parsed.Stream, keep: keeps(request, id != ""), background: asked.Background}
-	back.submission = n
-	if id != "" {
-		return s.join(n)
+	n := &submission{
+		exchange: &c.exchange, back: back, request: request, named: id != "",
+		streams: parsed.Stream, keep: keeps(request, id != ""), background: asked.Background,
 	}
-	return s.submit(n)
+	back.submission = n
+	return n, nil
 }
 
 // responder is the way back of a response.

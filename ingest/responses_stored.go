@@ -159,7 +159,7 @@ func (s *Ingest) lookupResponse(c *call) (*response, error) {
 // retrieveResponse answers GET /v1/responses/{id}: with the response as it stands, or with its events from the beginning or
 // from behind one, also of a response that has ended.
 func (s *Ingest) retrieveResponse(c *call) error {
-	release, err := s.take()
+	release, err := s.take(c)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (s *Ingest) handler() http.Handler {
 	}
 	mux.Handle("/v1/messages/", s.refuse("unknown", messages, unknownRoute))
 	mux.Handle("/", s.refuse("unknown", nil, unknownRoute))
-	return s.cors.handler(mux)
+	return s.bodiesInTime(s.cors.handler(mux))
 }
 
 // door is what every request to the API passes: the checks of who calls and from where, the span, the metrics, and the
@@ -75,19 +75,31 @@ func (s *Ingest) door(path string, d *dialect, handle func(*call) error) http.Ha
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.newCall(w, r, path, d)
 		defer c.end()
-		key, err := s.authenticate(r)
-		if err == nil {
-			err = authorize(&key, r.Method)
-		}
+		leave, err := s.enter(c)
 		if err != nil {
 			c.fail(err)
 			return
 		}
-		defer c.admit(key)()
+		defer leave()
 		if err := handle(c); err != nil {
 			c.fail(err)
 		}
 	})
+}
+
+// enter lets a call in, as one of its key's tenant, until leave is called.
+func (s *Ingest) enter(c *call) (leave func(), err error) {
+	if err := checkHead(c.r); err != nil {
+		return nil, err
+	}
+	key, err := s.authenticate(c.r)
+	if err == nil {
+		err = authorize(&key, c.r.Method)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.admit(key), nil
 }
 
 // refuse answers what no route takes. It needs no key: it tells nothing that is not in the documentation.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -68,8 +69,15 @@ func (v *service) stat(endpoint string) any {
 	return map[string]int64{"open": stats.open.Load(), "answered": stats.answered.Load(), "failed": stats.failed.Load()}
 }
 
-// takePlace claims a place for an answer; they are the same for both doors.
-func (v *service) takePlace(*inbox) (release func(), err error) { return v.s.take() }
+// takePlace claims a place for an answer; they are the same for both doors. The key of a connection is known to the server
+// alone, and so is its address: a tenant counts as one key.
+func (v *service) takePlace(i *inbox) (release func(), err error) {
+	tenant := "tenant " + i.id.Tenant // no key has such an id
+	if err := v.s.places.take(tenant, netip.Addr{}); err != nil {
+		return nil, err
+	}
+	return func() { v.s.places.give(tenant, netip.Addr{}) }, nil
+}
 
 func (v *service) takeCancel(*inbox) (release func(), err error) {
 	select {

@@ -19,8 +19,9 @@ const (
 // eventStream writes an answer as server-sent events. It holds the HTTP status until the first event or until the hold
 // time is over, whichever is first, because SDKs repeat a failed request only before that.
 type eventStream struct {
-	c    *call
-	held func() // runs once, before the status is sent for want of an event
+	c       *call
+	held    func()        // runs once, before the status is sent for want of an event
+	timeout time.Duration // for one write
 
 	mu       sync.Mutex // a timer writes too
 	dialect  *dialect
@@ -34,7 +35,11 @@ type eventStream struct {
 
 // newEventStream goes on holding the status, as it was since the request came. The caller must close the stream.
 func newEventStream(c *call, held func()) *eventStream {
-	e := &eventStream{c: c, held: held, dialect: c.dialect}
+	e := &eventStream{c: c, held: held, dialect: c.dialect, timeout: c.s.cfg.WriteTimeout}
+	if c.r.ProtoMajor == 2 {
+		// It resets a stream when the deadline passes, also while nothing is being written.
+		e.timeout = max(e.timeout, 2*c.s.cfg.Heartbeat)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.armed.Add(1)
@@ -154,9 +159,9 @@ func (e *eventStream) tick() {
 // send writes one piece and flushes it. e.mu is held.
 func (e *eventStream) send(piece []byte) error {
 	e.wrote = time.Now()
-	if e.wrote.Sub(e.deadline) > min(deadlineSlack, e.c.s.cfg.WriteTimeout/4) {
+	if e.wrote.Sub(e.deadline) > min(deadlineSlack, e.timeout/4) {
 		e.deadline = e.wrote
-		_ = e.c.control.SetWriteDeadline(e.wrote.Add(e.c.s.cfg.WriteTimeout))
+		_ = e.c.control.SetWriteDeadline(e.wrote.Add(e.timeout))
 	}
 	if !e.open {
 		e.begin()

@@ -1,6 +1,9 @@
 package ingest
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -56,6 +59,42 @@ func TestFrameIsOneWriteWithoutAllocation(t *testing.T) {
 	}
 	if w.writes != 102 {
 		t.Errorf("%d writes for 102 frames", w.writes)
+	}
+}
+
+// deltas gives the path of a delta frame of so many events, from the message of the bus to the socket.
+func deltas(tb testing.TB, events int) (pass func()) {
+	tb.Helper()
+	_, e := newSink(tb)
+	line := []byte(`{"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":" token"},"finish_reason":null}]}` + "\n")
+	sent := &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: "w1", Count: events, Data: bytes.TrimSuffix(bytes.Repeat(line, events), []byte("\n"))}
+	header := sent.Encode()
+	return func() {
+		_, err := e.copy(func(yield func(*schemas.Frame, error) bool) { yield(schemas.DecodeFrame(header, sent.Data)) }, streaming{})
+		if !errors.Is(err, errEnded) {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// A frame may cost what it does; what is in it costs nothing more.
+func TestNoAllocationPerToken(t *testing.T) {
+	one, many := deltas(t, 1), deltas(t, 64)
+	few, lots := testing.AllocsPerRun(100, one), testing.AllocsPerRun(100, many)
+	if lots > few {
+		t.Errorf("%v allocations for a frame of 64 tokens, %v for a frame of one", lots, few)
+	}
+}
+
+func BenchmarkDelta(b *testing.B) {
+	for _, events := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("tokens=%d", events), func(b *testing.B) {
+			pass := deltas(b, events)
+			b.ReportAllocs()
+			for b.Loop() {
+				pass()
+			}
+		})
 	}
 }
 

@@ -57,7 +57,7 @@ func (s *Ingest) existing(x *exchange) (run, error) {
 // stream answers GET /v1/streams/{id}: the events of a request from the beginning or from behind a cursor, whether the
 // request runs or has ended, for any number of readers.
 func (s *Ingest) stream(c *call) error {
-	release, err := s.take()
+	release, err := s.take(c)
 	if err != nil {
 		return err
 	}

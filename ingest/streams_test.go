@@ -167,7 +167,7 @@ func TestUnknownAndForeignStreamsAreTheSame(t *testing.T) {
 			}
 		}
 	}
-	w.ask("GET", "/v1/streams/"+id+"/result", "", owner...).wants(t, 200)
+	eventually(t, "the owner's result", func() bool { return w.ask("GET", "/v1/streams/"+id+"/result", "", owner...).status == 200 })
 }
 
 func TestResult(t *testing.T) {

@@ -3,8 +3,22 @@ package ingest_test
 import (
 	"context"
 	"io"
+	"net/netip"
 	"strings"
+	"testing"
 )
+
+func networks(t *testing.T, texts ...string) (networks []netip.Prefix) {
+	t.Helper()
+	for _, text := range texts {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		networks = append(networks, network)
+	}
+	return networks
+}
 
 type readCloser struct {
 	io.Reader

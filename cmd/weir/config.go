@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-llm/weir/inference"
+	"github.com/weir-llm/weir/internal/certs"
 )
 
 // Config is everything that an operator may set. The order is file < environment (WEIR_*) < flag, and the defaults are
@@ -27,6 +28,7 @@ type Config struct {
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"Limits of the HTTP door."`
+	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
 
@@ -106,8 +108,13 @@ type Tenant struct {
 
 // Ingest has the limits of the HTTP door.
 type Ingest struct {
-	MaxBodyBytes    int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
-	MaxStreams      int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
+	MaxBodyBytes             int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
+	MaxStreams               int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
+	MaxStreamsPerKey         int      `yaml:"max_streams_per_key,omitempty" doc:"Of those, for one API key, beyond which the answer is 429; default 2000."`
+	MaxStreamsPerAddress     int      `yaml:"max_streams_per_address,omitempty" doc:"Of those, for one address of a caller or one /64 of IPv6, beyond which the answer is 429; default 2000."`
+	MaxConnectionsPerAddress int      `yaml:"max_connections_per_address,omitempty" doc:"HTTP connections from one address, beyond which one more is closed at once; default 4000."`
+	TrustedProxies           []string `yaml:"trusted_proxies,omitempty" doc:"Addresses or networks of proxies in front, whose X-Forwarded-For tells the caller's address."`
+
 	Heartbeat       Duration `yaml:"heartbeat,omitempty" doc:"Silence in a stream after which the caller gets a comment, so that nothing on the way takes the connection for dead; default 15s."`
 	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
 	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
@@ -125,6 +132,28 @@ type Edge struct {
 	User     string           `yaml:"user,omitempty" doc:"User name; edge in nats.conf."`
 	Password inference.Secret `yaml:"password,omitempty" doc:"Its password. Use ${VARIABLE} to keep it out of the file."`
 	Creds    string           `yaml:"creds,omitempty" doc:"NATS credentials file, instead of user and password."`
+}
+
+// TLS names the PEM files of each side that has any.
+type TLS struct {
+	HTTP   ServerTLS `yaml:"http,omitempty" doc:"The HTTP door. Without a certificate it is plain."`
+	NATS   ServerTLS `yaml:"nats,omitempty" doc:"The embedded NATS server of serve. Without a certificate it is plain."`
+	Client ClientTLS `yaml:"client,omitempty" doc:"Connections of stages and commands to NATS."`
+}
+
+// ServerTLS is the TLS of a listener.
+type ServerTLS struct {
+	Cert       string     `yaml:"cert,omitempty" doc:"PEM file of the certificate, with its chain."`
+	Key        string     `yaml:"key,omitempty" doc:"PEM file of the certificate's key."`
+	ClientCA   string     `yaml:"client_ca,omitempty" doc:"PEM file of the authorities that sign certificates of clients; with client_auth."`
+	ClientAuth certs.Auth `yaml:"client_auth,omitempty" enum:"none,request,require" doc:"Certificates of clients. none: not asked for, the default. request: a client may have none, but not a bad one. require: a client without a good one is refused."`
+}
+
+// ClientTLS is the TLS of a connection to NATS.
+type ClientTLS struct {
+	CA   string `yaml:"ca,omitempty" doc:"PEM file of the authorities that the NATS server's certificate must come from; default: those of the system, which a tls:// URL uses."`
+	Cert string `yaml:"cert,omitempty" doc:"PEM file of a certificate to present to the NATS server."`
+	Key  string `yaml:"key,omitempty" doc:"PEM file of that certificate's key."`
 }
 
 // Telemetry says where traces go.

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/callout"
 	"github.com/weir-llm/weir/internal/keys"
@@ -23,7 +22,7 @@ import (
 // validate reports the first value that cannot work.
 func (c *Config) validate() *configError {
 	checks := []func() *configError{
-		c.checkChoices, c.checkAddresses, c.checkTimes, c.checkModels,
+		c.checkChoices, c.checkAddresses, c.checkTLS, c.checkTimes, c.checkModels,
 		c.checkKeys, c.checkCallout, c.checkTenants,
 	}
 	for _, check := range checks {
@@ -52,21 +51,7 @@ func (c *Config) checkChoices() *configError {
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		return problem("replicas", "use 1 on a single server, 3 or 5 on a cluster", "%d replicas cannot be had", c.Replicas)
 	}
-	if c.Ingest.MaxBodyBytes < 0 || c.Ingest.MaxBodyBytes > schemas.MaxBodyBytes {
-		return problem("ingest.max_body_bytes", fmt.Sprintf("use 1 to %d", schemas.MaxBodyBytes), "%d is out of range", c.Ingest.MaxBodyBytes)
-	}
-	if c.Ingest.MaxStreams < 0 {
-		return problem("ingest.max_streams", "use a number from 1", "%d is out of range", c.Ingest.MaxStreams)
-	}
-	for i, origin := range c.Ingest.CORS.Origins {
-		if err := ingest.CheckOrigin(origin); err != nil {
-			return problem(fmt.Sprintf("ingest.cors.origins[%d]", i), "or leave it out", "%v", err)
-		}
-	}
-	if e := c.Ingest.Edge; e.Creds != "" && e.User != "" || e.Creds == "" && (e.User == "") != (e.Password == "") {
-		return problem("ingest.edge", "give user and password, or creds alone", "the credentials are not whole")
-	}
-	return nil
+	return c.Ingest.check()
 }
 
 func (c *Config) checkAddresses() *configError {

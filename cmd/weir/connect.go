@@ -15,7 +15,7 @@ func (c *cli) client(ctx context.Context, cfg *Config, command string) (*client.
 	to := busConfig(reachable(cfg), "weir-"+command)
 	return client.Connect(ctx, client.Config{
 		URL: to.URL, Username: to.Username, Password: to.Password, Context: to.Context, CredsFile: to.CredsFile, Name: to.Name,
-		Logger: c.warnings(),
+		CAFile: to.CAFile, CertFile: to.CertFile, KeyFile: to.KeyFile, Logger: c.warnings(),
 	})
 }
 

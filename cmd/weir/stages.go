@@ -39,6 +39,11 @@ func (c *cli) runStages(ctx context.Context, command string, stages []string) (e
 	if err != nil {
 		return err
 	}
+	if command == cmdServe {
+		if err := cfg.checkServed(); err != nil {
+			return err
+		}
+	}
 	log, err := c.logger(cfg)
 	if err != nil {
 		return err
@@ -124,7 +129,7 @@ func (c *cli) announce(n *node, command, admin string, log *slog.Logger) {
 	}
 	line := "weir " + command + " is ready:"
 	if n.httpAddress != "" {
-		line += " http://" + n.httpAddress
+		line += " " + n.cfg.httpScheme() + "://" + n.httpAddress
 	}
 	line += " " + nats
 	if admin != off {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"os"
@@ -38,6 +39,7 @@ type node struct {
 	registry *prometheus.Registry
 	tracer   trace.TracerProvider
 	nats     *natsd.Server // nil when the server is another process
+	tls      *tls.Config   // of the HTTP door; nil when it is plain
 	bus      *bus.Bus
 	keys     *keys.Ring // nil in a process without ingest
 
@@ -54,6 +56,9 @@ func openNode(ctx context.Context, cfg *Config, command string, log *slog.Logger
 			err = errors.Join(err, n.close())
 		}
 	}()
+	if n.tls, err = n.httpTLS(); err != nil {
+		return nil, err // before anything listens
+	}
 	if err := n.openTraces(ctx, command); err != nil {
 		return nil, err
 	}
@@ -110,8 +115,13 @@ func (n *node) openTraces(ctx context.Context, command string) error {
 }
 
 func (n *node) openServer() (err error) {
+	t, own := n.cfg.TLS.NATS, n.cfg.TLS.Client
 	n.nats, err = natsd.New(natsd.Config{
 		Dir: n.cfg.DataDir, Listen: n.cfg.NATS, SyncAlways: n.cfg.Durability == "power", Logger: n.log,
+		TLS: natsd.TLS{
+			Cert: t.Cert, Key: t.Key, ClientCA: t.ClientCA, ClientAuth: t.ClientAuth,
+			CA: own.CA, ClientCert: own.Cert, ClientKey: own.Key,
+		},
 	})
 	if err != nil {
 		return err
@@ -123,12 +133,7 @@ func (n *node) openServer() (err error) {
 func (n *node) openBus(ctx context.Context, command string) (err error) {
 	cfg := busConfig(n.cfg, "weir-"+command)
 	if n.nats != nil {
-		cfg.URL, cfg.Context, cfg.CredsFile = "", "", ""
-		// Over loopback, because the in-process pipe hands over every piece from goroutine to goroutine, unbuffered.
-		cfg.URL, cfg.Username, cfg.Password = n.nats.ClientURL(), n.nats.Username(), n.nats.Password()
-		cfg.Room = n.nats.Room
-		user, password := n.nats.EdgeUser()
-		cfg.Edge = &bus.Credentials{Username: user, Password: password}
+		cfg = n.embedded(cfg)
 	}
 	cfg.Logger, cfg.TracerProvider, cfg.Registerer = n.log, n.tracer, n.registry
 	if n.bus, err = bus.Connect(ctx, cfg); err != nil {
@@ -137,6 +142,19 @@ func (n *node) openBus(ctx context.Context, command string) (err error) {
 	n.onClose(n.bus.Close)
 	n.checks = append(n.checks, n.bus.Ready)
 	return nil
+}
+
+// embedded says how to reach the server of this process: over loopback, because the in-process pipe hands over every piece
+// from goroutine to goroutine, unbuffered. With TLS it is the pipe, which needs neither trust nor a certificate.
+func (n *node) embedded(cfg bus.Config) bus.Config {
+	cfg.URL, cfg.Context, cfg.CredsFile, cfg.CAFile, cfg.CertFile, cfg.KeyFile = n.nats.ClientURL(), "", "", "", "", ""
+	if n.cfg.TLS.NATS.given() {
+		cfg.InProcess = n.nats
+	}
+	cfg.Username, cfg.Password, cfg.Room = n.nats.Username(), n.nats.Password(), n.nats.Room
+	user, password := n.nats.EdgeUser()
+	cfg.Edge = &bus.Credentials{Username: user, Password: password}
+	return cfg
 }
 
 // busConfig says how to reach the server that the configuration names. A password in the URL is taken out of it, because
@@ -151,6 +169,7 @@ func busConfig(cfg *Config, name string) bus.Config {
 	return bus.Config{
 		Edge: edgeCredentials(cfg.Ingest.Edge),
 		URL:  servers, Username: user.Username(), Password: password, Context: contextFile(cfg.Context), CredsFile: cfg.Creds, Name: name,
+		CAFile: cfg.TLS.Client.CA, CertFile: cfg.TLS.Client.Cert, KeyFile: cfg.TLS.Client.Key,
 		Replicas: cfg.Replicas, Lease: time.Duration(cfg.Lease),
 	}
 }

@@ -31,6 +31,10 @@ import (
 // DefaultLease is how long a delivery stays with its owner without a sign of life.
 const DefaultLease = 30 * time.Second
 
+// syncQueue bounds what waits for a stored read, which asks for far less at once. The library would take half a megabyte
+// for each such read.
+const syncQueue = 1024
+
 // Errors of the bus. Everything that a caller of Weir may see is a [schemas.Error] instead.
 var (
 	// ErrFenced says that somebody else owns the chain. The writer must cancel its work and go silent.
@@ -55,11 +59,11 @@ type Config struct {
 	CredsFile          string // optional: a NATS credentials file
 	Context            string // optional: a context of the nats CLI, by name or file
 
-	Edge *Credentials // optional: a user in account EDGE, with which [Bus.Serve] serves tenants
-
 	// CAFile, CertFile and KeyFile are PEM files: the authorities that the server's certificate must come from, and a
 	// certificate of one's own. With any of them the connection is TLS or none. All optional.
 	CAFile, CertFile, KeyFile string
+
+	Edge *Credentials // optional: a user in account EDGE, with which [Bus.Serve] serves tenants
 
 	Name     string        // of the connection, as `nats server report connections` shows it
 	Replicas int           // of the streams; default 1
@@ -166,7 +170,7 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(5 * time.Second),
+		nats.SyncQueueLen(syncQueue), nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(5 * time.Second),
 		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.reconnected), nats.ErrorHandler(b.asyncError),
 	}
 	if b.cfg.Username != "" {
@@ -175,8 +179,8 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	if b.cfg.CredsFile != "" {
 		options = append(options, nats.UserCredentials(b.cfg.CredsFile))
 	}
-	options = append(options, more...)
 	options = append(options, b.tlsOptions()...)
+	options = append(options, more...)
 	if b.cfg.InProcess != nil {
 		conn, err := nats.Connect("", append(options, nats.InProcessServer(b.cfg.InProcess))...)
 		return conn, wrap("connect to the embedded NATS server", err)

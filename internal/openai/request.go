@@ -7,6 +7,12 @@ import (
 // MaxDepth is how deep the JSON of a request may nest.
 const MaxDepth = 64
 
+// MaxMessages and MaxTools are how many messages, and how many tools or functions, one request may have.
+const (
+	MaxMessages = 2048
+	MaxTools    = 512
+)
+
 // MaxInputs is how many prompts or inputs one request may hold, the limit of OpenAI itself.
 const MaxInputs = 2048
 

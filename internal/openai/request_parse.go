@@ -95,7 +95,7 @@ func (p *parser) value(name []byte) error {
 	case "temperature":
 		return p.number("temperature", &r.Temperature)
 	case "tools", "functions":
-		return p.present(&r.Tools)
+		return p.tools(string(name))
 	case "response_format":
 		return p.format()
 	case "output_config", "output_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema":
@@ -189,6 +189,26 @@ func (p *parser) present(to *bool) error {
 	return nil
 }
 
+// tools notes whether there are any, and bounds how many.
+func (p *parser) tools(name string) error {
+	if p.kind() != '[' {
+		return p.present(&p.request.Tools)
+	}
+	count := 0
+	err := p.array(func() error {
+		if count++; count > MaxTools {
+			return tooMany(name, MaxTools)
+		}
+		return p.skip()
+	})
+	p.request.Tools = p.request.Tools || count > 0
+	return err
+}
+
+func tooMany(param string, limit int) error {
+	return invalid(param, "has more than %d elements, as many as are allowed: send fewer", limit)
+}
+
 // format notes a response format other than text.
 func (p *parser) format() error {
 	if p.kind() != '{' {
@@ -214,7 +234,9 @@ func (p *parser) messages() error {
 	count := 0
 	err := p.array(func() error {
 		i := count
-		count++
+		if count++; count > MaxMessages {
+			return tooMany("messages", MaxMessages)
+		}
 		return p.message(i)
 	})
 	if err == nil && count == 0 {
