@@ -93,17 +93,18 @@ func TestIsolationOfOtherIDs(t *testing.T) {
 
 // readLog is what the bus asks JetStream.
 type readLog struct {
-	t   *testing.T
+	*caller
 	sub *nats.Subscription
 }
 
 func (n *natsBench) reads() *readLog {
 	n.t.Helper()
-	sub, err := n.trusted().conn.SubscribeSync("$JS.API.>")
-	if err != nil {
+	l := &readLog{caller: n.trusted()}
+	var err error
+	if l.sub, err = l.conn.SubscribeSync("$JS.API.>"); err != nil {
 		n.t.Fatal(err)
 	}
-	l := &readLog{t: n.t, sub: sub}
+	l.forget()
 	return l
 }
 
@@ -112,15 +113,21 @@ func (l *readLog) forget() { l.told() }
 // pulls come by themselves, from the fake behind the door, and the state of streams is looked at once a second.
 var background = regexp.MustCompile(`CONSUMER\.|STREAM\.INFO|API\.INFO|ACK`)
 
-// told are the reads since it was last called. A reader's subscription is not a read of the stream.
+// told are the reads since it was last called: the server has sent them here before it answered whoever read. A reader's
+// subscription is not a read of the stream.
 func (l *readLog) told() string {
 	l.t.Helper()
-	conn := l.sub
+	if err := l.conn.FlushTimeout(5 * time.Second); err != nil {
+		l.t.Fatal(err)
+	}
 	var all []string
 	for {
-		msg, err := conn.NextMsg(50 * time.Millisecond)
-		if err != nil {
+		if n, _, err := l.sub.Pending(); err != nil || n == 0 {
 			return strings.Join(all, "\n")
+		}
+		msg, err := l.sub.NextMsg(time.Second)
+		if err != nil {
+			l.t.Fatal(err)
 		}
 		if !background.MatchString(msg.Subject) {
 			all = append(all, msg.Subject+" "+string(msg.Data))
