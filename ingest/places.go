@@ -23,8 +23,7 @@ func newPlaces(all, perKey, perAddress int) *places {
 }
 
 // take claims a place for a key, which is empty while none is needed, and an address, which is invalid when it is not
-// known. A place that was claimed is given
-// back with give.
+// known. A place that was claimed is given back with give.
 func (p *places) take(key string, addr netip.Addr) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
