@@ -8,7 +8,7 @@ import (
 )
 
 // places are taken by the requests being answered: so many in all, for one key, and for one address. Taking one never
-// waits: a full house is told so.
+// waits: a full house is told so (docs/adr/0012).
 type places struct {
 	all, perKey, perAddress int
 
