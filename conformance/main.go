@@ -1,9 +1,12 @@
 // Command conformance runs real clients against a real `weir serve`: the OpenAI and Anthropic SDKs for Go and Node, the
-// nats CLI and curl. run.sh builds and pins what it needs. Each check prints one line, and the last line counts them.
+// Vercel AI SDK, the nats CLI, the NATS client for Node, and curl. run.sh builds and pins what it needs. Each check prints
+// one line, and the last line counts them.
 //
-// What the clients prove together: an SDK that knows nothing of Weir gets its answers, streamed and not, and its errors;
-// a plain NATS client that publishes a request sees its frames live and finds the same frames in the stream afterwards;
-// a stream that was cut goes on from Last-Event-ID without a gap or a duplicate.
+// What the clients prove together: an SDK that knows nothing of Weir gets its answers, streamed and not, and its errors, on
+// each surface, Responses and Messages included, whichever protocol the model server speaks; a plain NATS client that
+// publishes a request sees its frames live and finds the same frames in the stream afterwards; a tenant with nothing but an
+// API key is served over NATS; a stream that was cut goes on from Last-Event-ID without a gap or a duplicate. Besides, the
+// parser of AsyncAPI reads schemas/asyncapi.yaml.
 package main
 
 import (

@@ -16,7 +16,7 @@ const maxAttempts = 3
 const watchTime = 2 * time.Second
 
 // whoseTurn reads the chain of an item that may not be the first of its request and decides whether this item goes on
-// with it; if not, the outcome says what becomes of the item (DESIGN §3.6).
+// with it; if not, the outcome says what becomes of the item.
 func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 	for range maxRounds {
 		chain, err := r.w.bus.Chain(ctx, r.work.Identity)

@@ -117,7 +117,8 @@ func TestAbandonedCallersLeaveNothing(t *testing.T) {
 	})
 }
 
-// quiet waits until no caller is connected and no cancel is under way, for as long as one may take to begin, and returns how many goroutines there are and how much memory the door holds.
+// quiet waits until no caller is connected and no cancel is under way, for as long as one may take to begin, and returns
+// how many goroutines there are and how much memory the door holds.
 func quiet(t *testing.T) (goroutines int, held int64) {
 	t.Helper()
 	stacks := make([]byte, 8<<20)

@@ -67,7 +67,7 @@ func (c *call) name(request string) {
 
 // admit makes the call one of the key's tenant, for as long as the key works and until done is called.
 func (c *call) admit(key keys.Key) (done func()) {
-	c.key, c.id.Tenant = key, key.Tenant
+	c.key, c.id.Tenant, c.onlooker = key, key.Tenant, !key.MaySend()
 	stop := c.key.WhenRevoked(c.onKeyEnd)
 	if c.s.log.Enabled(c.ctx, slog.LevelDebug) {
 		c.log(slog.LevelDebug, "request arrived", slog.String("route", c.route), slog.String("key", key.ID),

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/internal/responses"
 	"github.com/weir-llm/weir/internal/telemetry"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -119,10 +120,26 @@ func (s *Ingest) prepare(x *exchange, back way, a asked) (*submission, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &submission{
+	n := &submission{
 		exchange: x, back: back, request: request, named: id != "",
 		streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer),
-	}, nil
+	}
+	if a.op == schemas.OpResponses {
+		err = n.respond(parsed)
+	}
+	return n, err
+}
+
+// respond checks a request for a response that came by a door which gives the frames themselves: they hold the chunks that
+// the response is made of, whether it streams or not.
+func (n *submission) respond(parsed *openai.Request) error {
+	asked, err := responses.Parse(parsed.Body)
+	if err != nil {
+		return err
+	}
+	n.streams, n.background = true, asked.Background
+	_, err = responses.ToChat(parsed, openai.Policy{})
+	return err
 }
 
 // newRequest makes the request that is published.

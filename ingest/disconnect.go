@@ -23,9 +23,13 @@ func keeps(r *schemas.Request, named bool) bool {
 }
 
 // attend runs read as a reader of the exchange's request. When it returns before the request's end, the request is cancelled
-// after a while unless somebody reads on.
+// after a while unless somebody reads on, or the reader may not end it.
 func (s *Ingest) attend(x *exchange, keep, shared bool, read func() (finished bool, err error)) error {
-	s.readers.attach(x.id, keep, shared)
+	if x.onlooker {
+		s.readers.look(x.id)
+	} else {
+		s.readers.attach(x.id, keep, shared)
+	}
 	finished := false
 	defer func() {
 		if s.readers.detach(x.id, finished) && !s.draining.Load() {

@@ -28,8 +28,9 @@ type exchange struct {
 	route string
 	began time.Time
 
-	id     identity
-	status int // of HTTP, as the caller was told; 0 before
+	id       identity
+	status   int  // of HTTP, as the caller was told; 0 before
+	onlooker bool // the caller may only read, so that its leaving ends nothing
 }
 
 // way is how the answer of an exchange goes back to its caller.

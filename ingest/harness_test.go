@@ -67,6 +67,7 @@ type bench struct {
 	url    string
 	client *http.Client
 	stop   func() error // ends Run and gives its error
+	hinted sync.Map     // identities that somebody wants cancelled
 }
 
 // setup starts a door. The script plays router and worker for every request that is accepted; nil leaves them queued.
@@ -93,6 +94,11 @@ func setupOn(t *testing.T, b *bus.Bus, script func(*job), configure ...func(*ing
 	go func() { done <- door.Run(ctx) }()
 	transport := &http.Transport{}
 	w := &bench{t: t, bus: b, door: door, url: "http://" + door.Addr().String(), client: &http.Client{Transport: transport}}
+	unheard, err := b.OnCancel(func(id schemas.Identity) { w.hinted.Store(id, true) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(unheard)
 	w.stop = sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
@@ -339,7 +345,7 @@ func (w *bench) terminal(id schemas.Identity) *schemas.Frame {
 	return last
 }
 
-// stays fails the test when the request ends within d.
+// stays fails the test when the request ends within d, or when somebody has begun to cancel it, which takes a second.
 func (w *bench) stays(id schemas.Identity, d time.Duration) {
 	w.t.Helper()
 	for deadline := time.Now().Add(d); time.Now().Before(deadline); <-time.After(pollInterval) {
@@ -349,6 +355,9 @@ func (w *bench) stays(id schemas.Identity, d time.Duration) {
 		}
 		if last := chain.Terminal(); last != nil {
 			w.t.Fatalf("the request ended: %s", last.Data)
+		}
+		if _, hinted := w.hinted.Load(id); hinted {
+			w.t.Fatal("the request is being cancelled")
 		}
 	}
 }

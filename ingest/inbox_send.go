@@ -105,7 +105,7 @@ func (i *inbox) finish() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.ask.Reply != "" {
-		if err := i.sent(i.ask.Send(i.ctx, i.s.cfg.WriteTimeout, nil, nil)); err != nil {
+		if err := i.sent(i.ask.End(i.ctx, i.s.cfg.WriteTimeout)); err != nil {
 			return err
 		}
 	}

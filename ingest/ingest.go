@@ -1,5 +1,5 @@
-// Package ingest has the doors, HTTP and a NATS service: it turns OpenAI requests into requests on the bus, and their frames
-// back into answers.
+// Package ingest has the doors, HTTP and a NATS service: it turns requests of the OpenAI and Anthropic APIs into requests on the
+// bus, and their frames back into answers.
 //
 // It owns authentication, size and shape, idempotency, disconnects, resume, and the HTTP status of each error code. It
 // keeps no state that a second ingest could not rebuild: what a process remembers (who reads which stream) only decides

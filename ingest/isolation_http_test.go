@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/keys"
+	"github.com/weir-llm/weir/schemas"
 )
 
 func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
@@ -26,17 +27,28 @@ func jetError(data []byte) int64 { return gjson.GetBytes(data, "error.err_code")
 func TestIsolationOfOtherIDs(t *testing.T) {
 	t.Parallel()
 	both := ring(t, keys.Configured{ID: "1", SHA256: hashOf("ann's"), Tenant: "ann"}, keys.Configured{ID: "2", SHA256: hashOf("bob's"), Tenant: "bob"})
-	n := setupNATS(t, tokens(2), func(c *ingest.Config) { c.Keys = both })
+	n := setupNATS(t, func(j *job) {
+		if j.request.Op == schemas.OpResponses {
+			says("x")(j)
+			return
+		}
+		tokens(2)(j)
+	}, func(c *ingest.Config) { c.Keys = both })
 	asAnn, asBob := []string{"Authorization", "Bearer ann's"}, []string{"Authorization", "Bearer bob's"}
 	id := n.chat(streaming, asBob...).wants(t, 200).id()
 	running := n.chat(streaming, append(asBob, "Llm-Request-Id", strings.Repeat("r", len(id)))...).wants(t, 200).id()
 	unknown := "req_" + strings.Repeat("0", len(id)-4)
+	response := strings.TrimPrefix(n.respond(respond, asBob...).wants(t, 200).member("id"), "resp_")
 	reads := n.reads()
 	ask := map[string]func(id string) string{}
-	for _, route := range []string{"GET /v1/streams/", "DELETE /v1/streams/", "GET /v1/streams//result", "POST /v1/streams//cancel", "GET /v1/streams/?starting_after=0"} {
+	for _, route := range []string{
+		"GET /v1/streams/ID", "DELETE /v1/streams/ID", "GET /v1/streams/ID/result", "POST /v1/streams/ID/cancel", "GET /v1/streams/ID?starting_after=0",
+		"GET /v1/responses/resp_ID", "GET /v1/responses/resp_ID?stream=true", "DELETE /v1/responses/resp_ID", "POST /v1/responses/resp_ID/cancel",
+		"GET /v1/responses/resp_ID/input_items",
+	} {
 		method, path, _ := strings.Cut(route, " ")
 		ask[route] = func(id string) string {
-			got := n.ask(method, strings.Replace(path, "streams/", "streams/"+id, 1), "", asAnn...).wants(t, 404, "stream_not_found")
+			got := n.ask(method, strings.Replace(path, "ID", id, 1), "", asAnn...).wants(t, 404, "not_found")
 			got.header.Del("Date")
 			got.header.Del("Openai-Processing-Ms")
 			var all strings.Builder
@@ -54,7 +66,7 @@ func TestIsolationOfOtherIDs(t *testing.T) {
 	}
 	for route, ask := range ask {
 		var answers, seen []string
-		for _, id := range []string{unknown, id, running} {
+		for _, id := range []string{unknown, id, running, response} {
 			reads.forget()
 			answers = append(answers, strings.ReplaceAll(ask(id), id, "<id>"))
 			seen = append(seen, strings.ReplaceAll(reads.told(), id, "<id>"))
@@ -75,22 +87,24 @@ func TestIsolationOfOtherIDs(t *testing.T) {
 		t.Errorf("reads of the owner: %s", told)
 	}
 	n.tenant("bob").ask("llm.resume.bob."+id, "").wantsEvents(t, 0, 2)
+	n.ask("GET", "/v1/responses/resp_"+response, "", asBob...).wants(t, 200, `"text":"x"`)
 	n.ask("DELETE", "/v1/streams/"+id, "", asBob...).wants(t, 200)
 }
 
 // readLog is what the bus asks JetStream.
 type readLog struct {
-	t   *testing.T
+	*caller
 	sub *nats.Subscription
 }
 
 func (n *natsBench) reads() *readLog {
 	n.t.Helper()
-	sub, err := n.trusted().conn.SubscribeSync("$JS.API.>")
-	if err != nil {
+	l := &readLog{caller: n.trusted()}
+	var err error
+	if l.sub, err = l.conn.SubscribeSync("$JS.API.>"); err != nil {
 		n.t.Fatal(err)
 	}
-	l := &readLog{t: n.t, sub: sub}
+	l.forget()
 	return l
 }
 
@@ -99,15 +113,21 @@ func (l *readLog) forget() { l.told() }
 // pulls come by themselves, from the fake behind the door, and the state of streams is looked at once a second.
 var background = regexp.MustCompile(`CONSUMER\.|STREAM\.INFO|API\.INFO|ACK`)
 
-// told are the reads since it was last called. A reader's subscription is not a read of the stream.
+// told are the reads since it was last called: the server has sent them here before it answered whoever read. A reader's
+// subscription is not a read of the stream.
 func (l *readLog) told() string {
 	l.t.Helper()
-	conn := l.sub
+	if err := l.conn.FlushTimeout(5 * time.Second); err != nil {
+		l.t.Fatal(err)
+	}
 	var all []string
 	for {
-		msg, err := conn.NextMsg(50 * time.Millisecond)
-		if err != nil {
+		if n, _, err := l.sub.Pending(); err != nil || n == 0 {
 			return strings.Join(all, "\n")
+		}
+		msg, err := l.sub.NextMsg(time.Second)
+		if err != nil {
+			l.t.Fatal(err)
 		}
 		if !background.MatchString(msg.Subject) {
 			all = append(all, msg.Subject+" "+string(msg.Data))

@@ -153,6 +153,28 @@ func TestScopes(t *testing.T) {
 	w.chat(strings.Replace(streaming, "m-1.5", "other", 1), bearer("one")...).wants(t, 200)
 }
 
+// A key that may cancel nothing does not do so by leaving either. What came by the direct door has no other reader that
+// ingest knows of.
+func TestAnAuditorEndsNothingByLeaving(t *testing.T) {
+	t.Parallel()
+	w := setup(t, hang, patience(20*time.Millisecond, 50*time.Millisecond), func(c *ingest.Config) {
+		c.Keys = ring(t, keys.Configured{ID: "full", SHA256: hashOf("full"), Tenant: ingest.DefaultTenant},
+			keys.Configured{ID: "audit", SHA256: hashOf("audit"), Tenant: ingest.DefaultTenant, Scope: keys.ScopeAudit})
+	})
+	id := of("direct")
+	if _, err := w.bus.Accept(t.Context(), &schemas.Request{Identity: id, ModelToken: "m", Op: schemas.OpChat, Body: []byte(streaming)}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first event", func() bool {
+		chain, err := w.bus.Chain(t.Context(), id)
+		return err == nil && chain.Next() > 0
+	})
+	w.leave("GET", "/v1/streams/direct", "", bearer("audit")...)
+	w.stays(id, 300*time.Millisecond)
+	w.leave("GET", "/v1/streams/direct", "", bearer("full")...)
+	w.cancelled("direct")
+}
+
 func TestNobodyComesInBeforeTheKeysAreKnown(t *testing.T) {
 	t.Parallel()
 	w := setup(t, tokens(1), func(c *ingest.Config) {

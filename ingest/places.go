@@ -8,7 +8,7 @@ import (
 )
 
 // places are taken by the requests being answered: so many in all, for one key, and for one address. Taking one never
-// waits: a full house is told so.
+// waits: a full house is told so (docs/adr/0012).
 type places struct {
 	all, perKey, perAddress int
 
@@ -23,8 +23,7 @@ func newPlaces(all, perKey, perAddress int) *places {
 }
 
 // take claims a place for a key, which is empty while none is needed, and an address, which is invalid when it is not
-// known. A place that was claimed is given
-// back with give.
+// known. A place that was claimed is given back with give.
 func (p *places) take(key string, addr netip.Addr) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,6 +24,7 @@ type attendance struct {
 	here      int  // readers in this process now
 	keep      bool // the request goes on without a reader for a while: it is asked for, or it had a second reader
 	shared    bool // a reader is, or was, in another process or on a second connection
+	looked    bool // no reader so far may end the request
 	finished  bool // a reader saw the end
 	idleSince time.Time
 	announced time.Time
@@ -48,6 +49,21 @@ func (r *readers) attach(id identity, keep, shared bool) {
 	a.here++
 	a.keep = a.keep || keep
 	a.shared = a.shared || shared
+	a.looked = false
+}
+
+// look counts a reader in that may end no request: it keeps this one going while it reads, and cancels nothing by leaving.
+// It must be counted out with detach.
+func (r *readers) look(id identity) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.entries[id]
+	if a == nil {
+		a = &attendance{looked: true}
+		r.entries[id] = a
+	}
+	a.here++
+	a.keep, a.shared = true, true
 }
 
 // keep says of a request that is read here that it goes on when its readers leave.
@@ -70,7 +86,7 @@ func (r *readers) detach(id identity, finished bool) (last bool) {
 	if a.here > 0 {
 		return false
 	}
-	if a.finished {
+	if a.finished || a.looked {
 		delete(r.entries, id)
 		return false
 	}

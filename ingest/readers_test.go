@@ -99,6 +99,24 @@ func TestReaders(t *testing.T) {
 				r.hint(alice)
 			}
 		}, 4000*time.Second + 5*time.Minute},
+		"an onlooker leaves": {func(r *readers) { r.look(alice); r.detach(alice, false) }, 0},
+		"an onlooker stays": {func(r *readers) {
+			r.attach(alice, false, false)
+			r.look(alice)
+			r.detach(alice, false)
+		}, 0},
+		"an onlooker leaves last": {func(r *readers) {
+			r.attach(alice, false, false)
+			r.look(alice)
+			r.detach(alice, false)
+			r.detach(alice, false)
+		}, 5 * time.Minute},
+		"a reader comes to an onlooker, and both leave": {func(r *readers) {
+			r.look(alice)
+			r.attach(alice, false, true)
+			r.detach(alice, false)
+			r.detach(alice, false)
+		}, 5 * time.Minute},
 		"a hint about nothing": {func(r *readers) { r.hint(alice) }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -114,7 +114,7 @@ func (s *Ingest) requestBody(ctx context.Context, id identity, there *run) ([]by
 
 // inBackground reports whether a request is a background response, which goes on whoever reads it.
 func (s *Ingest) inBackground(ctx context.Context, id identity, there run) bool {
-	if !there.exists() {
+	if !there.exists() || there.op() != schemas.OpResponses {
 		return false
 	}
 	body, err := s.requestBody(ctx, id, &there)

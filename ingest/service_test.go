@@ -73,6 +73,8 @@ func TestServiceRefuses(t *testing.T) {
 		{"priority", chatSubject, bare, []string{"Llm-Priority", "high"}, "400", "invalid_value"},
 		{"deadline", chatSubject, bare, []string{"Llm-Deadline", "soon"}, "400", "invalid_value"},
 		{"operation", chatSubject, bare, []string{"Llm-Op", "sing"}, "400", "unsupported"},
+		{"no response", chatSubject, `{"input":"hi","conversation":"c"}`, []string{"Llm-Op", "responses"}, "400", "unsupported"},
+		{"earlier response", chatSubject, `{"input":"hi","previous_response_id":"resp_x"}`, []string{"Llm-Op", "responses"}, "400", "unsupported"},
 		{"reserved id", chatSubject, bare, []string{"Llm-Request-Id", "s7"}, "400", "invalid_value"},
 		{"id and key", chatSubject, bare, []string{"Llm-Request-Id", "a", "Idempotency-Key", "b"}, "400", "invalid_value"},
 		{"resume of nothing", "llm.resume.acme.nothing", "", nil, "404", "stream_not_found"},
@@ -264,6 +266,36 @@ func TestServiceLeaving(t *testing.T) {
 		if err := n.bus.CancelRequest(t.Context(), kept, schemas.Errorf(schemas.CodeCancelled, "enough")); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A response comes as the chunks that it is made of, which are the same whether it streams or not. In background it goes on
+// without its caller.
+func TestServiceResponses(t *testing.T) {
+	t.Parallel()
+	n := setupNATS(t, func(j *job) { j.start(); j.delta(2); j.delta(1); j.end() })
+	for _, body := range []string{`{"input":"hi"}`, `{"input":"hi","stream":true}`, `{"input":"hi","background":true}`} {
+		n.tenant("acme").ask(chatSubject, body, "Llm-Op", "responses").wantsEvents(t, 0, 3)
+	}
+}
+
+func TestServiceBackground(t *testing.T) {
+	t.Parallel()
+	n := setupNATS(t, func(j *job) {
+		j.start()
+		for !j.fenced && j.ctx.Err() == nil {
+			j.delta(1)
+			<-time.After(20 * time.Millisecond)
+		}
+	}, patience(50*time.Millisecond, 50*time.Millisecond))
+	sub := n.tenant("acme").open(chatSubject, `{"input":"hi","background":true}`, "Llm-Op", "responses")
+	id := schemas.Identity{Tenant: "acme", Request: next(t, sub).Header.Get(schemas.HeaderRequestID)}
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	n.stays(id, 1500*time.Millisecond) // longer than it takes to notice
+	if err := n.bus.CancelRequest(t.Context(), id, schemas.Errorf(schemas.CodeCancelled, "enough")); err != nil {
+		t.Fatal(err)
 	}
 }
 

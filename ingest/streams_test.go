@@ -287,3 +287,22 @@ func TestDelete(t *testing.T) {
 	}
 	read(running).wants(t, 200, "request_cancelled")
 }
+
+// Only a response can be in background, so of anything else the work item is not looked at.
+func TestReadingOnReadsNoWorkItem(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	n := setupNATS(t, func(j *job) { j.start(); j.delta(1); j.wait(gate); j.end() })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	id := n.do(ctx, "POST", "/v1/chat/completions", streaming).Header.Get("X-Request-Id")
+	reads := n.reads()
+	again := n.do(ctx, "GET", "/v1/streams/"+id, "")
+	if again.StatusCode != 200 {
+		t.Fatalf("status %d", again.StatusCode)
+	}
+	if told := reads.told(); strings.Contains(told, schemas.StreamWork) || !strings.Contains(told, id) {
+		t.Errorf("reads: %s", told)
+	}
+	close(gate)
+}

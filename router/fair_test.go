@@ -182,6 +182,18 @@ func TestAClassOwesNothingForIdleTime(t *testing.T) {
 	t.Error("25 requests went and none of them was of batch")
 }
 
+// A request that found room at once, and whose dispatch failed, has not waited yet: it waits in its own class.
+func TestWhatComesBackIsInItsClass(t *testing.T) {
+	t.Parallel()
+	q := newQueue(equal)
+	back := costing("acme", schemas.PriorityBatch, 10)
+	q.unpop(back)
+	q.push(costing("beta", schemas.PriorityNormal, 10))
+	if first := q.pop("m"); first == back || q.pop("m") != back || back.class != classBatch {
+		t.Errorf("a batch request that came back is of class %d and goes before one of class %d", back.class, classNormal)
+	}
+}
+
 func TestWaitingMakesUrgent(t *testing.T) {
 	t.Parallel()
 	q := newQueue(equal)

@@ -19,13 +19,22 @@ func newQueue(weight func(tenant string) int) *queue {
 
 // push adds a request that has just begun to wait.
 func (q *queue) push(it *item) {
-	it.class, it.queued = classOf(it.req.Priority), time.Now()
+	it.begin()
 	q.lane(it.model()).push(it)
 	q.count++
 }
 
-// unpop puts back a request that was popped and could not go.
-func (q *queue) unpop(it *item) { q.lane(it.model()).unpop(it); q.count++ }
+// begin puts a request into the class that its caller asked for.
+func (it *item) begin() { it.class, it.queued = classOf(it.req.Priority), time.Now() }
+
+// unpop puts back a request that could not go, in front of the others of its tenant. It need not have waited before.
+func (q *queue) unpop(it *item) {
+	if it.queued.IsZero() {
+		it.begin()
+	}
+	q.lane(it.model()).unpop(it)
+	q.count++
+}
 
 // pop takes the request of a model that goes next, or nil.
 func (q *queue) pop(model string) *item {

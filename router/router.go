@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/telemetry"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -43,14 +44,14 @@ const drainTimeout = 10 * time.Second
 
 // Keys of log records.
 const (
-	keyRequest   = "request_id"
-	keyTenant    = "tenant"
-	keyModel     = "model"
-	keyWorker    = "worker"
-	keyPartition = "partition"
-	keyCode      = "code"
-	keyCount     = "count"
-	keyError     = "error"
+	keyRequest   = telemetry.KeyRequest
+	keyTenant    = telemetry.KeyTenant
+	keyModel     = telemetry.KeyModel
+	keyWorker    = telemetry.KeyWorker
+	keyPartition = telemetry.KeyPartition
+	keyCode      = telemetry.KeyCode
+	keyCount     = telemetry.KeyCount
+	keyError     = telemetry.KeyError
 )
 
 // Config of a [Router].

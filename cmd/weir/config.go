@@ -27,7 +27,7 @@ type Config struct {
 	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
-	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"Limits of the HTTP door."`
+	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
@@ -106,7 +106,7 @@ type Tenant struct {
 	Weight int `yaml:"weight,omitempty" doc:"Share of a model in relation to other tenants while several wait for it, 1 to 1000; default 1."`
 }
 
-// Ingest has the limits of the HTTP door.
+// Ingest has what the doors allow.
 type Ingest struct {
 	MaxBodyBytes             int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
 	MaxStreams               int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`

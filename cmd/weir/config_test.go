@@ -172,7 +172,7 @@ func TestConfigAnchors(t *testing.T) {
 }
 
 func exampleEnvironment() []string {
-	return []string{"OPENAI_API_KEY=sk-very-secret", "ACME_KEY_SHA256=" + someHash, "AUDIT_KEY_SHA256=" + strings.Repeat("a1", 32)}
+	return []string{"OPENAI_API_KEY=sk-very-secret", "ANTHROPIC_API_KEY=sk-ant-very-secret", "ACME_KEY_SHA256=" + someHash, "AUDIT_KEY_SHA256=" + strings.Repeat("a1", 32)}
 }
 
 const exampleFile = "../../weir.example.yaml"

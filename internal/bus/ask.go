@@ -38,7 +38,7 @@ type Ask struct {
 
 	door    *serviceDoor
 	request micro.Request
-	epoch   uint64
+	lives   uint64 // of the connection, when the last message was sent
 	sent    bool
 	probe   string // where the server says that nobody listens; empty before Watch
 	probed  time.Time
@@ -67,8 +67,8 @@ func (a *Ask) Send(ctx context.Context, wait time.Duration, h schemas.Header, da
 		a.probed, msg.Reply = now, a.probe
 	}
 	for {
-		if epoch := a.door.epoch.Load(); epoch != a.epoch {
-			a.epoch = epoch
+		if lives := a.door.lives(); lives != a.lives {
+			a.lives = lives
 			if a.sent {
 				return ErrGap
 			}
@@ -82,6 +82,22 @@ func (a *Ask) Send(ctx context.Context, wait time.Duration, h schemas.Header, da
 			return err
 		}
 	}
+}
+
+// End sends the empty message that ends the answer, once all of it has got to the server: a caller takes what it has for
+// whole when it sees the end, so an end must not arrive where something before it was lost. It waits for as long as Send,
+// and returns [ErrGap] instead when it cannot know.
+func (a *Ask) End(ctx context.Context, wait time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if err := a.door.conn.FlushWithContext(waiting); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		a.lives = a.door.lives()
+		return ErrGap
+	}
+	return a.Send(ctx, wait, nil, nil)
 }
 
 // Watch calls left when the server says that nobody listens to the answer. It is told only when something is sent, and not

@@ -77,10 +77,6 @@ func (s *Service) open(b *Bus, cfg ServiceConfig, edge bool, options ...nats.Opt
 	if edge {
 		name, account = b.cfg.Name+"-edge", "EDGE"
 	}
-	options = append(options, nats.ReconnectHandler(func(conn *nats.Conn) {
-		d.epoch.Add(1)
-		b.reconnected(conn)
-	}))
 	var err error
 	if d.conn, err = b.connect(name, options...); err != nil {
 		return err
@@ -138,7 +134,6 @@ type serviceDoor struct {
 	conn    *nats.Conn
 	service micro.Service
 	edge    bool
-	epoch   atomic.Uint64 // counts the reconnects: what was sent just before one may be lost
 
 	probes  string // inbox on which the server says that nobody listens to an answer
 	next    atomic.Uint64
@@ -156,11 +151,15 @@ func (d *serviceDoor) config(cfg ServiceConfig, account string) micro.Config {
 	return c
 }
 
+// lives counts how often the connection was made: what was sent just before it was lost may be lost with it. The library
+// counts before anything can be sent anew, and tells of it in a callback only some time after.
+func (d *serviceDoor) lives() uint64 { return d.conn.Stats().Reconnects }
+
 func (d *serviceDoor) handler(e Endpoint) micro.Handler {
 	return micro.HandlerFunc(func(r micro.Request) {
 		e.Handle(&Ask{
 			Subject: r.Subject(), Reply: r.Reply(), Header: schemas.Header(r.Headers()), Data: r.Data(), Edge: d.edge,
-			door: d, request: r, epoch: d.epoch.Load(),
+			door: d, request: r, lives: d.lives(),
 		})
 	})
 }

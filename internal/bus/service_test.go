@@ -83,6 +83,57 @@ func TestAskCannotSendMoreThanAMessage(t *testing.T) {
 	}
 }
 
+// An end that arrived where something before it was lost would make a cut answer look whole.
+func TestAnAnswerEndsOnlyAfterAllOfIt(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	proxy := bustest.NewProxy(t, server.ClientURL())
+	b := bustest.Connect(t, server, bus.Config{URL: proxy.URL()})
+	asks := make(chan *bus.Ask, 1)
+	service, err := b.Serve(bus.ServiceConfig{Name: "weir", Version: "1.0.0", Endpoints: []bus.Endpoint{
+		{Name: "x", Subject: "llm.chat.*.*", Handle: func(a *bus.Ask) { asks <- a }},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := bustest.Trusted(t, server)
+	ask := func() (*bus.Ask, *nats.Subscription) {
+		inbox, err := caller.SubscribeSync(caller.NewInbox())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := caller.PublishRequest("llm.chat.a.m", inbox.Subject, nil); err != nil {
+			t.Fatal(err)
+		}
+		return <-asks, inbox
+	}
+	whole, inbox := ask()
+	if err := errors.Join(whole.Send(t.Context(), time.Second, nil, []byte("all")), whole.End(t.Context(), 20*time.Second)); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"all", ""} {
+		if msg, err := inbox.NextMsg(5 * time.Second); err != nil || string(msg.Data) != want {
+			t.Errorf("%v, %v; want %q", msg, err, want)
+		}
+	}
+
+	cut, _ := ask()
+	held := proxy.At(bustest.ToServer, "lost", bustest.Drop)
+	if err := cut.Send(t.Context(), time.Second, nil, []byte("lost")); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cut.End(t.Context(), 20*time.Second) }()
+	<-held
+	proxy.Cut()
+	if err := <-ended; !errors.Is(err, bus.ErrGap) {
+		t.Errorf("the end of an answer that was lost: %v", err)
+	}
+	if err := service.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // What comes faster than it is handled is bounded, and what is beyond the bound is dropped.
 func TestServicePendingLimit(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// Limits of the streams (DESIGN §2, facts: docs/limits.md).
+// Limits of the streams (docs/limits.md).
 const (
 	requestsPerSubject = 1024
 	requestsTotal      = 200_000

@@ -2,7 +2,7 @@
 //
 // What it guarantees: files that cannot be used are an error at the start. Later they are reported and the last good ones
 // stay in use, so that a mistake in a rotation ends no service. A handshake never uses files that were replaced more than
-// [checkEvery] before. What was agreed in earlier handshakes stays: replacing a file ends no connection.
+// [checkEvery] before. What was agreed in earlier handshakes stays: replacing a file ends no connection (docs/adr/0012).
 package certs
 
 import (

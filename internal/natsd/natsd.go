@@ -2,8 +2,8 @@
 //
 // It owns one standalone server on one store directory. **No two processes ever write one store, and no store that Weir
 // did not make is ever touched**: the directory is locked for as long as the server lives, and marked when it is
-// created. The three accounts of the design exist from the first start, so that nothing about accounts changes when
-// keys and tenants come.
+// created. The three accounts of the design exist from the first start, so that nothing about accounts changes when the
+// first key comes. Who may connect, and as what, is decided by whoever called [Server.Admit].
 //
 // The embedded server is for one machine. A cluster is three or more external servers with the shipped nats.conf.
 package natsd
