@@ -9,7 +9,7 @@ import (
 
 const (
 	sweepAgain = 300 * time.Millisecond // after a key has ended, for a connection that was being admitted just then
-	sweepEvery = time.Minute // for what nobody noticed: a key that ended while nobody watched, a lost answer
+	sweepEvery = time.Minute            // for what nobody noticed: a key that ended while nobody watched, a lost answer
 )
 
 // Gate is where NATS connections come in. The embedded server is one, and the auth callout of a cluster.
