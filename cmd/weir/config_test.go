@@ -86,6 +86,7 @@ func TestConfigErrors(t *testing.T) {
 		"key tenant":          {"keys:\n- {id: a, tenant: a.b, sha256: " + someHash + "}", `:2: keys[0].tenant: "a.b" cannot be a tenant; use 1 to 64 of`},
 		"key hash":            {"keys:\n- {id: a, tenant: a, sha256: abc}", ":2: keys[0].sha256: it is not the 64 hex digits of a SHA-256; write the output of"},
 		"key id":              {"keys:\n- {tenant: a, sha256: " + someHash + "}", `:2: keys[0].id: "" is empty or taken`},
+		"key of no model":     {"keys:\n- {id: a, tenant: a, models: [], sha256: " + someHash + "}", ":2: keys[0].models: the list is empty; list names of models, or leave it out for all"},
 		"key twice the same":  {"keys:\n- {id: a, tenant: a, sha256: " + someHash + "}\n- {id: b, tenant: a, sha256: " + someHash + "}", `:3: keys[1].sha256: it is the same key as "a"`},
 	}
 	for name, tt := range tests {

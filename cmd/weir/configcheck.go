@@ -251,6 +251,9 @@ func (c *Config) checkKeys() *configError {
 		if _, err := parseExpiry(k.Expires, time.Time{}); err != nil {
 			return problem(join(at, "expires"), err.Error(), "%q is not a time", k.Expires)
 		}
+		if k.Models != nil && len(k.Models) == 0 {
+			return problem(join(at, "models"), "list names of models, or leave it out for all", "the list is empty")
+		}
 		for _, model := range k.Models {
 			if _, err := schemas.EncodeModel(model); err != nil {
 				return problem(join(at, "models"), "list names of models, or leave it out for all", "%s", schemas.AsError(err).Message)

@@ -162,6 +162,11 @@ func checkList(t *testing.T, dir string, first, second, audit shownKey) {
 			t.Errorf("--expires %s was taken", expires)
 		}
 	}
+	for _, none := range []string{"", ","} {
+		if _, _, err := call(t, "keys", "create", "--models", none, "--data-dir", dir); err == nil {
+			t.Errorf("--models %q made a key for all of them", none)
+		}
+	}
 }
 
 // wantNoSecrets looks for keys in everything that was written.
