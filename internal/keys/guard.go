@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	sweepAgain = time.Second // after a key has ended, for a connection that was being admitted just then
-	sweepEvery = time.Minute // for what nobody noticed: a key that ended while nobody watched, a lost answer
+	sweepAgain = 500 * time.Millisecond // after a key has ended, for a connection that was being admitted just then, and for closingTime
+	sweepEvery = time.Minute            // for what nobody noticed: a key that ended while nobody watched, a lost answer
 )
 
 // Gate is where NATS connections come in. The embedded server is one, and the auth callout of a cluster.
