@@ -237,6 +237,18 @@ func TestConfigHidesPasswords(t *testing.T) {
 	}
 }
 
+func TestConfigHidesPasswordsInURLs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "weir.yaml")
+	text := "models:\n  m: {backends: [{name: b, protocol: openai, url: 'http://u:pw1@h/v1'}]}\ntelemetry: {otlp_endpoint: 'http://tok3n@h:4318'}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := call(t, "config", "--config", file)
+	if err != nil || strings.Contains(out, "pw1") || strings.Contains(out, "tok3n") || !strings.Contains(out, "@h/v1") || !strings.Contains(out, "@h:4318") {
+		t.Errorf("%s, %v", out, err)
+	}
+}
+
 func TestConfigSchemaFile(t *testing.T) {
 	out, _, err := call(t, "config", "--schema")
 	if err != nil {

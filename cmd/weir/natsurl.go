@@ -16,7 +16,7 @@ func splitUser(servers string) (bare string, user *url.Userinfo) {
 	return bare, user
 }
 
-// redactUser hides passwords and tokens in a list of NATS servers.
+// redactUser hides passwords and tokens in a URL, or in a list of NATS servers.
 func redactUser(servers string) string {
 	return eachServer(servers, func(u *url.URL) {
 		if u.User == nil {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -190,7 +191,20 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 		return conn, wrap("connect with the NATS context "+b.cfg.Context, advised(err))
 	}
 	conn, err := nats.Connect(b.cfg.URL, options...)
-	return conn, wrap("connect to NATS at "+b.cfg.URL, advised(err))
+	return conn, wrap("connect to NATS at "+Addresses(b.cfg.URL), advised(err))
+}
+
+// Addresses is a list of servers without what may be in front of a host: a token, or a user and a password.
+func Addresses(servers string) string {
+	list := strings.Split(servers, ",")
+	for i, server := range list {
+		scheme, rest, found := strings.Cut(server, "://")
+		if !found {
+			scheme, rest = "nats", server
+		}
+		list[i] = strings.TrimSpace(scheme) + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
+	}
+	return strings.Join(list, ",")
 }
 
 // advised adds to an error what to do about it.

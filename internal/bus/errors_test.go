@@ -24,3 +24,14 @@ func TestRepeatedErrorsAreLoggedOnce(t *testing.T) {
 		t.Errorf("%d lines:\n%s", n, &log)
 	}
 }
+
+// TestRefusalsNameNoSecret: a token or a password may be in the URL, and an error is printed and logged.
+func TestRefusalsNameNoSecret(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"nats://secret@127.0.0.1:1", "secret@127.0.0.1:1", "nats://u:secret@127.0.0.1:1, tls://u:sec@ret@127.0.0.1:2"} {
+		_, err := bus.Connect(t.Context(), bus.Config{URL: url})
+		if err == nil || strings.Contains(err.Error(), "sec") || !strings.Contains(err.Error(), "nats://127.0.0.1:1") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
