@@ -18,9 +18,13 @@ func TestForeignNamesPrintAsOneLine(t *testing.T) {
 	}
 	told := &schemas.Frame{Kind: schemas.KindError, Data: r.Error}
 	for what, print := range map[string]func(*strings.Builder) error{
-		"tail":   func(out *strings.Builder) error { return printResultLine(out, r) },
-		"title":  func(out *strings.Builder) error { return (&teller{out: out, story: &story{id: r.Identity(), result: r}}).title() },
-		"replay": func(out *strings.Builder) error { return (&teller{out: out, story: &story{id: r.Identity(), result: r}}).tell(told) },
+		"tail": func(out *strings.Builder) error { return printResultLine(out, r) },
+		"title": func(out *strings.Builder) error {
+			return (&teller{out: out, story: &story{id: r.Identity(), result: r}}).title()
+		},
+		"replay": func(out *strings.Builder) error {
+			return (&teller{out: out, story: &story{id: r.Identity(), result: r}}).tell(told)
+		},
 	} {
 		var out strings.Builder
 		if err := print(&out); err != nil {
