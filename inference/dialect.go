@@ -2,6 +2,7 @@ package inference
 
 import (
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/weir-llm/weir/internal/anthropic"
@@ -49,12 +50,7 @@ func (c Capabilities) Speaks(op schemas.Op) bool {
 	if len(c.Ops) == 0 {
 		return op == schemas.OpChat
 	}
-	for _, spoken := range c.Ops {
-		if spoken == op {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.Ops, op)
 }
 
 // native is the dialect of a backend that speaks the op itself.
