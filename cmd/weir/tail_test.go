@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/weir-llm/weir/client"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -43,5 +46,25 @@ func TestReplayOfWhatWasDeletedSaysSo(t *testing.T) {
 	err := (&teller{out: &out, story: &story{id: r.Identity(), result: r}}).tell(&schemas.Frame{Kind: schemas.KindError})
 	if err != nil || !strings.HasSuffix(out.String(), "error     deleted\n") {
 		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+func TestAnswersDoNotCommandTheTerminal(t *testing.T) {
+	t.Parallel()
+	const said = "größe\x1b]52;c;eA==\x07\u009b31m\n\tend"
+	data, err := json.Marshal(map[string]any{"choices": []any{map[string]any{"index": 0, "delta": map[string]string{"content": said}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for terminal, want := range map[bool]string{false: said + "\n", true: "größe\ufffd]52;c;eA==\ufffd\ufffd31m\n\tend\n"} {
+		var out bytes.Buffer
+		c := &cli{stdout: &out, terminal: terminal}
+		err := c.showAnswer(func(yield func(client.Event, error) bool) { yield(client.Event{Data: data}, nil) })
+		if err != nil || out.String() != want {
+			t.Errorf("terminal %v: %q, %v", terminal, &out, err)
+		}
+	}
+	if isTerminal(&bytes.Buffer{}) {
+		t.Error("a buffer is a terminal")
 	}
 }
