@@ -66,6 +66,8 @@ func TestConfigErrors(t *testing.T) {
 		"no backend":          {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
 		"no name":             {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
 		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai, anthropic or echo`},
+		"nats odd password":   {"nats: 'nats://u:p w@h:4222'", `:1: nats: "xxxxx@h:4222" is not the URL of a NATS server`},
+		"url odd password":    {"models:\n  m:\n    backends: [{name: b, protocol: openai, url: 'http://u:p w@h/v1'}]", `:3: models.m.backends[0].url: "xxxxx@h/v1" is not a URL`},
 		"no url":              {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
 		"url of echo":         {"models:\n  m:\n    backends: [{name: b, protocol: echo, url: http://x}]", ":3: models.m.backends[0].url: an echo backend calls nobody; remove it"},
 		"dials of openai":     {fmt.Sprintf(backend, ", echo: {tokens: 3}"), ":4: models.m.backends[0].echo: only an echo backend has these dials"},

@@ -30,6 +30,14 @@ func redactUser(servers string) string {
 	})
 }
 
+// withoutUser is what may be shown of a text that should be a URL and is none: a password with odd characters makes it so.
+func withoutUser(text string) string {
+	if i := strings.LastIndexByte(text, '@'); i >= 0 {
+		return hidden + text[i:]
+	}
+	return text
+}
+
 // hidden stands for a secret. Unlike *** it may stand in a URL as it is.
 const hidden = "xxxxx"
 
