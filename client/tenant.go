@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -67,7 +68,7 @@ func newTenant(ctx context.Context, cfg Config) (transport, error) {
 		if errors.Is(err, nats.ErrAuthorization) {
 			return nil, schemas.Errorf(schemas.CodeInvalidKey, "the server refuses the API key: check it, or ask the operator for one").WithCause(err)
 		}
-		return nil, fmt.Errorf("connect to NATS at %s: %w", cfg.URL, err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w", bus.Addresses(cfg.URL), err)
 	}
 	if err := ctx.Err(); err != nil {
 		t.conn.Close()

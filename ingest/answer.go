@@ -51,7 +51,8 @@ func (c *call) stream(all frames, how streaming) (finished bool, err error) {
 	}
 	failure := asError(c.ctx, err)
 	switch {
-	case failure == nil:
+	case failure == nil: // the caller is gone, or has closed only the sending half and still listens
+		c.broken = true
 		return finished, err
 	case how.resumable && failure.Code == schemas.CodeShutdown && !finished:
 		c.broken = true

@@ -85,6 +85,7 @@ func (c *call) end() {
 	}
 	if c.status == 0 {
 		c.status = statusClientClosed
+		c.broken = true // who closed only the sending half still listens, and would be told 200 with nothing in it
 	}
 	if c.span.IsRecording() {
 		c.span.SetAttributes(attribute.String("http.request.method", c.r.Method), attribute.String("http.route", c.route),

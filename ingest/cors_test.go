@@ -140,7 +140,7 @@ func TestCORSAtAnOpenDoor(t *testing.T) {
 			t.Errorf("%s: a plain GET: blocked by %q", name, blocked)
 		}
 		// A form needs no leave of the door.
-		w.ask("POST", "/v1/chat/completions", streaming, "Origin", evil, "Sec-Fetch-Site", "cross-site", "Content-Type", "text/plain").wants(t, 400, "another web origin")
+		w.ask("POST", "/v1/chat/completions", streaming, "Origin", evil, "Sec-Fetch-Site", "cross-site", "Content-Type", "text/plain").wants(t, 400, "another web origin may not call while no API key exists: name its origin under ingest.cors.origins")
 	}
 	got, blocked := named.fetch(app, "POST", "/v1/chat/completions", streaming, "Content-Type", "application/json")
 	if blocked != "" || got.status != 200 {

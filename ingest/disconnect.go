@@ -32,8 +32,8 @@ func (s *Ingest) attend(x *exchange, keep, shared bool, read func() (finished bo
 	}
 	finished := false
 	defer func() {
-		if s.readers.detach(x.id, finished) && !s.draining.Load() {
-			x.log(slog.LevelInfo, "the last reader left before the end", slog.Bool("keep", keep))
+		if last, patience := s.readers.detach(x.id, finished); last && !s.draining.Load() {
+			x.log(slog.LevelInfo, "the last reader left before the end", slog.Duration("patience", patience))
 		}
 	}()
 	var err error

@@ -1,7 +1,12 @@
 package ingest_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -56,6 +61,38 @@ func TestLeavingBeforeTheAnswerCancels(t *testing.T) {
 		cancel()
 		<-gone
 		w.cancelled(j.request.Request)
+	}
+}
+
+// TestHalfClosed: who closes its sending half counts as gone, but may still read, and must not take a cut answer for a
+// whole one, nor an empty 200 for an answer.
+func TestHalfClosed(t *testing.T) {
+	t.Parallel()
+	jobs := make(chan *job, 1)
+	w := setup(t, func(j *job) { jobs <- j; hang(j) }, patience(50*time.Millisecond, time.Minute))
+	for _, body := range []string{streaming, unary} {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(w.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		in := bufio.NewReader(conn)
+		id := (<-jobs).request.Request
+		if body == streaming {
+			if _, err := in.Peek(1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = conn.(*net.TCPConn).CloseWrite()
+		response, err := http.ReadResponse(in, nil)
+		if err == nil {
+			_, err = io.ReadAll(response.Body)
+		}
+		if !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: the answer looks whole (%v)", body, err)
+		}
+		w.cancelled(id)
 	}
 }
 

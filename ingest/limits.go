@@ -98,7 +98,7 @@ func checkCaller(r *http.Request, origin *http.CrossOriginProtection) error {
 		return schemas.Errorf(schemas.CodeInvalidValue, "Host %q is not this machine: without API keys only localhost and loopback addresses are served; use http://127.0.0.1", r.Host)
 	}
 	if err := origin.Check(r); err != nil {
-		return schemas.Errorf(schemas.CodeInvalidValue, "a request from another web origin is refused while no API key is configured").WithCause(err)
+		return schemas.Errorf(schemas.CodeInvalidValue, "a page of another web origin may not call while no API key exists: name its origin under ingest.cors.origins, or create a key with weir keys create and send it").WithCause(err)
 	}
 	return nil
 }

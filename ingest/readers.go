@@ -76,22 +76,22 @@ func (r *readers) keep(id identity) {
 }
 
 // detach counts a reader out; finished says that it saw the request's end, or that there is no request. It reports
-// whether it was the last one of a request that goes on.
-func (r *readers) detach(id identity, finished bool) (last bool) {
+// whether it was the last one of a request that goes on, and for how long that one waits for another.
+func (r *readers) detach(id identity, finished bool) (last bool, patience time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.entries[id]
 	a.here--
 	a.finished = a.finished || finished
 	if a.here > 0 {
-		return false
+		return false, 0
 	}
 	if a.finished || a.looked {
 		delete(r.entries, id)
-		return false
+		return false, 0
 	}
 	a.idleSince = time.Now()
-	return true
+	return true, r.patience(a)
 }
 
 // known reports whether the request is one that this process reads, or did just now.

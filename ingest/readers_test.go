@@ -169,3 +169,17 @@ func TestFirstHintIsAnsweredOnce(t *testing.T) {
 		t.Errorf("%d answers, want 1", answers)
 	}
 }
+
+// What is logged about a request without readers is what will happen to it, also when it came to be kept later on.
+func TestLastReaderToldOfThePatience(t *testing.T) {
+	t.Parallel()
+	r := newReaders(10*time.Second, 5*time.Minute)
+	r.attach(alice, false, false)
+	r.attach(bob, false, false)
+	r.keep(bob)
+	for id, want := range map[identity]time.Duration{alice: r.grace, bob: r.detached} {
+		if last, patience := r.detach(id, false); !last || patience != want {
+			t.Errorf("%s: last %v, patience %s, want %s", id, last, patience, want)
+		}
+	}
+}

@@ -166,7 +166,8 @@ func (c *call) streamResponse(all frames, player *responses.Player, how streamin
 	}
 	failure := asError(c.ctx, err)
 	switch {
-	case failure == nil:
+	case failure == nil: // as in [call.stream]
+		c.broken = true
 		return finished, err
 	case how.resumable && failure.Code == schemas.CodeShutdown && !finished:
 		c.broken = true
@@ -190,7 +191,7 @@ func (e *eventStream) play(all frames, player *responses.Player, atOnce bool) (f
 		events, err := player.Append(append((*buf)[:0], held...), f)
 		*buf = events
 		switch {
-		case err != nil || len(events) == 0:
+		case err != nil || len(events) == 0 && !f.Kind.Terminal(): // at the end nothing is an answer too: that of a reader who has it all
 		case atOnce || f.Count > 0 || f.Kind.Terminal():
 			held, err = nil, e.piece(events)
 		default:

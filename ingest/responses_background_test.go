@@ -109,7 +109,11 @@ func (w *bench) replaysEverywhere(id, events string) {
 		if after >= 0 {
 			path = fmt.Sprintf("%s&starting_after=%d", path, after)
 		}
-		if got := w.ask("GET", path, "").wants(w.t, 200); got.body != strings.Join(list[after+1:], "") {
+		got := w.ask("GET", path, "").wants(w.t, 200)
+		if kind := got.header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
+			w.t.Errorf("behind %d the answer is %q", after, kind)
+		}
+		if got.body != strings.Join(list[after+1:], "") {
 			w.t.Errorf("behind %d:\n%s", after, cmp.Diff(strings.Join(list[after+1:], ""), got.body))
 		}
 	}

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/spf13/cobra"
@@ -116,6 +119,9 @@ func (c *cli) showAnswer(events func(yield func(client.Event, error) bool)) erro
 		text := append(slices.Clip(event.Data), '\n')
 		if !c.json {
 			text = content(&chunk, event.Data)
+			if c.terminal {
+				text = harmless(text)
+			}
 		}
 		if len(text) == 0 {
 			continue
@@ -127,6 +133,26 @@ func (c *cli) showAnswer(events func(yield func(client.Event, error) bool)) erro
 	}
 	c.endLine(last)
 	return nil
+}
+
+// harmless is text whose control characters do not reach a terminal, which would obey them: a model repeats what it reads.
+func harmless(text []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '\ufffd'
+		}
+		return r
+	}, text)
+}
+
+// isTerminal reports whether what is written there is shown rather than kept.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // endLine leaves the terminal at the beginning of a line.

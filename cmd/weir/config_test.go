@@ -74,6 +74,8 @@ func TestConfigErrors(t *testing.T) {
 		"no backend":          {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
 		"no name":             {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
 		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai, anthropic or echo`},
+		"nats odd password":   {"nats: 'nats://u:p w@h:4222'", `:1: nats: "xxxxx@h:4222" is not the URL of a NATS server`},
+		"url odd password":    {"models:\n  m:\n    backends: [{name: b, protocol: openai, url: 'http://u:p w@h/v1'}]", `:3: models.m.backends[0].url: "xxxxx@h/v1" is not a URL`},
 		"no url":              {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
 		"url of echo":         {"models:\n  m:\n    backends: [{name: b, protocol: echo, url: http://x}]", ":3: models.m.backends[0].url: an echo backend calls nobody; remove it"},
 		"dials of openai":     {fmt.Sprintf(backend, ", echo: {tokens: 3}"), ":4: models.m.backends[0].echo: only an echo backend has these dials"},
@@ -94,6 +96,7 @@ func TestConfigErrors(t *testing.T) {
 		"key tenant":          {"keys:\n- {id: a, tenant: a.b, sha256: " + someHash + "}", `:2: keys[0].tenant: "a.b" cannot be a tenant; use 1 to 64 of`},
 		"key hash":            {"keys:\n- {id: a, tenant: a, sha256: abc}", ":2: keys[0].sha256: it is not the 64 hex digits of a SHA-256; write the output of"},
 		"key id":              {"keys:\n- {tenant: a, sha256: " + someHash + "}", `:2: keys[0].id: "" is empty or taken`},
+		"key of no model":     {"keys:\n- {id: a, tenant: a, models: [], sha256: " + someHash + "}", ":2: keys[0].models: the list is empty; list names of models, or leave it out for all"},
 		"key twice the same":  {"keys:\n- {id: a, tenant: a, sha256: " + someHash + "}\n- {id: b, tenant: a, sha256: " + someHash + "}", `:3: keys[1].sha256: it is the same key as "a"`},
 	}
 	for name, tt := range tests {
@@ -241,6 +244,18 @@ func TestConfigHidesPasswords(t *testing.T) {
 	}
 	if to := busConfig(&Config{NATS: "127.0.0.1:4222"}, "x"); to.URL != "nats://127.0.0.1:4222" || to.Username != "" {
 		t.Errorf("bus config = %+v", to)
+	}
+}
+
+func TestConfigHidesPasswordsInURLs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "weir.yaml")
+	text := "models:\n  m: {backends: [{name: b, protocol: openai, url: 'http://u:pw1@h/v1'}]}\ntelemetry: {otlp_endpoint: 'http://tok3n@h:4318'}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := call(t, "config", "--config", file)
+	if err != nil || strings.Contains(out, "pw1") || strings.Contains(out, "tok3n") || !strings.Contains(out, "@h/v1") || !strings.Contains(out, "@h:4318") {
+		t.Errorf("%s, %v", out, err)
 	}
 }
 

@@ -68,7 +68,7 @@ func (c *Config) checkAddresses() *configError {
 	case c.externalNATS():
 		for server := range strings.SplitSeq(c.NATS, ",") {
 			if u, err := url.Parse(strings.TrimSpace(server)); err != nil || u.Host == "" {
-				return problem("nats", "write nats://host:4222; several servers are separated by commas", "%q is not the URL of a NATS server", server)
+				return problem("nats", "write nats://host:4222; several servers are separated by commas", "%q is not the URL of a NATS server", withoutUser(server))
 			}
 		}
 	default:
@@ -190,7 +190,7 @@ func checkBackend(at string, b Backend) *configError {
 	case b.MaxInFlight < 0:
 		return problem(join(at, "max_in_flight"), "use a number from 1", "%d is out of range", b.MaxInFlight)
 	case b.Protocol != "echo" && !webURL(b.URL):
-		return problem(join(at, "url"), "write the base URL with the version, such as https://api.openai.com/v1", "%q is not a URL", b.URL)
+		return problem(join(at, "url"), "write the base URL with the version, such as https://api.openai.com/v1", "%q is not a URL", withoutUser(b.URL))
 	case b.Protocol == "echo" && b.URL != "":
 		return problem(join(at, "url"), "remove it, or set protocol: openai", "an echo backend calls nobody")
 	case b.MaxTokens < 0:
@@ -235,6 +235,9 @@ func (c *Config) checkKeys() *configError {
 		}
 		if _, err := parseExpiry(k.Expires, time.Time{}); err != nil {
 			return problem(join(at, "expires"), err.Error(), "%q is not a time", k.Expires)
+		}
+		if k.Models != nil && len(k.Models) == 0 {
+			return problem(join(at, "models"), "list names of models, or leave it out for all", "the list is empty")
 		}
 		for _, model := range k.Models {
 			if _, err := schemas.EncodeModel(model); err != nil {

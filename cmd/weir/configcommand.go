@@ -34,7 +34,12 @@ func (c *cli) printConfig() error {
 	if err != nil {
 		return err
 	}
-	cfg.NATS = redactUser(cfg.NATS)
+	cfg.NATS, cfg.Telemetry.OTLPEndpoint = redactUser(cfg.NATS), redactUser(cfg.Telemetry.OTLPEndpoint)
+	for _, model := range cfg.Models {
+		for i := range model.Backends {
+			model.Backends[i].URL = redactUser(model.Backends[i].URL)
+		}
+	}
 	var data bytes.Buffer
 	encoder := yaml.NewEncoder(&data)
 	encoder.SetIndent(2)

@@ -69,6 +69,9 @@ func (c *cli) createKey(ctx context.Context, f keyFlags) error {
 	if err != nil {
 		return err
 	}
+	if len(f.models) == 0 { // such as --models "$MODELS" without MODELS
+		return errors.New("--models names no model: name some, or leave it out for all")
+	}
 	return c.manageKeys(ctx, func(ctx context.Context, m *keys.Manager) error {
 		var token keys.Token
 		var record *keys.Record

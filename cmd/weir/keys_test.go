@@ -162,6 +162,11 @@ func checkList(t *testing.T, dir string, first, second, audit shownKey) {
 			t.Errorf("--expires %s was taken", expires)
 		}
 	}
+	for _, none := range []string{"", ","} {
+		if _, _, err := call(t, "keys", "create", "--models", none, "--data-dir", dir); err == nil {
+			t.Errorf("--models %q made a key for all of them", none)
+		}
+	}
 }
 
 // wantNoSecrets looks for keys in everything that was written.
@@ -181,6 +186,24 @@ func wantNoSecrets(t *testing.T, dir string, keys ...string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFirstKeyByAddress: who makes the first key over a connection without credentials closes the door behind itself, and
+// still ends well; afterwards the same way in is told what to do instead.
+func TestFirstKeyByAddress(t *testing.T) {
+	serve := start(t, nil, "serve", "--data-dir", t.TempDir(), "--nats", "127.0.0.1:0")
+	out, stderr, err := call(t, "keys", "create", "--nats", serve.NATS)
+	if err != nil || !strings.HasPrefix(out, "weir_") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("the first key: %v, %s", err, stderr)
+	}
+	becomes(t, "the first key closes NATS", func() bool { return !natsAdmits(t, serve) })
+	if _, _, err := call(t, "keys", "list", "--nats", serve.NATS); err == nil || !strings.Contains(err.Error(), "--context") {
+		t.Errorf("without credentials: %v", err)
+	}
+	serve.end(t)
+	if _, _, err := call(t, "ask", "x", "--nats", serve.NATS); err == nil || !strings.Contains(err.Error(), "weir serve") {
+		t.Errorf("without a server: %v", err)
 	}
 }
 

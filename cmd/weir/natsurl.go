@@ -16,7 +16,7 @@ func splitUser(servers string) (bare string, user *url.Userinfo) {
 	return bare, user
 }
 
-// redactUser hides passwords and tokens in a list of NATS servers.
+// redactUser hides passwords and tokens in a URL, or in a list of NATS servers.
 func redactUser(servers string) string {
 	return eachServer(servers, func(u *url.URL) {
 		if u.User == nil {
@@ -28,6 +28,14 @@ func redactUser(servers string) string {
 			u.User = url.User(hidden)
 		}
 	})
+}
+
+// withoutUser is what may be shown of a text that should be a URL and is none: a password with odd characters makes it so.
+func withoutUser(text string) string {
+	if i := strings.LastIndexByte(text, '@'); i >= 0 {
+		return hidden + text[i:]
+	}
+	return text
 }
 
 // hidden stands for a secret. Unlike *** it may stand in a URL as it is.

@@ -16,6 +16,7 @@ type cli struct {
 	env            map[string]string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	terminal       bool // stdout is one
 
 	configFile string
 	json       bool
@@ -24,7 +25,7 @@ type cli struct {
 
 // run is the program. It returns when the command is done, or drained after ctx has ended.
 func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	c := &cli{env: environment(env), stdin: stdin, stdout: stdout, stderr: stderr}
+	c := &cli{env: environment(env), stdin: stdin, stdout: stdout, stderr: stderr, terminal: isTerminal(stdout)}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -79,8 +82,22 @@ func printResultLine(w io.Writer, r *schemas.Result) error {
 	if r.Attempts > 1 {
 		line += fmt.Sprintf("  %d attempts", r.Attempts)
 	}
-	_, err := fmt.Fprintln(w, line)
+	_, err := fmt.Fprintln(w, visible(line))
 	return err
+}
+
+// visible is a line with what does not print written out. Models' names and errors are those of callers and servers, and
+// must neither look like another line nor command the terminal.
+func visible(line string) string {
+	var b strings.Builder
+	for _, r := range line {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 func milliseconds(ms float64) time.Duration {

@@ -31,7 +31,7 @@ func (t *teller) title() error {
 	if t.story.source() == sourceEvents {
 		how = "event by event"
 	}
-	_, err := fmt.Fprintf(t.out, "%s  (%s)\n", text, how)
+	_, err := fmt.Fprintf(t.out, "%s  (%s)\n", visible(text), how)
 	return err
 }
 
@@ -54,9 +54,11 @@ func (t *teller) tell(f *schemas.Frame) error {
 	case schemas.KindError:
 		if e, err := schemas.DecodeError(f.Data); err == nil {
 			line += fmt.Sprintf("  %s: %s", e.Code, e.Message)
+		} else if r := t.story.result; r != nil {
+			line += "  " + string(r.Status) // such as deleted, which is no error of anybody's
 		}
 	}
-	_, err := fmt.Fprintln(t.out, line)
+	_, err := fmt.Fprintln(t.out, visible(line))
 	return err
 }
 

@@ -11,6 +11,9 @@ func (w *chatWriter) messages(root gjson.Result) {
 	w.name("messages")
 	list := object{out: append(w.out, '[')}
 	if system := root.Get("system"); given(system) {
+		if w.bad = onlyTexts("system", system); w.bad != nil {
+			return
+		}
 		if text := plain(system); text != "" {
 			list.message("system", string(appendString(nil, text)), "")
 		}
@@ -27,7 +30,9 @@ func (w *chatWriter) messages(root gjson.Result) {
 		case "assistant":
 			w.assistant(&list, i, content)
 		case "system":
-			list.message(role, string(appendString(nil, plain(content))), "")
+			if w.bad = onlyTexts(at("messages", i, ".content"), content); w.bad == nil {
+				list.message(role, string(appendString(nil, plain(content))), "")
+			}
 		default:
 			w.bad = invalid(at("messages", i, ".role"), "must be user or assistant")
 		}
@@ -44,6 +49,22 @@ func (o *object) message(role, content, more string) {
 	o.out = append(append(o.out, `{"role":"`...), role...)
 	o.out = append(append(o.out, `","content":`...), content...)
 	o.out = append(append(o.out, more...), '}')
+}
+
+// onlyTexts refuses instructions that are not text, of which the model would otherwise not hear.
+func onlyTexts(where string, content gjson.Result) error {
+	switch {
+	case content.Type == gjson.String:
+		return nil
+	case !content.IsArray():
+		return invalid(where, "must be a string or an array of text blocks")
+	}
+	for i, block := range content.Array() {
+		if block.Get("text").Type != gjson.String {
+			return invalid(at(where, i, ""), "must be a text block: instructions are text")
+		}
+	}
+	return nil
 }
 
 // plain is the text of a content that is a string or blocks of text.

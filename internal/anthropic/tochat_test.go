@@ -94,6 +94,10 @@ func TestToChatRefuses(t *testing.T) {
 		{`"messages":[{"role":"robot","content":"x"}]`, "messages[0].role"},
 		{`"messages":[{"role":"user","content":7}]`, "messages[0].content"},
 		{`"messages":[{"role":"user"}]`, "messages[0].content"},
+		{`"system":5`, "system"},
+		{`"system":{"text":"be brief"}`, "system"},
+		{`"system":[{"type":"text","text":"a"},"be brief"]`, "system[1]"},
+		{`"messages":[{"role":"user","content":"x"},{"role":"system","content":[{"type":"image"}]}]`, "messages[1].content[0]"},
 	} {
 		_, err := ToChat(messagesBody(test.members))
 		if err == nil || schemas.AsError(err).Param != test.param || Status(schemas.AsError(err).Code) != 400 {

@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -118,6 +120,9 @@ type Bus struct {
 
 	stored chan struct{} // bounds stored reads, which hold the lock that writes need
 	room   watermark
+
+	saidMu sync.Mutex
+	said   map[string]said // by the name of the connection, of which there are few
 }
 
 // Connect opens the connections. It fails when no server answers; later the connections re-establish themselves for ever.
@@ -126,7 +131,7 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 		return nil, err
 	}
 	b := &Bus{
-		cfg: cfg, log: cfg.Logger, tracer: newTracer(cfg.TracerProvider), stored: make(chan struct{}, storedReads),
+		cfg: cfg, log: cfg.Logger, tracer: newTracer(cfg.TracerProvider), stored: make(chan struct{}, storedReads), said: map[string]said{},
 	}
 	var err error
 	if b.meters, err = newMetrics(cfg.Registerer); err != nil {
@@ -187,10 +192,34 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	}
 	if b.cfg.Context != "" {
 		conn, _, err := natscontext.Connect(b.cfg.Context, options...)
-		return conn, wrap("connect with the NATS context "+b.cfg.Context, err)
+		return conn, wrap("connect with the NATS context "+b.cfg.Context, advised(err))
 	}
 	conn, err := nats.Connect(b.cfg.URL, options...)
-	return conn, wrap("connect to NATS at "+b.cfg.URL, err)
+	return conn, wrap("connect to NATS at "+Addresses(b.cfg.URL), advised(err))
+}
+
+// Addresses is a list of servers without what may be in front of a host: a token, or a user and a password.
+func Addresses(servers string) string {
+	list := strings.Split(servers, ",")
+	for i, server := range list {
+		scheme, rest, found := strings.Cut(server, "://")
+		if !found {
+			scheme, rest = "nats", server
+		}
+		list[i] = strings.TrimSpace(scheme) + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
+	}
+	return strings.Join(list, ",")
+}
+
+// advised adds to an error what to do about it.
+func advised(err error) error {
+	switch {
+	case errors.Is(err, nats.ErrNoServers):
+		return fmt.Errorf("%w: start weir serve or that server, or name another with --nats or --context", err)
+	case errors.Is(err, nats.ErrAuthorization):
+		return fmt.Errorf("%w: name credentials with --context or --creds; weir serve wrote its operator's to nats/context/weir.json in its data directory", err)
+	}
+	return err
 }
 
 // tlsOptions follow the files, so that a reconnect uses those of the day.
@@ -247,10 +276,34 @@ func (b *Bus) reconnected(conn *nats.Conn) {
 	b.log.Info("NATS connection restored", "connection", conn.Opts.Name, "server", conn.ConnectedServerName())
 }
 
+// repeatAfter is how often the same error of a connection is logged: one that is refused tries again all the time.
+const repeatAfter = 30 * time.Second
+
+// said is the last error of a connection that was logged.
+type said struct {
+	text string
+	at   time.Time
+}
+
+// repeats reports whether the error was logged for the connection just before, and notes it when not.
+func (b *Bus) repeats(connection string, err error) bool {
+	b.saidMu.Lock()
+	defer b.saidMu.Unlock()
+	last := b.said[connection]
+	if last.text == err.Error() && time.Since(last.at) < repeatAfter {
+		return true
+	}
+	b.said[connection] = said{err.Error(), time.Now()}
+	return false
+}
+
 // asyncError counts slow readers, which is normal (they fall back to the stream), and logs the rest.
 func (b *Bus) asyncError(conn *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrSlowConsumer) {
 		b.meters.slowReaders.Inc()
+		return
+	}
+	if b.repeats(conn.Opts.Name, err) {
 		return
 	}
 	b.log.Warn("NATS reported an error", "connection", conn.Opts.Name, "error", err)

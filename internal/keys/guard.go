@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	sweepAgain = 300 * time.Millisecond // after a key has ended, for a connection that was being admitted just then
+	sweepAgain = 500 * time.Millisecond // after a key has ended, for a connection that was being admitted just then, and for closingTime
 	sweepEvery = time.Minute            // for what nobody noticed: a key that ended while nobody watched, a lost answer
 )
 

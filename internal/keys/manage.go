@@ -164,6 +164,9 @@ func (m *Manager) List(ctx context.Context) ([]*Record, error) {
 
 // change writes what edit makes of a record, on top of whatever others write meanwhile.
 func (m *Manager) change(ctx context.Context, id string, edit func(*Record) error) (*Record, error) {
+	if token, err := ParseToken(id); err == nil { // shown on a terminal and in logs, where no secret belongs
+		return nil, fmt.Errorf("that is a whole key, not its id: the id is %s", token.ID)
+	}
 	if len(id) != idLength || !over(idAlphabet, id) {
 		return nil, fmt.Errorf("%q is not the id of a key: it is the part between weir_ and the next _, %d letters and digits", id, idLength)
 	}

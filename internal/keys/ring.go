@@ -41,7 +41,8 @@ type Ring struct {
 	mu        sync.RWMutex
 	ready     bool // listed is closed
 	ids       map[string][]*secret
-	anonymous *life // of callers without a key; its end is that of open access, for good
+	anonymous *life     // of callers without a key; its end is that of open access, for good
+	closed    time.Time // when that was
 	listeners map[int]func()
 	nextID    int
 }
@@ -172,6 +173,10 @@ func notListed() error {
 	return schemas.Errorf(schemas.CodeUnavailable, "the API keys are not loaded yet. Please try again in 1s.").WithRetryAfter(time.Second)
 }
 
+// closingTime is how long connections that came in without a key outlive the first key, for who makes that key over one:
+// it has yet to record that it did. They end in the next sweep; nobody comes in any more.
+const closingTime = sweepAgain * 4 / 5
+
 // Live reports whether a connection of a user of this name may go on. One that has no [Key.Name] was admitted by
 // somebody else, and may; and so may all before all keys are known.
 func (r *Ring) Live(name string) bool {
@@ -183,7 +188,7 @@ func (r *Ring) Live(name string) bool {
 	case !r.ready:
 		return true
 	case name == anonymousName:
-		return r.anonymous.ctx.Err() == nil
+		return r.anonymous.ctx.Err() == nil || now.Sub(r.closed) < closingTime
 	case !named:
 		return true
 	}

@@ -177,6 +177,10 @@ func TestFirstKeyClosesTheDoorForGood(t *testing.T) {
 		_, record := made("acme", time.Time{})
 		b.set(record)
 		b.ended(reason, ErrClosed)
+		if _, err := b.ring.Admit(Credentials{Loopback: true}); err == nil || !b.ring.Live(grant.Name) {
+			t.Errorf("a connection: new ones get %v, and one that made the key is live: %v", err, b.ring.Live(grant.Name))
+		}
+		time.Sleep(closingTime)
 		record.Secrets[0].Revoked = time.Now()
 		b.set(record)
 		b.set(&Record{ID: record.ID})                                      // a record that cannot be read

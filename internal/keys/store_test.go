@@ -169,6 +169,10 @@ func TestManagerRefuses(t *testing.T) {
 			t.Errorf("revoke %q: %v", id, err)
 		}
 	}
+	whole := keys.NewToken("zzzzzzzzzzzz")
+	if _, err := manager.Revoke(t.Context(), whole.Reveal(), ""); err == nil || strings.Contains(err.Error(), whole.Reveal()) || !strings.Contains(err.Error(), "the id is "+whole.ID) {
+		t.Errorf("revoke of a whole key: %v", err)
+	}
 	if _, err := manager.Revoke(t.Context(), "zzzzzzzzzzzz", ""); !errors.Is(err, bus.ErrNotFound) {
 		t.Errorf("revoke of an unknown key: %v", err)
 	}

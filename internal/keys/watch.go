@@ -83,7 +83,7 @@ func (r *Ring) take(e bus.KeyEntry) (ended []ending) {
 		return r.replace(e.ID, nil)
 	}
 	if r.anonymous.ctx.Err() == nil {
-		ended = append(ended, ending{r.anonymous, ErrClosed})
+		ended, r.closed = append(ended, ending{r.anonymous, ErrClosed}), time.Now()
 	}
 	record, err := DecodeRecord(e.ID, e.Value)
 	if err != nil {

@@ -127,6 +127,17 @@ func TestParseRequestRefuses(t *testing.T) {
 	}
 }
 
+// TestErrorsQuoteNoText: an error is stored, and shown by tools, where the request may not be.
+func TestErrorsQuoteNoText(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{`\ud800 king`, `\ud800\u0king`, `\uking`, `\king`, "\x01king", "\xffking", `\ud800`} {
+		_, err := ParseRequest(schemas.OpChat, []byte(with(`"x":"`+text+`"`)), Policy{})
+		if e := schemas.AsError(err); e.Code != schemas.CodeInvalidJSON || strings.Contains(e.Message, "ki") || strings.Contains(e.Message, "ud8") || !strings.Contains(e.Message, "at byte ") {
+			t.Errorf("%q: %s", text, e.Message)
+		}
+	}
+}
+
 func TestParseRequestPolicyAndOps(t *testing.T) {
 	t.Parallel()
 	if _, err := ParseRequest(schemas.OpChat, []byte(with(`"n":3`)), Policy{MaxChoices: 2}); err == nil {

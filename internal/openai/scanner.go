@@ -217,6 +217,17 @@ func invalid(param, format string, args ...any) *schemas.Error {
 	return schemas.Errorf(schemas.CodeInvalidValue, "%s %s", param, fmt.Sprintf(format, args...)).WithParam(param)
 }
 
+// unquoted is what a parser says about a string, without the piece of it that it shows: errors are kept and shown where
+// the request is not.
+func unquoted(text string) string {
+	for _, what := range [...]string{"invalid surrogate pair", "invalid escape sequence"} {
+		if strings.HasPrefix(text, what) {
+			return what + " in string"
+		}
+	}
+	return text
+}
+
 // syntaxError says where the document is wrong without quoting it.
 func syntaxError(err error) *schemas.Error {
 	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
@@ -227,7 +238,7 @@ func syntaxError(err error) *schemas.Error {
 	case ok && errors.Is(err, io.ErrUnexpectedEOF):
 		return schemas.Errorf(schemas.CodeInvalidJSON, "the request body ends at byte %d, inside its JSON: send the whole object", syntax.ByteOffset)
 	case ok && syntax.Err != nil:
-		return schemas.Errorf(schemas.CodeInvalidJSON, "the request body is not valid JSON at byte %d: %s", syntax.ByteOffset, syntax.Err.Error())
+		return schemas.Errorf(schemas.CodeInvalidJSON, "the request body is not valid JSON at byte %d: %s", syntax.ByteOffset, unquoted(syntax.Err.Error()))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return schemas.Errorf(schemas.CodeInvalidJSON, "the request body holds no JSON: send one object")
 	}

@@ -67,8 +67,10 @@ func (c *converter) member(name, value gjson.Result) error {
 		c.input = value
 	case "instructions":
 		c.instructions = value
-	case "stream", "stream_options", "background", "store", "metadata", "max_tool_calls", memberContinues:
+	case "stream", "stream_options", "background", "store", "max_tool_calls", memberContinues:
 		// They are for the door. Stored is what Weir stores, so a model server is not asked to do it as well.
+	case "metadata": // likewise, and repeated in the response, where SDKs insist on its type
+		return metadata(value)
 	case "previous_response_id":
 		if given(value) {
 			return unsupported("previous_response_id", "is resolved where HTTP requests arrive: send the whole conversation as input")
@@ -82,6 +84,9 @@ func (c *converter) member(name, value gjson.Result) error {
 	case "tool_choice":
 		c.choice = value
 	case "parallel_tool_calls":
+		if given(value) && !value.IsBool() {
+			return invalid("parallel_tool_calls", "must be true or false")
+		}
 		c.parallel = value
 	case "text":
 		return c.text(value)
@@ -104,6 +109,21 @@ func (c *converter) member(name, value gjson.Result) error {
 			return unsupported(name.Str, "is a member of chat completions; %s", instead)
 		}
 		c.out = append(append(append(append(c.out, ','), name.Raw...), ':'), value.Raw...)
+	}
+	return nil
+}
+
+func metadata(value gjson.Result) error {
+	if !given(value) {
+		return nil
+	}
+	texts := value.IsObject()
+	value.ForEach(func(_, text gjson.Result) bool {
+		texts = texts && text.Type == gjson.String
+		return texts
+	})
+	if !texts {
+		return invalid("metadata", "must be an object whose values are strings")
 	}
 	return nil
 }

@@ -74,10 +74,23 @@ func (s *Store) open(ctx context.Context, readOnly bool) (err error) {
 	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
 		return err
 	}
+	if err := s.create(); err != nil {
+		return err
+	}
 	if err := s.openWriter(ctx); err != nil {
 		return err
 	}
 	return s.openReaders(ctx, "rw")
+}
+
+// create makes a file that only its owner reads: it holds what was asked and answered. SQLite would let everybody read it,
+// and gives its log the mode of the file. One that is there keeps the mode it was given.
+func (s *Store) create() error {
+	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // openWriter opens the only connection that writes: SQLite has one writer at a time, and waiting for a connection is

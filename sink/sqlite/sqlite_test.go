@@ -54,6 +54,20 @@ func TestSettingsThatDurabilityNeeds(t *testing.T) {
 	}
 }
 
+func TestFilesAreTheOwnersOnly(t *testing.T) {
+	t.Parallel()
+	_, path := setup(t)
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
+		}
+	}
+}
+
 func TestFullDiskLosesNothingAndRecovers(t *testing.T) {
 	t.Parallel()
 	s, _ := setup(t)
