@@ -39,6 +39,9 @@ func TestIsolationOfOtherIDs(t *testing.T) {
 	running := n.chat(streaming, append(asBob, "Llm-Request-Id", strings.Repeat("r", len(id)))...).wants(t, 200).id()
 	unknown := "req_" + strings.Repeat("0", len(id)-4)
 	response := strings.TrimPrefix(n.respond(respond, asBob...).wants(t, 200).member("id"), "resp_")
+	for _, request := range []string{id, running, response} {
+		n.hasResult("bob", request) // whoever writes a result reads its chain first
+	}
 	reads := n.reads()
 	ask := map[string]func(id string) string{}
 	for _, route := range []string{
