@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -96,15 +98,21 @@ func TestIsolationOfOtherIDs(t *testing.T) {
 
 // readLog is what the bus asks JetStream.
 type readLog struct {
-	*caller
-	sub *nats.Subscription
+	t     *testing.T
+	bus   *bus.Bus
+	sub   *nats.Subscription
+	marks int
 }
 
 func (n *natsBench) reads() *readLog {
 	n.t.Helper()
-	l := &readLog{caller: n.trusted()}
+	l := &readLog{t: n.t, bus: n.bus}
+	c := n.trusted()
 	var err error
-	if l.sub, err = l.conn.SubscribeSync("$JS.API.>"); err != nil {
+	if l.sub, err = c.conn.SubscribeSync(">"); err == nil {
+		err = c.conn.FlushTimeout(5 * time.Second)
+	}
+	if err != nil {
 		n.t.Fatal(err)
 	}
 	l.forget()
@@ -116,23 +124,22 @@ func (l *readLog) forget() { l.told() }
 // pulls come by themselves, from the fake behind the door, and the state of streams is looked at once a second.
 var background = regexp.MustCompile(`CONSUMER\.|STREAM\.INFO|API\.INFO|ACK`)
 
-// told are the reads since it was last called: the server has sent them here before it answered whoever read. A reader's
-// subscription is not a read of the stream.
+// told are the reads since it was last called. The bus marks the end of them by a message of its own: the server handles
+// the messages of one connection in order. A reader's subscription is not a read of the stream.
 func (l *readLog) told() string {
 	l.t.Helper()
-	if err := l.conn.FlushTimeout(5 * time.Second); err != nil {
-		l.t.Fatal(err)
-	}
+	l.marks++
+	mark := fmt.Sprint("mark-", l.marks)
+	l.bus.Event(mark, nil)
 	var all []string
 	for {
-		if n, _, err := l.sub.Pending(); err != nil || n == 0 {
-			return strings.Join(all, "\n")
-		}
-		msg, err := l.sub.NextMsg(time.Second)
-		if err != nil {
+		msg, err := l.sub.NextMsg(5 * time.Second)
+		switch {
+		case err != nil:
 			l.t.Fatal(err)
-		}
-		if !background.MatchString(msg.Subject) {
+		case msg.Subject == schemas.EventSubject(mark):
+			return strings.Join(all, "\n")
+		case strings.HasPrefix(msg.Subject, "$JS.API.") && !background.MatchString(msg.Subject):
 			all = append(all, msg.Subject+" "+string(msg.Data))
 		}
 	}
