@@ -36,8 +36,11 @@ func (n *natsBench) offered() {
 	n.t.Helper()
 	c := n.tenant("somebody")
 	eventually(n.t, "the service and the bus behind it", func() bool {
-		got := c.ask("llm.resume.somebody.x", "")
-		return got[len(got)-1].Header.Get(schemas.HeaderServiceErrorCode) == "404"
+		// What reaches a connection that is being cut is lost, as NATS says: it is asked again.
+		sub := c.open("llm.resume.somebody.x", "")
+		defer func() { _ = sub.Unsubscribe() }()
+		got, err := collectWithin(sub, time.Second)
+		return err == nil && len(got) > 0 && got[len(got)-1].Header.Get(schemas.HeaderServiceErrorCode) == "404"
 	})
 }
 
@@ -106,8 +109,13 @@ func (c *caller) ask(subject, body string, header ...string) reply {
 }
 
 func collect(sub *nats.Subscription) (all reply, err error) {
+	return collectWithin(sub, 10*time.Second)
+}
+
+// collectWithin waits so long for each message of an answer.
+func collectWithin(sub *nats.Subscription, patience time.Duration) (all reply, err error) {
 	for {
-		msg, err := sub.NextMsg(10 * time.Second)
+		msg, err := sub.NextMsg(patience)
 		if err != nil {
 			return all, err
 		}
