@@ -32,13 +32,14 @@ func checkCalls(ctx context.Context, c *cluster, calls []*call) (t tally, err er
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	for _, call := range calls {
-		chain, err := b.Chain(ctx, call.identity())
-		if err != nil {
-			return t, err
-		}
-		result, err := awaitResult(ctx, b, call.identity())
+		result, err := await(ctx, func(ctx context.Context) (*schemas.Result, error) { return b.Result(ctx, call.identity()) })
 		if err != nil {
 			return t, fmt.Errorf("%s has no result: %w", call.id, err)
+		}
+		// A cluster that has just lost a node may not answer at once.
+		chain, err := await(ctx, func(ctx context.Context) (*bus.Chain, error) { return b.Chain(ctx, call.identity()) })
+		if err != nil {
+			return t, fmt.Errorf("read the chain of %s: %w", call.id, err)
 		}
 		if err := errors.Join(checkChain(chain), checkReader(call, chain, result)); err != nil {
 			return t, fmt.Errorf("%s: %w\n%s", call.id, err, describe(chain))
@@ -61,17 +62,17 @@ func (t *tally) count(c *call, chain *bus.Chain) {
 	}
 }
 
-func awaitResult(ctx context.Context, b *bus.Bus, id schemas.Identity) (*schemas.Result, error) {
+// await reads until it succeeds, for resultWithin at most.
+func await[T any](ctx context.Context, read func(context.Context) (T, error)) (value T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, resultWithin)
 	defer cancel()
 	for {
-		result, err := b.Result(ctx, id)
-		if err == nil {
-			return result, nil
+		if value, err = read(ctx); err == nil {
+			return value, nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return value, err
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
