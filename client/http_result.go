@@ -19,22 +19,6 @@ const (
 	statusRunning schemas.Status = "running"
 )
 
-// outcome is how a door tells the result of a request.
-type outcome struct {
-	ID            string          `json:"id"`
-	Status        schemas.Status  `json:"status"`
-	Model         string          `json:"model"`
-	Accepted      int64           `json:"accepted_at"` // unix seconds
-	Finished      int64           `json:"finished_at"`
-	Usage         *schemas.Usage  `json:"usage"`
-	FinishReasons []string        `json:"finish_reasons"`
-	Response      json.RawMessage `json:"response"`
-	Error         json.RawMessage `json:"error"`
-	Attempts      int             `json:"attempts"`
-	FirstTokenMS  float64         `json:"ttft_ms"`
-	DurationMS    float64         `json:"duration_ms"`
-}
-
 func (t *overHTTP) result(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
 	status, body, err := t.call(ctx, http.MethodGet, "/v1/streams/"+id.Request+"/result")
 	if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamNotFound || err == nil && status == http.StatusAccepted {
@@ -43,15 +27,15 @@ func (t *overHTTP) result(ctx context.Context, id schemas.Identity) (*schemas.Re
 	if err != nil {
 		return nil, err
 	}
-	var o outcome
+	var o schemas.Outcome
 	if err := json.Unmarshal(body, &o); err != nil {
 		return nil, schemas.AsError(fmt.Errorf("decode the result of %s: %w", id, err))
 	}
-	return o.result(id), nil
+	return recordOf(&o, id), nil
 }
 
-// result is the outcome as a record, without what a door does not tell.
-func (o *outcome) result(id schemas.Identity) *schemas.Result {
+// recordOf is the outcome as a record, without what a door does not tell.
+func recordOf(o *schemas.Outcome, id schemas.Identity) *schemas.Result {
 	r := &schemas.Result{
 		V: schemas.Version, Tenant: id.Tenant, RequestID: id.Request, Model: o.Model, Status: o.Status, Usage: o.Usage,
 		FinishReasons: o.FinishReasons, Response: o.Response, Attempts: o.Attempts, FirstTokenMS: o.FirstTokenMS, DurationMS: o.DurationMS,

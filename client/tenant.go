@@ -251,14 +251,14 @@ func (t *tenant) result(ctx context.Context, id schemas.Identity) (*schemas.Resu
 	if err != nil {
 		return nil, err
 	}
-	var o outcome
+	var o schemas.Outcome
 	if err := json.Unmarshal(msg.Data, &o); err != nil {
 		return nil, schemas.AsError(fmt.Errorf("decode the result of %s: %w", id, err))
 	}
 	if o.Status == statusQueued || o.Status == statusRunning {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
-	return o.result(id), nil
+	return recordOf(&o, id), nil
 }
 
 func (t *tenant) await(ctx context.Context, id schemas.Identity) error {

@@ -16,7 +16,7 @@ func (s *Ingest) cancel(c *call) error {
 	if there, err = s.stop(&c.exchange, there); err != nil {
 		return err
 	}
-	return c.writeJSON(http.StatusOK, outcome{ID: c.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})
+	return c.writeJSON(http.StatusOK, schemas.Outcome{ID: c.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})
 }
 
 // erase answers DELETE /v1/streams/{id}: it cancels, removes what was asked and answered, and leaves a tombstone.
@@ -28,7 +28,7 @@ func (s *Ingest) erase(c *call) error {
 	if err := s.remove(c, there); err != nil {
 		return err
 	}
-	return c.writeJSON(http.StatusOK, outcome{ID: c.id.Request, Status: schemas.StatusDeleted, Deleted: true})
+	return c.writeJSON(http.StatusOK, schemas.Outcome{ID: c.id.Request, Status: schemas.StatusDeleted, Deleted: true})
 }
 
 // remove cancels a request and erases what was asked and answered.

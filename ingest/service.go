@@ -178,7 +178,7 @@ func (v *service) cancel(i *inbox) error {
 	if there, err = v.s.stop(&i.exchange, there); err != nil {
 		return err
 	}
-	body, err := json.Marshal(outcome{ID: i.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})
+	body, err := json.Marshal(schemas.Outcome{ID: i.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})
 	if err != nil {
 		return err
 	}

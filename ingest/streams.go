@@ -121,23 +121,6 @@ func (c *call) cursor() (from uint64, err error) {
 	return from, nil
 }
 
-// outcome is the answer about a request's state.
-type outcome struct {
-	ID            string          `json:"id"`
-	Status        schemas.Status  `json:"status"`
-	Model         string          `json:"model,omitempty"`
-	Accepted      int64           `json:"accepted_at,omitempty"` // unix seconds
-	Finished      int64           `json:"finished_at,omitempty"`
-	Usage         *schemas.Usage  `json:"usage,omitempty"`
-	FinishReasons []string        `json:"finish_reasons,omitempty"`
-	Response      json.RawMessage `json:"response,omitempty"`
-	Error         json.RawMessage `json:"error,omitempty"`
-	Attempts      int             `json:"attempts,omitempty"`
-	FirstTokenMS  float64         `json:"ttft_ms,omitempty"`
-	DurationMS    float64         `json:"duration_ms,omitempty"`
-	Deleted       bool            `json:"deleted,omitempty"`
-}
-
 // result answers GET /v1/streams/{id}/result: the final record, or 202 while there is none.
 func (s *Ingest) result(c *call) error {
 	if err := c.target(); err != nil {
@@ -155,7 +138,7 @@ func (s *Ingest) result(c *call) error {
 }
 
 // outcome is the final record of the exchange's request, or how far it is.
-func (s *Ingest) outcome(x *exchange) (o outcome, ended bool, err error) {
+func (s *Ingest) outcome(x *exchange) (o schemas.Outcome, ended bool, err error) {
 	record, err := s.cfg.Bus.Result(x.ctx, x.id)
 	if err == nil {
 		return recorded(record), true, nil
@@ -171,11 +154,11 @@ func (s *Ingest) outcome(x *exchange) (o outcome, ended bool, err error) {
 	if there.ended() {
 		status = statusRunning // the result follows from whoever holds the request
 	}
-	return outcome{ID: x.id.Request, Status: status}, false, nil
+	return schemas.Outcome{ID: x.id.Request, Status: status}, false, nil
 }
 
-func recorded(r *schemas.Result) outcome {
-	o := outcome{
+func recorded(r *schemas.Result) schemas.Outcome {
+	o := schemas.Outcome{
 		ID: r.RequestID, Status: r.Status, Model: r.Model, Usage: r.Usage, FinishReasons: r.FinishReasons,
 		Response: r.Response, Attempts: r.Attempts, FirstTokenMS: r.FirstTokenMS, DurationMS: r.DurationMS,
 		Deleted: r.Status == schemas.StatusDeleted,
