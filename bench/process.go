@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
@@ -75,6 +76,9 @@ func cpuTime(pid int) (time.Duration, error) {
 	var sum time.Duration
 	for _, p := range tree(pid) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
+		if gone(err) && p != pid {
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("read CPU time: %w", err)
 		}
@@ -86,6 +90,9 @@ func cpuTime(pid int) (time.Duration, error) {
 	}
 	return sum, nil
 }
+
+// gone reports whether a process ended between the look at the tree and the look at it.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) }
 
 // parseStat reads utime and stime, the 14th and 15th fields; the second may hold spaces and parentheses.
 func parseStat(stat []byte) (time.Duration, error) {
@@ -106,6 +113,9 @@ func residentBytes(pid int) (int64, error) {
 	var sum int64
 	for _, p := range tree(pid) {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
+		if gone(err) && p != pid {
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("read resident memory: %w", err)
 		}
@@ -118,7 +128,11 @@ func residentBytes(pid int) (int64, error) {
 	return sum, nil
 }
 
+// parseStatus reads the resident memory, of which a process that has ended and is not yet waited for has none.
 func parseStatus(status string) (int64, error) {
+	if strings.Contains(status, "\nState:\tZ") {
+		return 0, nil
+	}
 	for line := range strings.Lines(status) {
 		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			kilobytes, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)

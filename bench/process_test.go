@@ -25,6 +25,9 @@ func TestParseStatus(t *testing.T) {
 	if err != nil || got != 51200<<10 {
 		t.Errorf("parseStatus = %d, %v", got, err)
 	}
+	if got, err := parseStatus("Name:\tfalse\nState:\tZ (zombie)\n"); got != 0 || err != nil {
+		t.Errorf("parseStatus of a zombie = %d, %v", got, err)
+	}
 	if got, err := parseStatus("Name:\tweir\n"); err == nil {
 		t.Errorf("parseStatus without VmRSS = %d", got)
 	}
