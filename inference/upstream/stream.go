@@ -66,7 +66,9 @@ func (c *Call) Stream(body io.ReadCloser, protocol Protocol) error {
 			continue
 		}
 		if !counts {
-			c.letGo()
+			if c.letGo(); c.stopped {
+				return nil
+			}
 		}
 		if counts || !c.listening {
 			c.listen(c.patience(protocol), c.client.overdue.idle)
