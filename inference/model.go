@@ -19,6 +19,7 @@ type model struct {
 	context     int // tokens that it takes; 0 = unknown
 	retry       Retry
 	budget      *budget
+	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
 	slots       int
@@ -44,7 +45,7 @@ func newModel(name string, m Model) (*model, error) {
 	}
 	retry := m.Retry.withDefaults()
 	served := &model{
-		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, total: m.Total,
+		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
 		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1), busy: map[string]int{},
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
