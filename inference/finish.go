@@ -43,7 +43,8 @@ func headerSummary(s *schemas.Summary) []byte {
 		return data
 	}
 	least := &schemas.Summary{
-		Status: s.Status, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS, CancelledBy: s.CancelledBy, Malformed: s.Malformed,
+		Status: s.Status, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS,
+		CancelledBy: s.CancelledBy, Malformed: s.Malformed,
 	}
 	if s.Usage != nil {
 		least.Usage = &schemas.Usage{PromptTokens: s.Usage.PromptTokens, CompletionTokens: s.Usage.CompletionTokens, TotalTokens: s.Usage.TotalTokens}
@@ -102,7 +103,7 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS
 	}
 	if said != nil {
-		s.FinishReasons, s.Usage = said.finishes, said.usage
+		s.FinishReasons, s.Usage, s.Cost = said.finishes, said.usage, r.m.price.Of(said.usage)
 		if said.model != r.m.name {
 			s.Model = said.model
 		}
