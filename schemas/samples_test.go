@@ -51,6 +51,18 @@ func samples() map[string]sample {
 			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
 			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
 		},
+		"work-cost": {
+			value: &Work{
+				Request: Request{
+					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
+					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
+				},
+				Dispatch: 1, Cost: 521, Accepted: accepted.Local(),
+			},
+			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
+			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
+		},
 		"frame-accepted": frameSample(&Frame{Kind: KindAccepted, Writer: "W0", BodyHash: digest[:32], Trace: trace}),
 		"frame-start": frameSample(&Frame{
 			Kind: KindStart, Attempt: 2, Writer: "W2", Index: 3, BodyHash: digest[:32], Trace: trace,
@@ -81,6 +93,25 @@ func samples() map[string]sample {
 			}},
 			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
 			decode: func(m message) (any, error) { return DecodeHeartbeat(m.Data) },
+		},
+		"heartbeat-figures": {
+			value: &Heartbeat{V: 1, Worker: "worker-1", Models: []ModelBeat{{
+				Model: "gpt-4=2E1", Slots: 8, Used: 2, Held: []uint64{41, 43}, Repeatable: []uint64{43},
+				Backends: []BackendBeat{{Name: "vllm-1", InFlight: 2, Limit: 8, State: "open"}}, Finished: &ModelUsage{Requests: 3, EstTokens: 1700, Tokens: 900},
+			}}, Tenants: []TenantUsage{{Tenant: "acme", Running: 2, Tokens: 512}}},
+			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
+			decode: func(m message) (any, error) { return DecodeHeartbeat(m.Data) },
+		},
+		"router-beat": {
+			value: &RouterBeat{
+				V: 1, Router: "router-1", Started: accepted.UnixMilli(), Draining: true, Eligible: []int{0, 1, 2, 3}, Partitions: []int{1, 3},
+				Figures: &RouterFigures{
+					Held: 9, Queued: 7, Models: []ModelQueue{{Model: "gpt-4=2E1", Queued: 7, Outstanding: 2}},
+					Tenants: []TenantQueue{{Tenant: "acme", Queued: 7, WaitingMS: 1200, PredictMS: 3000, Limit: "requests_per_minute"}}, More: 1,
+				},
+			},
+			encode: func(v any) message { return message{Data: v.(*RouterBeat).Encode()} },
+			decode: func(m message) (any, error) { return DecodeRouterBeat(m.Data) },
 		},
 		"error": {
 			value:  errorSample(),
