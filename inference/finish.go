@@ -86,7 +86,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 }
 
 // continuable reports whether another worker can go on without the reader noticing.
-func (r *run) continuable() bool { return !r.chain.Visible() || r.repeatable() }
+func (r *run) continuable() bool { return !r.chain.Visible() || len(r.repeaters()) > 0 }
 
 func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 	s := &schemas.Summary{
