@@ -275,7 +275,7 @@ func TestMessagesResume(t *testing.T) {
 	id := w.messages(messagesStream).wants(t, 200).id()
 	for last := range messageEvents {
 		got := w.ask("GET", "/v1/streams/"+id, "", "Last-Event-ID", fmt.Sprintf("%s.%d", id, last)).wants(t, 200)
-		if want := named(id, messageEvents, last+1); got.body != want || got.header.Get("Request-Id") != id {
+		if want := named(id, messageEvents, last+1) + "event: done\ndata: [DONE]\n\n"; got.body != want || got.header.Get("Request-Id") != id {
 			t.Errorf("after %d (-want +got):\n%s", last, cmp.Diff(want, got.body))
 		}
 	}
