@@ -48,7 +48,7 @@ func (l *loop) pumpAll() {
 // dispatch publishes a request to the workers of its model and takes up room from now on.
 func (l *loop) dispatch(it *item) {
 	l.fleet.sending(it.model())
-	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Accepted: it.accepted}
+	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)
 		return func() { l.dispatched(it, sequence, err) }
@@ -71,8 +71,8 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 	case l.draining: // another router has it next
 	case ok && !e.Retryable():
 		l.answer(it, e)
-	case it.cancelled:
-		l.answer(it, cancelled())
+	case it.cancelled != "":
+		l.answer(it, schemas.Cancelled(it.cancelled))
 	default:
 		l.holdoff[it.model()] = now.Add(dispatchRetry)
 		l.queue.unpop(it)

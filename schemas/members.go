@@ -62,6 +62,16 @@ func (m *members) number(name string, v *int, keep bool) {
 	}
 }
 
+func (m *members) flag(name string, v *bool) {
+	if m.reading {
+		if m.read(name) {
+			*v = string(m.data) == "true"
+		}
+	} else if m.write(name, *v) {
+		m.b = append(m.b, "true"...)
+	}
+}
+
 func (m *members) count(name string, v *int64) {
 	if m.reading {
 		if m.read(name) {
@@ -143,6 +153,26 @@ func (m *members) marks(name string, v *[]FrameMark) {
 }
 
 func (m *members) usage(name string, v **Usage) {
+	if m.reading {
+		if m.read(name) {
+			m.err = decodePointer(m.data, v)
+		}
+	} else if m.write(name, *v != nil) {
+		m.b = appendRecord(m.b, *v)
+	}
+}
+
+func (m *members) money(name string, v *Money) {
+	if m.reading {
+		if m.read(name) {
+			m.err = decodeMoney(m.data, v)
+		}
+	} else if m.write(name, always) {
+		m.b = v.append(m.b)
+	}
+}
+
+func (m *members) cost(name string, v **Cost) {
 	if m.reading {
 		if m.read(name) {
 			m.err = decodePointer(m.data, v)
