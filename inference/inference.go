@@ -45,9 +45,10 @@ type Config struct {
 
 // Model is a model that the worker serves.
 type Model struct {
-	Backends []Slot        // required: one at least
-	Retry    Retry         // of calls that failed before their first event
-	Total    time.Duration // running time of a request; default and maximum schemas.MaxRunTime
+	Backends []Slot         // required: one at least
+	Retry    Retry          // of calls that failed before their first event
+	Price    *schemas.Price // by which results say what an answer cost; optional
+	Total    time.Duration  // running time of a request; default and maximum schemas.MaxRunTime
 }
 
 // Slot is a backend with the number of calls it may have at once.

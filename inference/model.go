@@ -16,6 +16,7 @@ type model struct {
 	name, token string
 	backends    []Slot
 	retry       Retry
+	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
 	slots       int
@@ -36,7 +37,7 @@ func newModel(name string, m Model) (*model, error) {
 		return nil, fmt.Errorf("inference: model %q has no backends", name)
 	}
 	served := &model{
-		name: name, token: token, backends: m.Backends, retry: m.Retry, total: m.Total,
+		name: name, token: token, backends: m.Backends, retry: m.Retry, price: m.Price, total: m.Total,
 		freed: make(chan struct{}, 1), busy: map[string]int{},
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {

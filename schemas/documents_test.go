@@ -219,6 +219,7 @@ var samples = map[string][2]string{
 	"request":            {"llm.requests.acme.gpt-4=2E1", "request"},
 	"request-object":     {"llm.queue.2.acme.gpt-4=2E1", "request"},
 	"work":               {"llm.work.gpt-4=2E1", "work"},
+	"work-cost":          {"llm.work.gpt-4=2E1", "work"},
 	"frame-accepted":     {"llm.chunks.acme.r", "accepted"},
 	"frame-start":        {"llm.replies.acme.r", "start"},
 	"frame-delta":        {"llm.replies.acme.r", "delta"},
@@ -228,6 +229,8 @@ var samples = map[string][2]string{
 	"frame-error":        {"llm.replies.acme.r", "error"},
 	"result":             {"llm.results.acme.r", "result"},
 	"heartbeat":          {"llm.workers.worker-1", "heartbeat"},
+	"heartbeat-figures":  {"llm.workers.worker-1", "heartbeat"},
+	"router-beat":        {"llm.routers.router-1", "heartbeat"},
 }
 
 func TestWrittenMessagesAreDescribed(t *testing.T) {
@@ -271,6 +274,7 @@ func TestWrongMessagesAreRefused(t *testing.T) {
 			replace(`"gpt-4.1"`, `4`),
 		},
 		"work":           {header("Llm-Tenant", ""), header("Llm-Dispatch", "0"), header("Llm-Accepted", ""), header("Llm-Tenant", "a b")},
+		"work-cost":      {header("Llm-Cost", "0"), header("Llm-Cost", "many")},
 		"frame-accepted": {header("Llm-Body-Hash", "xyz"), header("Llm-Frame", "accepted 0 W0 0 1"), header("Llm-Frame", ""), func(schemas.Header, []byte) []byte { return []byte("{}") }},
 		"frame-start":    {header("Llm-Mode", "again"), header("Llm-Work", ""), header("Llm-V", "0"), header("Llm-Frame", "start x W 0 0")},
 		"frame-delta": {
@@ -281,7 +285,15 @@ func TestWrongMessagesAreRefused(t *testing.T) {
 		"frame-end-unary": {replace(`"choices"`, `"choice"`)},
 		"frame-error":     {replace(`"error"`, `"err"`), replace(`"code"`, `"cod"`), replace(`rate_limit_exceeded`, `Rate limit`), header("Llm-Frame", "error 1 W 0 1")},
 		"result":          {replace(`"tenant":"acme"`, `"tenant":"a.b"`), replace(`"status":"completed"`, `"status":"done"`), replace(`"accepted":"2026`, `"accepted":"26`), replace(`"attempts"`, `"attempt"`), replace(`"encoding":"zstd"`, `"encoding":"gzip"`)},
-		"heartbeat":       {replace(`"worker":"worker-1"`, `"worker":""`), replace(`"slots":8`, `"slots":-8`), replace(`"held":[41`, `"held":["41"`), replace(`"models"`, `"model"`)},
+		"heartbeat-figures": {
+			replace(`"repeatable":[43`, `"repeatable":["43"`), replace(`"est_tokens":1700`, `"est_tokens":-1`), replace(`"limit":8`, `"limit":"8"`), replace(`"running":2`, `"running":-2`),
+			replace(`"tenant":"acme"`, `"tenant":"a.b"`),
+		},
+		"router-beat": {
+			replace(`"router":"router-1"`, `"router":"a.b"`), replace(`"started":1`, `"started":-1`), replace(`"partitions":[1,3]`, `"partitions":[1,4]`), replace(`"eligible"`, `"eligble"`),
+			replace(`"held":9`, `"held":-9`), replace(`"outstanding":2`, `"outstanding":"2"`), replace(`"waiting_ms":1200`, `"waiting_ms":-1`), replace(`"tenant":"acme"`, `"tenant":"a.b"`),
+		},
+		"heartbeat": {replace(`"worker":"worker-1"`, `"worker":""`), replace(`"slots":8`, `"slots":-8`), replace(`"held":[41`, `"held":["41"`), replace(`"models"`, `"model"`)},
 	} {
 		for i, change := range changes {
 			h, payload := golden(t, name)

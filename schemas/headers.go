@@ -30,6 +30,7 @@ const (
 	HeaderTenant   = "Llm-Tenant"    // on a work item
 	HeaderDispatch = "Llm-Dispatch"  // the router's dispatch number
 	HeaderCacheKey = "Llm-Cache-Key" // on a work item
+	HeaderCost     = "Llm-Cost"      // on a work item: the router's estimate of its tokens (docs/adr/0016)
 	HeaderAccepted = "Llm-Accepted"  // on a work item, and on a start frame of op responses: unix milliseconds of acceptance (docs/adr/0003, 0009)
 
 	HeaderVersion  = "Llm-V"

@@ -51,6 +51,18 @@ func samples() map[string]sample {
 			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
 			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
 		},
+		"work-cost": {
+			value: &Work{
+				Request: Request{
+					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
+					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
+				},
+				Dispatch: 1, Cost: 521, Accepted: accepted.Local(),
+			},
+			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
+			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
+		},
 		"frame-accepted": frameSample(&Frame{Kind: KindAccepted, Writer: "W0", BodyHash: digest[:32], Trace: trace}),
 		"frame-start": frameSample(&Frame{
 			Kind: KindStart, Attempt: 2, Writer: "W2", Index: 3, BodyHash: digest[:32], Trace: trace,
@@ -81,6 +93,25 @@ func samples() map[string]sample {
 			}},
 			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
 			decode: func(m message) (any, error) { return DecodeHeartbeat(m.Data) },
+		},
+		"heartbeat-figures": {
+			value: &Heartbeat{V: 1, Worker: "worker-1", Models: []ModelBeat{{
+				Model: "gpt-4=2E1", Slots: 8, Used: 2, Held: []uint64{41, 43}, Repeatable: []uint64{43},
+				Backends: []BackendBeat{{Name: "vllm-1", InFlight: 2, Limit: 8, State: "open"}}, Finished: &ModelUsage{Requests: 3, EstTokens: 1700, Tokens: 900},
+			}}, Tenants: []TenantUsage{{Tenant: "acme", Running: 2, Tokens: 512}}},
+			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
+			decode: func(m message) (any, error) { return DecodeHeartbeat(m.Data) },
+		},
+		"router-beat": {
+			value: &RouterBeat{
+				V: 1, Router: "router-1", Started: accepted.UnixMilli(), Draining: true, Eligible: []int{0, 1, 2, 3}, Partitions: []int{1, 3},
+				Figures: &RouterFigures{
+					Held: 9, Queued: 7, Models: []ModelQueue{{Model: "gpt-4=2E1", Queued: 7, Outstanding: 2}},
+					Tenants: []TenantQueue{{Tenant: "acme", Queued: 7, WaitingMS: 1200, PredictMS: 3000, Limit: "requests_per_minute"}}, More: 1,
+				},
+			},
+			encode: func(v any) message { return message{Data: v.(*RouterBeat).Encode()} },
+			decode: func(m message) (any, error) { return DecodeRouterBeat(m.Data) },
 		},
 		"error": {
 			value:  errorSample(),
@@ -115,6 +146,7 @@ func summarySample() *Summary {
 			PromptTokens: 3, CompletionTokens: 2, TotalTokens: 5, PromptDetails: json.RawMessage(`{"cached_tokens":1}`),
 			Extra: Extra{"cost": json.RawMessage(`0.00012`)},
 		},
+		Cost: &Cost{Amount: 14_500, Currency: "USD"},
 		Tries: []Try{
 			{Attempt: 1, Backend: "vllm-1", Started: accepted, DurationMS: 3000, Outcome: CodeUpstreamTimeout, Cause: "no first token in 3s", HTTPStatus: 200},
 			{Attempt: 2, Backend: "vllm-2", Started: accepted.Add(4 * time.Second), FirstTokenMS: 12.5, DurationMS: 80},
@@ -127,7 +159,7 @@ func resultSample() *Result {
 	return &Result{
 		V: 1, Tenant: identity.Tenant, RequestID: identity.Request, Model: "gpt-4.1", Op: OpChat,
 		Accepted: accepted, Started: accepted.Add(time.Millisecond), Finished: accepted.Add(time.Second),
-		Status: s.Status, FinishReasons: s.FinishReasons, Usage: s.Usage, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS,
+		Status: s.Status, FinishReasons: s.FinishReasons, Usage: s.Usage, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS,
 		DurationMS: s.DurationMS, Tries: s.Tries, Priority: PriorityNormal, Dispatch: 1, Worker: "worker-1",
 		BodyHash: digest[:32], Request: json.RawMessage(`{"model":"gpt-4.1","messages":[{"role":"user","content":"1 < 2 & 3"}]}`),
 		Response: json.RawMessage(`{"choices":[]}`),

@@ -10,6 +10,7 @@ import (
 type Work struct {
 	Request
 	Dispatch int       // the router's dispatch number, from 1
+	Cost     int64     // tokens that the router takes it for, of prompt and answer; 0 when it did not say
 	Accepted time.Time // when LLM_REQUESTS stored the request
 }
 
@@ -22,6 +23,9 @@ func (w *Work) Encode() Header {
 	set(h, HeaderTenant, w.Tenant)
 	set(h, HeaderDispatch, strconv.Itoa(w.Dispatch))
 	set(h, HeaderAccepted, encodeTime(w.Accepted))
+	if w.Cost > 0 {
+		set(h, HeaderCost, strconv.FormatInt(w.Cost, 10))
+	}
 	return h
 }
 
@@ -47,5 +51,8 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 		return w, fmt.Errorf("decode work item: %w", err)
 	}
 	w.Dispatch, w.Accepted = dispatch, accepted
+	if cost, err := strconv.ParseInt(get(h, HeaderCost), 10, 64); err == nil && cost > 0 {
+		w.Cost = cost // an estimate, for statistics: one that cannot be read is none
+	}
 	return w, nil
 }
