@@ -215,7 +215,7 @@ func checkBackend(at string, b Backend) *configError {
 	case b.Protocol != "echo" && b.Echo != (Echo{}):
 		return problem(join(at, "echo"), "remove it, or set protocol: echo", "only an echo backend has these dials")
 	}
-	return nil
+	return checkOllama(at, b)
 }
 
 func webURL(s string) bool {

@@ -9,7 +9,7 @@ import (
 )
 
 // protocols are what a backend may speak.
-func protocols() []string { return []string{"openai", "anthropic", "grpc", "echo"} }
+func protocols() []string { return []string{"openai", "anthropic", "ollama", "grpc", "echo"} }
 
 // overGRPC reports whether a protocol runs over gRPC.
 func overGRPC(protocol string) bool { return protocol == "grpc" }
@@ -38,5 +38,5 @@ func checkRPC(at string, b Backend) *configError {
 			return problem(join(at, key), "remove it", "it means nothing to a %s backend", b.Protocol)
 		}
 	}
-	return nil
+	return checkOllama(at, b)
 }

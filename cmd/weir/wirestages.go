@@ -125,6 +125,9 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 	if overGRPC(b.Protocol) {
 		return newRPCBackend(b, timeouts)
 	}
+	if b.Protocol == "ollama" {
+		return newOllama(b, timeouts)
+	}
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
