@@ -42,7 +42,7 @@ func headerSummary(s *schemas.Summary) []byte {
 	if len(data) <= maxSummary {
 		return data
 	}
-	least := &schemas.Summary{Status: s.Status, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS}
+	least := &schemas.Summary{Status: s.Status, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS}
 	if s.Usage != nil {
 		least.Usage = &schemas.Usage{PromptTokens: s.Usage.PromptTokens, CompletionTokens: s.Usage.CompletionTokens, TotalTokens: s.Usage.TotalTokens}
 	}
@@ -86,7 +86,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 }
 
 // continuable reports whether another worker can go on without the reader noticing.
-func (r *run) continuable() bool { return !r.chain.Visible() || r.repeatable() }
+func (r *run) continuable() bool { return !r.chain.Visible() || len(r.repeaters()) > 0 }
 
 func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 	s := &schemas.Summary{
@@ -100,7 +100,7 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS
 	}
 	if said != nil {
-		s.FinishReasons, s.Usage = said.finishes, said.usage
+		s.FinishReasons, s.Usage, s.Cost = said.finishes, said.usage, r.m.price.Of(said.usage)
 		if said.model != r.m.name {
 			s.Model = said.model
 		}

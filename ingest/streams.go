@@ -159,7 +159,7 @@ func (s *Ingest) outcome(x *exchange) (o schemas.Outcome, ended bool, err error)
 
 func recorded(r *schemas.Result) schemas.Outcome {
 	o := schemas.Outcome{
-		ID: r.RequestID, Status: r.Status, Model: r.Model, Usage: r.Usage, FinishReasons: r.FinishReasons,
+		ID: r.RequestID, Status: r.Status, Model: r.Model, Usage: r.Usage, Cost: r.Cost, FinishReasons: r.FinishReasons,
 		Response: r.Response, Attempts: r.Attempts, FirstTokenMS: r.FirstTokenMS, DurationMS: r.DurationMS,
 		Deleted: r.Status == schemas.StatusDeleted,
 	}

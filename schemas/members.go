@@ -152,6 +152,26 @@ func (m *members) usage(name string, v **Usage) {
 	}
 }
 
+func (m *members) money(name string, v *Money) {
+	if m.reading {
+		if m.read(name) {
+			m.err = decodeMoney(m.data, v)
+		}
+	} else if m.write(name, always) {
+		m.b = v.append(m.b)
+	}
+}
+
+func (m *members) cost(name string, v **Cost) {
+	if m.reading {
+		if m.read(name) {
+			m.err = decodePointer(m.data, v)
+		}
+	} else if m.write(name, *v != nil) {
+		m.b = appendRecord(m.b, *v)
+	}
+}
+
 func (m *members) events(name string, v **EventLog) {
 	if m.reading {
 		if m.read(name) {

@@ -10,6 +10,7 @@ type Outcome struct {
 	Accepted      int64           `json:"accepted_at,omitempty"` // unix seconds
 	Finished      int64           `json:"finished_at,omitempty"`
 	Usage         *Usage          `json:"usage,omitempty"`
+	Cost          *Cost           `json:"cost,omitempty"`
 	FinishReasons []string        `json:"finish_reasons,omitempty"`
 	Response      json.RawMessage `json:"response,omitempty"`
 	Error         json.RawMessage `json:"error,omitempty"`

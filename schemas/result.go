@@ -94,6 +94,7 @@ type Summary struct {
 	Status        Status
 	FinishReasons []string // by choice
 	Usage         *Usage
+	Cost          *Cost // by the price table; nil when the model has no price or the usage is not known
 	Attempts      int
 	FirstTokenMS  float64
 	DurationMS    float64
@@ -112,6 +113,7 @@ func (s *Summary) members(m *members) {
 	m.text("status", (*string)(&s.Status), always)
 	m.texts("finish_reasons", &s.FinishReasons)
 	m.usage("usage", &s.Usage)
+	m.cost("cost", &s.Cost)
 	m.number("attempts", &s.Attempts, always)
 	m.milliseconds("ttft_ms", &s.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &s.DurationMS, optional)
@@ -145,6 +147,7 @@ type Result struct {
 	Error         json.RawMessage // the OpenAI error object
 	FinishReasons []string
 	Usage         *Usage
+	Cost          *Cost // by the price table; nil when the model has no price or the usage is not known
 	Attempts      int
 	FirstTokenMS  float64
 	DurationMS    float64
@@ -233,6 +236,7 @@ func (r *Result) members(m *members) {
 	m.raw("error", &r.Error)
 	m.texts("finish_reasons", &r.FinishReasons)
 	m.usage("usage", &r.Usage)
+	m.cost("cost", &r.Cost)
 	m.number("attempts", &r.Attempts, always)
 	m.milliseconds("ttft_ms", &r.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &r.DurationMS, optional)

@@ -146,6 +146,7 @@ func summarySample() *Summary {
 			PromptTokens: 3, CompletionTokens: 2, TotalTokens: 5, PromptDetails: json.RawMessage(`{"cached_tokens":1}`),
 			Extra: Extra{"cost": json.RawMessage(`0.00012`)},
 		},
+		Cost: &Cost{Amount: 14_500, Currency: "USD"},
 		Tries: []Try{
 			{Attempt: 1, Backend: "vllm-1", Started: accepted, DurationMS: 3000, Outcome: CodeUpstreamTimeout, Cause: "no first token in 3s", HTTPStatus: 200},
 			{Attempt: 2, Backend: "vllm-2", Started: accepted.Add(4 * time.Second), FirstTokenMS: 12.5, DurationMS: 80},
@@ -158,7 +159,7 @@ func resultSample() *Result {
 	return &Result{
 		V: 1, Tenant: identity.Tenant, RequestID: identity.Request, Model: "gpt-4.1", Op: OpChat,
 		Accepted: accepted, Started: accepted.Add(time.Millisecond), Finished: accepted.Add(time.Second),
-		Status: s.Status, FinishReasons: s.FinishReasons, Usage: s.Usage, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS,
+		Status: s.Status, FinishReasons: s.FinishReasons, Usage: s.Usage, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS,
 		DurationMS: s.DurationMS, Tries: s.Tries, Priority: PriorityNormal, Dispatch: 1, Worker: "worker-1",
 		BodyHash: digest[:32], Request: json.RawMessage(`{"model":"gpt-4.1","messages":[{"role":"user","content":"1 < 2 & 3"}]}`),
 		Response: json.RawMessage(`{"choices":[]}`),

@@ -3,6 +3,7 @@ package schemas
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 	"unicode/utf8"
@@ -86,6 +87,23 @@ func decodeFloat(data []byte, v *float64) error {
 		return nil
 	}
 	return json.Unmarshal(data, v)
+}
+
+func decodeMoney(data []byte, v *Money) error {
+	amount, err := ParseMoney(string(data))
+	if err == nil {
+		*v = amount
+		return nil
+	}
+	var f float64
+	if err := json.Unmarshal(data, &f); err != nil {
+		return err
+	}
+	if f *= float64(MoneyUnit); math.Abs(f) >= math.MaxInt64 {
+		return fmt.Errorf("%.40s is no amount of money", data)
+	}
+	*v = Money(math.Round(f))
+	return nil
 }
 
 func decodePointer[T any, P interface {

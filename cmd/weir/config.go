@@ -24,6 +24,7 @@ type Config struct {
 	DataDir     string            `yaml:"data_dir" doc:"Directory of the embedded NATS server's store and of the SQLite database."`
 	LogLevel    string            `yaml:"log_level" enum:"debug,info,warn,error" doc:"Least level that is logged."`
 	Models      map[string]Model  `yaml:"models" doc:"The models that can be asked for, by name. Without any there is echo."`
+	Currency    string            `yaml:"currency" doc:"What the prices of models and the budgets of tenants are in."`
 	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
@@ -43,6 +44,7 @@ type Model struct {
 	Backends []Backend `yaml:"backends" doc:"Who is called. At least one."`
 	Timeouts Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
 	Retry    Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+	Price    *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
 }
 
 // Backend is one upstream.
@@ -171,7 +173,7 @@ const off = "off"
 
 func defaultConfig() Config {
 	return Config{
-		HTTP: "127.0.0.1:8080", NATS: "127.0.0.1:4222", Admin: "127.0.0.1:8081", DataDir: "./weir-data", LogLevel: "info",
+		HTTP: "127.0.0.1:8080", NATS: "127.0.0.1:4222", Admin: "127.0.0.1:8081", DataDir: "./weir-data", LogLevel: "info", Currency: "USD",
 		Durability: "power", Lease: Duration(30 * time.Second), Replicas: 1, DrainTimeout: Duration(30 * time.Second),
 	}
 }

@@ -23,7 +23,7 @@ import (
 func (c *Config) validate() *configError {
 	checks := []func() *configError{
 		c.checkChoices, c.checkAddresses, c.checkTLS, c.checkTimes, c.checkModels,
-		c.checkKeys, c.checkCallout, c.checkTenants,
+		c.checkKeys, c.checkCallout, c.checkCurrency, c.checkTenants,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -164,6 +164,9 @@ func checkModel(key string, m Model) *configError {
 	}
 	if m.Retry.Max != 0 && m.Retry.Max < m.Retry.Initial {
 		return problem(join(key, "retry.max"), "make it at least initial", "%s is shorter than initial, %s", m.Retry.Max, m.Retry.Initial)
+	}
+	if err := m.Price.check(join(key, "price")); err != nil {
+		return err
 	}
 	names := map[string]bool{}
 	for i, b := range m.Backends {

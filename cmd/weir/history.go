@@ -188,7 +188,7 @@ func (s *story) frames() iter.Seq2[*schemas.Frame, error] {
 // ending is the terminal frame that a result stands for.
 func ending(r *schemas.Result, next uint64) *schemas.Frame {
 	summary := (&schemas.Summary{
-		Status: r.Status, FinishReasons: r.FinishReasons, Usage: r.Usage, Attempts: r.Attempts, FirstTokenMS: r.FirstTokenMS,
+		Status: r.Status, FinishReasons: r.FinishReasons, Usage: r.Usage, Cost: r.Cost, Attempts: r.Attempts, FirstTokenMS: r.FirstTokenMS,
 		DurationMS: r.DurationMS, Tries: r.Tries,
 	}).Encode()
 	f := &schemas.Frame{Kind: schemas.KindEnd, Attempt: r.Attempts, Index: next, Time: r.Finished, Data: summary}

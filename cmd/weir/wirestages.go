@@ -86,6 +86,7 @@ func (n *node) inference(alone bool) (part, error) {
 
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
+		Price: n.cfg.price(name),
 		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
 	}
 	for _, b := range m.Backends {

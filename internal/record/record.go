@@ -76,7 +76,7 @@ func addEnding(r *schemas.Result, terminal *schemas.Frame, summary *schemas.Summ
 			return // an error frame of another version may have none
 		}
 	}
-	r.FinishReasons, r.Usage, r.Tries = summary.FinishReasons, summary.Usage, summary.Tries
+	r.FinishReasons, r.Usage, r.Cost, r.Tries = summary.FinishReasons, summary.Usage, summary.Cost, summary.Tries
 }
 
 // Ensure builds the result of a finished request and stores it, unless there is one already.

@@ -18,8 +18,8 @@ var errReadOnly = errors.New("the store was opened to read only")
 
 const (
 	insertResult = `INSERT INTO results (tenant, request_id, accepted, started, finished, model, op, priority, status, code,
-	prompt_tokens, completion_tokens, total_tokens, attempts, first_token_ms, duration_ms, worker, cache, bytes, erased_through, metadata)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	prompt_tokens, completion_tokens, total_tokens, attempts, first_token_ms, duration_ms, worker, cache, bytes, erased_through, metadata, cost, currency)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
 	insertPayload = `INSERT INTO payloads (id, payload) VALUES (?, ?)`
 	selectErasure = `SELECT EXISTS (SELECT 1 FROM results WHERE erased_through IS NOT NULL)`
@@ -150,6 +150,10 @@ func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *ti
 	if r.Usage != nil {
 		usage = *r.Usage
 	}
+	var cost schemas.Cost
+	if r.Cost != nil {
+		cost = *r.Cost
+	}
 	var erased *int64
 	if erasedThrough != nil {
 		erased = new(millis(*erasedThrough))
@@ -157,7 +161,7 @@ func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *ti
 	done, err := b.result.ExecContext(ctx,
 		r.Tenant, r.RequestID, millis(r.Accepted), optional(r.Started), optional(r.Finished), r.Model, r.Op, r.Priority,
 		r.Status, sink.ErrorCode(r), usage.PromptTokens, usage.CompletionTokens, usage.TotalTokens, r.Attempts,
-		r.FirstTokenMS, r.DurationMS, r.Worker, r.Cache, len(payload), erased, string(metadata))
+		r.FirstTokenMS, r.DurationMS, r.Worker, r.Cache, len(payload), erased, string(metadata), cost.Amount, cost.Currency)
 	if err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ func Record(tenant, request string, at int) *schemas.Result {
 		Accepted: accepted, Started: accepted.Add(5 * time.Millisecond), Finished: accepted.Add(900 * time.Millisecond),
 		Status: schemas.StatusCompleted, FinishReasons: []string{"stop"}, Attempts: 1, FirstTokenMS: 12.5, DurationMS: 895,
 		Usage:    &schemas.Usage{PromptTokens: 10, CompletionTokens: 20, TotalTokens: 30},
+		Cost:     &schemas.Cost{Amount: 250, Currency: "USD"},
 		Tries:    []schemas.Try{{Attempt: 1, Backend: "echo", Started: accepted, DurationMS: 890}},
 		Priority: schemas.PriorityNormal, Dispatch: 1, Worker: "worker-1", Cache: "MISS",
 		Response: json.RawMessage(`{"choices":[{"message":{"content":"the answer of ` + request + `"}}]}`),
