@@ -246,4 +246,3 @@ func TestADrainedRouterHandsOver(t *testing.T) {
 		t.Logf("nothing was dispatched for %v", gap)
 	}
 }
-
