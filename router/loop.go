@@ -50,7 +50,7 @@ type loop struct {
 	arrivals chan batch
 	beats    chan *schemas.Heartbeat
 	routers  chan *schemas.RouterBeat
-	cancels  chan schemas.Identity
+	cancels  chan hint
 	finished chan func()
 
 	// Owned by the goroutine in run.
@@ -87,7 +87,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, me
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
-		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan schemas.Identity, hintsBehind),
+		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
@@ -121,8 +121,8 @@ func (l *loop) run(ctx, work context.Context) {
 			l.beat(h)
 		case b := <-l.routers:
 			l.hear(b)
-		case id := <-l.cancels:
-			l.cancel(id)
+		case h := <-l.cancels:
+			l.cancel(h)
 		case then := <-l.finished:
 			then()
 		case now := <-ticker.C:
