@@ -72,7 +72,7 @@ func TestEverySubjectIsDescribed(t *testing.T) {
 		described[fixed(c.Address)] = true
 	}
 	for _, text := range literals(t) {
-		if text == BackendDomain { // no subject, for all that it looks like one
+		if text == schemas.BackendDomain { // no subject, for all that it looks like one
 			continue
 		}
 		if strings.HasPrefix(text, "llm.") || strings.HasPrefix(text, "_INBOX") {
