@@ -31,6 +31,7 @@ type Config struct {
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
+	Network     Network           `yaml:"network,omitempty" doc:"Which addresses backends may have. Never link-local ones, where clouds keep credentials, unless allowed."`
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
 
 	Durability   string   `yaml:"durability" enum:"power,process" doc:"power: the embedded server syncs to disk before every acknowledgement. process: it survives any kill but not a power cut, and is faster."`
@@ -44,6 +45,9 @@ type Model struct {
 	Backends []Backend `yaml:"backends" doc:"Who is called. At least one."`
 	Timeouts Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
 	Retry    Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+	Balance  Balance   `yaml:"balance,omitempty" doc:"How calls are spread over the backends."`
+	Breaker  Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
+	Adaptive Adaptive  `yaml:"adaptive,omitempty" doc:"Lets the calls that run at once follow the time to first token."`
 	Price    *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
 }
 
@@ -55,6 +59,10 @@ type Backend struct {
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
 	MaxInFlight         int              `yaml:"max_in_flight,omitempty" doc:"Calls that may run at once; default 32."`
+	Weight              int              `yaml:"weight,omitempty" doc:"Share of the work in relation to the other backends of the model, 1 to 1000; default 1."`
+	Proxy               inference.Secret `yaml:"proxy,omitempty" doc:"URL of the proxy to the server: http, https or socks5, with user and password if need be. Default: none, whatever the environment says."`
+	CA                  string           `yaml:"ca,omitempty" doc:"With TLS: PEM file of the authorities that the server's certificate must come from; default: those of the system."`
+	H2C                 bool             `yaml:"h2c,omitempty" doc:"HTTP/2 without TLS, for a server that is known to speak it. With TLS it is agreed on by itself."`
 	Deterministic       *bool            `yaml:"deterministic,omitempty" doc:"The same request at temperature 0 gives the same answer, so that a cut answer may be spliced from a second run. Default: true for echo, else false."`
 	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`

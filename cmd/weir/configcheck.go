@@ -51,6 +51,9 @@ func (c *Config) checkChoices() *configError {
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		return problem("replicas", "use 1 on a single server, 3 or 5 on a cluster", "%d replicas cannot be had", c.Replicas)
 	}
+	if err := c.Network.check(); err != nil {
+		return err
+	}
 	return c.Ingest.check()
 }
 
@@ -165,6 +168,9 @@ func checkModel(key string, m Model) *configError {
 	if m.Retry.Max != 0 && m.Retry.Max < m.Retry.Initial {
 		return problem(join(key, "retry.max"), "make it at least initial", "%s is shorter than initial, %s", m.Retry.Max, m.Retry.Initial)
 	}
+	if err := checkBalance(key, m); err != nil {
+		return err
+	}
 	if err := m.Price.check(join(key, "price")); err != nil {
 		return err
 	}
@@ -172,6 +178,9 @@ func checkModel(key string, m Model) *configError {
 	for i, b := range m.Backends {
 		at := fmt.Sprintf("%s.backends[%d]", key, i)
 		if err := checkBackend(at, b); err != nil {
+			return err
+		}
+		if err := checkConnection(at, b); err != nil {
 			return err
 		}
 		if names[b.Name] {

@@ -11,6 +11,7 @@ import (
 	"github.com/weir-llm/weir/inference/anthropic"
 	"github.com/weir-llm/weir/inference/echo"
 	"github.com/weir-llm/weir/inference/openai"
+	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/sink"
@@ -90,7 +91,7 @@ func (n *node) model(name string, m Model) (inference.Model, error) {
 		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
 	}
 	for _, b := range m.Backends {
-		backend, err := newBackend(name, b, m.Timeouts)
+		backend, err := newBackend(name, b, m.Timeouts.config(), n.cfg.Network.addresses())
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
 		}
@@ -108,26 +109,30 @@ func maxInFlight(b Backend) int {
 	return b.MaxInFlight
 }
 
-func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) {
+func (t Timeouts) config() inference.Timeouts {
+	return inference.Timeouts{
+		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	}
+}
+
+func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses upstream.Addresses) (inference.Backend, error) {
 	if b.Protocol == "echo" {
 		return echo.New(echo.Config{
 			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic,
 			Dials: echo.Dials{Tokens: b.Echo.Tokens, IntervalMS: b.Echo.IntervalMS, Vary: b.Echo.Vary},
 		})
 	}
-	timeouts := inference.Timeouts{
-		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
-	}
+	connection := b.connection(addresses)
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts,
+			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts, Connection: connection,
 		})
 	}
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
 		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
-		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts,
+		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts, Connection: connection,
 	})
 }
 
