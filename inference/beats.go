@@ -46,29 +46,36 @@ func (b *beats) run(ctx context.Context) {
 	defer ticker.Stop()
 	gap := time.NewTimer(beatGap)
 	defer gap.Stop()
-	for {
-		b.send()
+	for figures := true; ; {
+		b.send(figures)
 		select {
 		case <-ctx.Done():
-			b.send() // the last releases
+			b.send(false) // the last releases
 			return
 		case <-gap.C:
 		}
 		select {
 		case <-ctx.Done():
-			b.send()
+			b.send(false)
 			return
 		case <-ticker.C:
+			figures = true
 		case <-b.changed:
+			figures = false
 		}
 		gap.Reset(beatGap)
 	}
 }
 
-func (b *beats) send() {
+// send publishes a beat, with the figures when it is that of the interval.
+func (b *beats) send(figures bool) {
 	beat := &schemas.Heartbeat{V: schemas.Version, Worker: b.name, Draining: b.draining.Load()}
 	for _, m := range b.models {
-		beat.Models = append(beat.Models, m.beat())
+		told := m.beat()
+		if figures {
+			told.Backends = m.backendBeats()
+		}
+		beat.Models = append(beat.Models, told)
 	}
 	if err := b.bus.Beat(beat); err != nil {
 		b.log.Debug("a heartbeat was not sent", "error", err)

@@ -24,7 +24,7 @@ type model struct {
 	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
-	slots       int
+	affinity    bool
 	freed       chan struct{} // capacity 1: a slot may be free
 
 	mu       sync.Mutex
@@ -33,7 +33,7 @@ type model struct {
 	released []uint64 // sequences let go since the last beat
 }
 
-func newModel(name string, m Model) (*model, error) {
+func newModel(name string, m Model, notify func(*model, balance.Change)) (*model, error) {
 	token, err := schemas.EncodeModel(name)
 	if err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
@@ -47,7 +47,8 @@ func newModel(name string, m Model) (*model, error) {
 	retry := m.Retry.withDefaults()
 	served := &model{
 		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
-		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
+		affinity: m.Balance.Affinity,
+		budget:   newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
@@ -57,19 +58,18 @@ func newModel(name string, m Model) (*model, error) {
 		if slot.MaxInFlight < 1 {
 			return nil, fmt.Errorf("inference: backend %q of model %q: max_in_flight is %d, use at least 1", slot.Backend.Name(), name, slot.MaxInFlight)
 		}
-		served.slots += slot.MaxInFlight
 	}
-	if served.pool, err = newPool(m.Backends); err != nil {
+	if served.pool, err = newPool(m, func(c balance.Change) { notify(served, c) }); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	return served, nil
 }
 
 // newModels makes the models of a worker, and lets each know those that may stand in for it.
-func newModels(config map[string]Model) ([]*model, error) {
+func newModels(config map[string]Model, notify func(*model, balance.Change)) ([]*model, error) {
 	byName, all := make(map[string]*model, len(config)), make([]*model, 0, len(config))
 	for name, m := range config {
-		served, err := newModel(name, m)
+		served, err := newModel(name, m, notify)
 		if err != nil {
 			return nil, err
 		}
@@ -117,26 +117,6 @@ func (w *Worker) serve(ctx, work context.Context, m *model) {
 	}
 }
 
-// waitFree blocks until a slot is free and returns how many are.
-func (m *model) waitFree(ctx context.Context) (int, error) {
-	for {
-		m.mu.Lock()
-		free := m.slots - m.used()
-		m.mu.Unlock()
-		if free > 0 {
-			return free, nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case <-m.freed:
-		}
-	}
-}
-
-// used is how many slots are, those of the guests among them. The caller holds mu.
-func (m *model) used() int { return len(m.held) + m.guests }
-
 // hold gives an item a slot.
 func (m *model) hold(sequence uint64) {
 	m.mu.Lock()
@@ -155,22 +135,6 @@ func (m *model) letGo(sequence uint64) {
 	}
 	m.mu.Unlock()
 	m.slotFreed()
-}
-
-func (m *model) slotFreed() {
-	select {
-	case m.freed <- struct{}{}:
-	default:
-	}
-}
-
-// beat is the model's part of a heartbeat.
-func (m *model) beat() schemas.ModelBeat {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	beat := schemas.ModelBeat{Model: m.token, Slots: m.slots, Used: min(m.used(), m.slots), Held: slices.Clone(m.held), Released: m.released}
-	m.released = nil
-	return beat
 }
 
 // handle runs one delivery and settles it. It is the one place where a panic of a run is caught.

@@ -88,6 +88,9 @@ func (n *node) inference(alone bool) (part, error) {
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
 		Price: n.cfg.price(name),
+		Balance: inference.Balance{
+			Affinity: m.Balance.Affinity, SlowStart: time.Duration(m.Balance.SlowStart), Breaker: m.Breaker.config(), Adaptive: m.adaptive(),
+		},
 		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
 	}
 	for _, b := range m.Backends {
@@ -95,7 +98,7 @@ func (n *node) model(name string, m Model) (inference.Model, error) {
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
 		}
-		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b)})
+		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b), Weight: b.Weight})
 	}
 	return served, nil
 }
