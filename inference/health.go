@@ -2,7 +2,6 @@ package inference
 
 import (
 	"context"
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -64,13 +63,11 @@ func (h *health) tell(c backendChange) {
 	} else {
 		h.w.log.Info("a backend is back in service", "model", c.model.name, "backend", name)
 	}
-	data, err := json.Marshal(&schemas.BackendEvent{
+	event := &schemas.BackendEvent{
 		V: schemas.Version, Worker: h.w.cfg.Name, Model: c.model.name, Backend: name, State: c.change.To.String(),
 		ForMS: c.change.For.Milliseconds(), Time: time.Now().UTC(),
-	})
-	if err == nil { // always: it holds numbers and strings
-		h.w.bus.Event(schemas.EventBackend, data)
 	}
+	h.w.bus.Event(schemas.EventBackend, event.Encode())
 }
 
 // check asks every backend that waits for probes. One that cannot be reached stays out of service; one that can is left to
