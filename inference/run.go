@@ -36,6 +36,7 @@ type run struct {
 	attempt int
 	writer  string
 	tries   []schemas.Try
+	by      *model           // that was called last
 	refused *schemas.Error   // why the item could never run, if so
 	dead    string           // why the request goes to the DLQ, if so
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
@@ -199,7 +200,7 @@ func (r *run) generate(ctx context.Context, p plan) said {
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), deadline: r.deadline(), attempt: r.attempt,
 		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
-		record: func(t schemas.Try) { r.tries = append(r.tries, t) },
+		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
 	}
 	return calls.events(ctx)
 }
