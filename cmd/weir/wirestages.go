@@ -126,6 +126,9 @@ func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses 
 		})
 	}
 	connection := b.connection(addresses)
+	if b.Protocol == "ollama" {
+		return newOllama(b, timeouts, connection)
+	}
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
