@@ -121,8 +121,11 @@ func New(cfg Config) (*Worker, error) {
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
 	w.health = newHealth(w)
-	if w.models, err = newModels(cfg.Models, w.health.changed); err != nil {
+	if w.models, err = newModels(cfg.Models); err != nil {
 		return nil, err
+	}
+	for _, m := range w.models {
+		m.notify = w.health.changed
 	}
 	if err := meters.watch(cfg.Registerer, w.models); err != nil {
 		return nil, err

@@ -25,7 +25,8 @@ type model struct {
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
 	affinity    bool
-	freed       chan struct{} // capacity 1: a slot may be free
+	freed       chan struct{}                // capacity 1: a slot may be free
+	notify      func(*model, balance.Change) // of a backend that went out of service or came back; optional
 
 	mu       sync.Mutex
 	guests   int      // calls for requests of other models
@@ -33,7 +34,7 @@ type model struct {
 	released []uint64 // sequences let go since the last beat
 }
 
-func newModel(name string, m Model, notify func(*model, balance.Change)) (*model, error) {
+func newModel(name string, m Model) (*model, error) {
 	token, err := schemas.EncodeModel(name)
 	if err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
@@ -59,17 +60,23 @@ func newModel(name string, m Model, notify func(*model, balance.Change)) (*model
 			return nil, fmt.Errorf("inference: backend %q of model %q: max_in_flight is %d, use at least 1", slot.Backend.Name(), name, slot.MaxInFlight)
 		}
 	}
-	if served.pool, err = newPool(m, func(c balance.Change) { notify(served, c) }); err != nil {
+	if served.pool, err = newPool(m, served.changed); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	return served, nil
 }
 
+func (m *model) changed(c balance.Change) {
+	if m.notify != nil {
+		m.notify(m, c)
+	}
+}
+
 // newModels makes the models of a worker, and lets each know those that may stand in for it.
-func newModels(config map[string]Model, notify func(*model, balance.Change)) ([]*model, error) {
+func newModels(config map[string]Model) ([]*model, error) {
 	byName, all := make(map[string]*model, len(config)), make([]*model, 0, len(config))
 	for name, m := range config {
-		served, err := newModel(name, m, notify)
+		served, err := newModel(name, m)
 		if err != nil {
 			return nil, err
 		}

@@ -53,7 +53,7 @@ func (s *scripted) Generate(_ context.Context, r *GenerateRequest) iter.Seq2[Eve
 
 // retried runs a request through the recovery of a model with one backend.
 func retried(ctx context.Context, p Retry, s *scripted, deadline time.Time) (events int, tries []schemas.Try, err error) {
-	m, err := newModel("m", Model{Backends: []Slot{{Backend: s, MaxInFlight: 1}}, Retry: p}, unheard)
+	m, err := newModel("m", Model{Backends: []Slot{{Backend: s, MaxInFlight: 1}}, Retry: p})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -212,7 +212,7 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 func TestRetryOfALoopThatBreaks(t *testing.T) {
 	t.Parallel()
 	s, tries := &scripted{name: "a", failures: []error{fails(schemas.CodeUpstreamError)}, visible: 3}, []schemas.Try(nil)
-	m, err := newModel("m", Model{Backends: []Slot{{Backend: s, MaxInFlight: 1}}}, unheard)
+	m, err := newModel("m", Model{Backends: []Slot{{Backend: s, MaxInFlight: 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,6 +266,3 @@ func TestSecretHides(t *testing.T) {
 		t.Error("a missing key looks set")
 	}
 }
-
-// unheard is for tests in which nobody listens to what becomes of backends.
-func unheard(*model, balance.Change) {}
