@@ -119,6 +119,12 @@ func checkConnection(at string, b Backend) *configError {
 		}
 		return nil
 	}
+	if overGRPC(b.Protocol) {
+		if b.Proxy != "" || b.H2C {
+			return problem(at, "remove proxy and h2c", "a backend over gRPC is connected to directly, over HTTP/2")
+		}
+		return nil
+	}
 	if err := b.connection(upstream.Addresses{}).Validate(b.URL); err != nil {
 		return problem(at, "", "%v", err)
 	}

@@ -23,6 +23,7 @@ func TestConfigErrorsOfBackends(t *testing.T) {
 		"proxy":                {fmt.Sprintf(backend, ", proxy: 'ftp://me:secret@p'"), ":4: models.m.backends[0]: proxy is not the URL of one"},
 		"ca without TLS":       {fmt.Sprintf(backend, ", ca: ca.pem"), ":4: models.m.backends[0]: a ca is for TLS"},
 		"proxy of echo":        {"models:\n  m:\n    backends: [{name: b, protocol: echo, proxy: http://p}]", ":3: models.m.backends[0]: an echo backend calls nobody; remove proxy"},
+		"h2c of gRPC":          {"models:\n  m:\n    backends: [{name: b, protocol: grpc, url: grpc://h:1, h2c: true}]", ":3: models.m.backends[0]: a backend over gRPC is connected to directly"},
 		"breaker":              {plain + "    breaker: {failure_percent: 101}", ":5: models.m.breaker: the failures that open it must be above 0"},
 		"adaptive":             {plain + "    adaptive: {enabled: true, ceiling: 1s, floor: 2s}", ":5: models.m.adaptive: floor must be"},
 		"adaptive that is off": {plain + "    adaptive: {ceiling: 1s}", ":5: models.m.adaptive: its settings have no effect; set enabled: true"},

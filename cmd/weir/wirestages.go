@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -98,6 +99,9 @@ func (n *node) model(name string, m Model) (inference.Model, error) {
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
 		}
+		if closer, ok := backend.(io.Closer); ok {
+			n.onClose(closer.Close)
+		}
 		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b), Weight: b.Weight})
 	}
 	return served, nil
@@ -126,6 +130,9 @@ func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses 
 		})
 	}
 	connection := b.connection(addresses)
+	if overGRPC(b.Protocol) {
+		return newRPCBackend(b, timeouts, addresses)
+	}
 	if b.Protocol == "ollama" {
 		return newOllama(b, timeouts, connection)
 	}

@@ -52,7 +52,8 @@ func (a Addresses) Check(addr netip.Addr) error {
 	return &AddressError{addr, why}
 }
 
-// Dialer connects where it may, within the time given, the resolution of the name included.
+// Dialer connects where it may, within the time given, the resolution of the name included; 0 = no bound but that of the
+// context.
 func (a Addresses) Dialer(connect time.Duration) *net.Dialer {
 	return &net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second, Control: a.control}
 }

@@ -67,10 +67,10 @@ func (c Config) Validate() error {
 
 // Client calls one server over a pool of connections that it owns. It is safe for concurrent use.
 type Client struct {
-	config  Config
-	http    *http.Client
-	header  http.Header // of every call
-	overdue overdue
+	config Config
+	http   *http.Client
+	header http.Header // of every call
+	bounds *Bounds
 }
 
 // NewClient makes a client. It does not connect. Close releases its connections.
@@ -92,7 +92,7 @@ func NewClient(config Config) (*Client, error) {
 		// A redirect would carry the credentials to an address the operator did not configure.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &Client{config: config, http: caller, header: header, overdue: newOverdue(config.Timeouts)}, nil
+	return &Client{config: config, http: caller, header: header, bounds: NewBounds(config.Timeouts)}, nil
 }
 
 // SetHeader adds a header to every call. It must not be called once there are any.
