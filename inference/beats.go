@@ -19,12 +19,13 @@ type beats struct {
 	name     string
 	log      *slog.Logger
 	models   []*model
+	usage    *usage
 	changed  chan struct{} // capacity 1
 	draining atomic.Bool
 }
 
-func newBeats(b *bus.Bus, name string, log *slog.Logger, models []*model) *beats {
-	return &beats{bus: b, name: name, log: log, models: models, changed: make(chan struct{}, 1)}
+func newBeats(b *bus.Bus, name string, log *slog.Logger, models []*model, u *usage) *beats {
+	return &beats{bus: b, name: name, log: log, models: models, usage: u, changed: make(chan struct{}, 1)}
 }
 
 // soon asks for a beat.
@@ -46,17 +47,18 @@ func (b *beats) run(ctx context.Context) {
 	defer ticker.Stop()
 	gap := time.NewTimer(beatGap)
 	defer gap.Stop()
-	for figures := true; ; {
+	figures := true // they are told at each interval, and not at every take and release
+	for {
 		b.send(figures)
 		select {
 		case <-ctx.Done():
-			b.send(false) // the last releases
+			b.send(true) // the last releases
 			return
 		case <-gap.C:
 		}
 		select {
 		case <-ctx.Done():
-			b.send(false)
+			b.send(true)
 			return
 		case <-ticker.C:
 			figures = true
@@ -67,15 +69,13 @@ func (b *beats) run(ctx context.Context) {
 	}
 }
 
-// send publishes a beat, with the figures when it is that of the interval.
 func (b *beats) send(figures bool) {
 	beat := &schemas.Heartbeat{V: schemas.Version, Worker: b.name, Draining: b.draining.Load()}
 	for _, m := range b.models {
-		told := m.beat()
-		if figures {
-			told.Backends = m.backendBeats()
-		}
-		beat.Models = append(beat.Models, told)
+		beat.Models = append(beat.Models, m.beat(figures))
+	}
+	if figures {
+		beat.Tenants = b.usage.beat()
 	}
 	if err := b.bus.Beat(beat); err != nil {
 		b.log.Debug("a heartbeat was not sent", "error", err)

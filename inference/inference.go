@@ -104,6 +104,7 @@ type Worker struct {
 	models []*model
 	beats  *beats
 	health *health
+	usage  *usage
 	runs   *runs
 	frames sync.Pool // of frameData
 }
@@ -118,7 +119,7 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{
-		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(),
+		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(), usage: newUsage(),
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
 	w.health = newHealth(w)
@@ -131,7 +132,7 @@ func New(cfg Config) (*Worker, error) {
 	if err := meters.watch(cfg.Registerer, w.models); err != nil {
 		return nil, err
 	}
-	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models)
+	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models, w.usage)
 	return w, nil
 }
 

@@ -32,7 +32,9 @@ type model struct {
 	mu       sync.Mutex
 	guests   int      // calls for requests of other models
 	held     []uint64 // LLM_WORK sequences that run
+	repeat   []uint64 // those of them that another worker can go on with, whatever is visible
 	released []uint64 // sequences let go since the last beat
+	finished schemas.ModelUsage
 }
 
 func newModel(name string, m Model) (*model, error) {
@@ -148,6 +150,9 @@ func (m *model) letGo(sequence uint64) {
 	m.mu.Lock()
 	if i := slices.Index(m.held, sequence); i >= 0 {
 		m.held = slices.Delete(m.held, i, i+1)
+	}
+	if i := slices.Index(m.repeat, sequence); i >= 0 {
+		m.repeat = slices.Delete(m.repeat, i, i+1)
 	}
 	if !slices.Contains(m.held, sequence) { // a copy that was dropped leaves the item held
 		m.released = append(m.released, sequence)

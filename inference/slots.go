@@ -73,25 +73,35 @@ func (m *model) slotFreed() {
 	}
 }
 
-// beat is the model's part of a heartbeat.
-func (m *model) beat() schemas.ModelBeat {
+// beat is the model's part of a heartbeat, with figures or without.
+func (m *model) beat(figures bool) schemas.ModelBeat {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	used := m.used()
-	beat := schemas.ModelBeat{Model: m.token, Slots: used + m.room(), Used: used, Held: slices.Clone(m.held), Released: m.released}
+	beat := schemas.ModelBeat{
+		Model: m.token, Slots: used + m.room(), Used: used,
+		Held: slices.Clone(m.held), Repeatable: slices.Clone(m.repeat), Released: m.released,
+	}
 	m.released = nil
+	if figures {
+		finished := m.finished
+		beat.Finished, beat.Backends = &finished, m.backendBeats()
+	}
 	return beat
 }
 
-// backendBeats is how the model's backends fare.
-func (m *model) backendBeats() []schemas.BackendBeat {
-	states := m.pool.State()
-	beats := make([]schemas.BackendBeat, len(states))
-	for i, s := range states {
-		beats[i] = schemas.BackendBeat{Name: s.Name, InFlight: s.InFlight, Limit: s.Limit}
-		if s.Breaker != balance.Closed {
-			beats[i].State = s.Breaker.String()
+func (m *model) backendBeats() (all []schemas.BackendBeat) {
+	for _, s := range m.pool.State() {
+		beat := schemas.BackendBeat{Name: s.Name, InFlight: s.InFlight, Limit: s.Limit}
+		switch {
+		case s.Drained:
+			beat.State = "drained"
+		case s.Refused:
+			beat.State = "refusing"
+		case s.Breaker != balance.Closed:
+			beat.State = s.Breaker.String()
 		}
+		all = append(all, beat)
 	}
-	return beats
+	return all
 }
