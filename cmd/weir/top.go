@@ -75,7 +75,7 @@ func (c *cli) top(ctx context.Context, once bool, every time.Duration) (err erro
 
 // listen leads the heartbeats to a new board, until stop is called.
 func listen(b *bus.Bus) (board *board, stop func(), err error) {
-	board = newBoard(time.Now())
+	board = newBoard()
 	stopWorkers, err := b.OnBeat(func(h *schemas.Heartbeat) { board.worker(h, time.Now()) })
 	if err != nil {
 		return nil, nil, err

@@ -19,7 +19,7 @@ var topTime = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // heard is a board that has heard two workers and two routers, and a view of which rates are counted.
 func heard(t *testing.T) *board {
 	t.Helper()
-	b := newBoard(topTime)
+	b := newBoard()
 	worker := func(name string, used int, acme, other uint64) *schemas.Heartbeat {
 		return &schemas.Heartbeat{V: 1, Worker: name, Models: []schemas.ModelBeat{{
 			Model: "gpt-4=2E1", Slots: 4, Used: used, Finished: &schemas.ModelUsage{},
@@ -70,7 +70,7 @@ r-2     -           0     0       standby
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	v = b.view(topTime.Add(6 * time.Second))
-	if v.Workers[0].State != "silent" || v.Routers[0].State != "silent" || v.Models[0].Slots != 0 || v.Tenants[0].Rate != 0 {
+	if v.Workers[0].State != "silent" || v.Routers[0].State != "silent" || v.Models[0].Slots != 0 || len(v.Tenants) != 0 {
 		t.Errorf("after a silence: %+v", v)
 	}
 	text.Reset()
@@ -83,7 +83,7 @@ r-2     -           0     0       standby
 // A worker that forgot a tenant counts it from the start again, which is no rate below nothing.
 func TestTopCountsFromTheStartAgain(t *testing.T) {
 	t.Parallel()
-	b := newBoard(topTime)
+	b := newBoard()
 	for i, tokens := range []uint64{500, 600, 10, 30} {
 		now := topTime.Add(time.Duration(i) * time.Second)
 		b.worker(&schemas.Heartbeat{V: 1, Worker: "w", Tenants: []schemas.TenantUsage{{Tenant: "acme", Running: 1, Tokens: tokens}}}, now)
@@ -99,7 +99,7 @@ func TestTopDrawsInPlaceOnATerminal(t *testing.T) {
 		var out bytes.Buffer
 		c := &cli{stdout: &out, terminal: terminal}
 		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
-		b := newBoard(time.Now())
+		b := newBoard()
 		for n := range 100 {
 			b.router(&schemas.RouterBeat{V: 1, Router: fmt.Sprint("r-", n)}, time.Now())
 		}

@@ -22,7 +22,6 @@ type board struct {
 	mu      sync.Mutex
 	workers map[string]*workerSeen
 	routers map[string]*routerSeen
-	shown   time.Time // the last view
 }
 
 type workerSeen struct {
@@ -32,11 +31,12 @@ type workerSeen struct {
 	tenants  map[string]tokensSeen
 }
 
-// tokensSeen is a counter of tokens, now and in the last view.
+// tokensSeen is a counter of tokens: as last told, and as told before the last view.
 type tokensSeen struct {
-	running int
-	now     uint64
-	before  uint64
+	running          int
+	tokens, before   uint64
+	told, toldBefore time.Time
+	rate             float64 // of the last view
 }
 
 type routerSeen struct {
@@ -45,8 +45,8 @@ type routerSeen struct {
 	seen    time.Time
 }
 
-func newBoard(now time.Time) *board {
-	return &board{workers: map[string]*workerSeen{}, routers: map[string]*routerSeen{}, shown: now}
+func newBoard() *board {
+	return &board{workers: map[string]*workerSeen{}, routers: map[string]*routerSeen{}}
 }
 
 // worker takes in a heartbeat. Figures that it does not have are those of before.
@@ -66,22 +66,22 @@ func (b *board) worker(h *schemas.Heartbeat, now time.Time) {
 		}
 	}
 	if figures {
-		w.figures(h.Tenants)
+		w.figures(h.Tenants, now)
 	}
 }
 
 // figures takes in the counters of tenants. One that is not among them has nothing running.
-func (w *workerSeen) figures(tenants []schemas.TenantUsage) {
+func (w *workerSeen) figures(tenants []schemas.TenantUsage, now time.Time) {
 	for name, t := range w.tenants {
-		t.running = 0
+		t.running, t.told = 0, now
 		w.tenants[name] = t
 	}
 	for _, u := range tenants {
 		t, known := w.tenants[u.Tenant]
 		if t.running = u.Running; !known || u.Tokens < t.before {
-			t.before = u.Tokens // what was written before is no rate
+			t.before, t.toldBefore, t.rate = u.Tokens, now, 0 // what was written before is no rate
 		}
-		t.now = u.Tokens
+		t.tokens, t.told = u.Tokens, now
 		w.tenants[u.Tenant] = t
 	}
 }
@@ -157,12 +157,12 @@ func (b *board) view(now time.Time) *topView {
 	for name, r := range b.routers {
 		v.addRouter(name, r, now, tenants, models)
 	}
-	elapsed := now.Sub(b.shown).Seconds()
 	for name, w := range b.workers {
 		v.addWorker(name, w, now, models)
-		w.addTenants(elapsed, tenants)
+		if now.Sub(w.seen) <= topSilent {
+			w.addTenants(tenants)
+		}
 	}
-	b.shown = now
 	for _, t := range tenants {
 		if t.Queued+t.Running > 0 || t.Rate > 0 {
 			v.Tenants = append(v.Tenants, *t)
@@ -232,14 +232,15 @@ func (v *topView) addWorker(name string, w *workerSeen, now time.Time, models ma
 }
 
 // addTenants adds what the worker does for each, and begins the next measurement of rates.
-func (w *workerSeen) addTenants(elapsed float64, tenants map[string]*topTenant) {
+func (w *workerSeen) addTenants(tenants map[string]*topTenant) {
 	for name, seen := range w.tenants {
 		t := entry(tenants, name)
 		t.Tenant, t.Running = name, t.Running+seen.running
-		if elapsed > 0 {
-			t.Rate += float64(seen.now-seen.before) / elapsed
+		if elapsed := seen.told.Sub(seen.toldBefore).Seconds(); elapsed > 0 {
+			seen.rate = float64(seen.tokens-seen.before) / elapsed
 		}
-		seen.before = seen.now
+		t.Rate += seen.rate // of before, when nothing was told since
+		seen.before, seen.toldBefore = seen.tokens, seen.told
 		w.tenants[name] = seen
 	}
 }
