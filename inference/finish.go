@@ -84,6 +84,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 			return bus.Silent
 		}
 	}
+	r.counted()
 	r.w.meters.finished(r.m.name, result)
 	return bus.Ack
 }
@@ -111,6 +112,9 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		}
 		if said.model != r.m.name {
 			s.Model = said.model
+		}
+		if r.by != nil && r.by != r.m {
+			s.Model = r.by.name
 		}
 	}
 	return s

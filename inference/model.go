@@ -21,16 +21,20 @@ type model struct {
 	context     int // tokens that it takes; 0 = unknown
 	retry       Retry
 	budget      *budget
+	hedge       *hedger        // nil: no request is hedged
 	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
-	slots       int
-	freed       chan struct{} // capacity 1: a slot may be free
+	affinity    bool
+	freed       chan struct{}                // capacity 1: a slot may be free
+	notify      func(*model, balance.Change) // of a backend that went out of service or came back; optional
 
 	mu       sync.Mutex
 	guests   int      // calls for requests of other models
 	held     []uint64 // LLM_WORK sequences that run
+	repeat   []uint64 // those of them that another worker can go on with, whatever is visible
 	released []uint64 // sequences let go since the last beat
+	finished schemas.ModelUsage
 }
 
 func newModel(name string, m Model) (*model, error) {
@@ -44,10 +48,14 @@ func newModel(name string, m Model) (*model, error) {
 	if err := m.Retry.Validate(); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
+	if err := m.Hedge.Validate(); err != nil {
+		return nil, fmt.Errorf("inference: model %q: %w", name, err)
+	}
 	retry := m.Retry.withDefaults()
 	served := &model{
 		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
-		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
+		affinity: m.Balance.Affinity,
+		budget:   newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
@@ -57,12 +65,25 @@ func newModel(name string, m Model) (*model, error) {
 		if slot.MaxInFlight < 1 {
 			return nil, fmt.Errorf("inference: backend %q of model %q: max_in_flight is %d, use at least 1", slot.Backend.Name(), name, slot.MaxInFlight)
 		}
-		served.slots += slot.MaxInFlight
 	}
-	if served.pool, err = newPool(m.Backends); err != nil {
+	if served.pool, err = newPool(m, served.changed); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	return served, nil
+}
+
+func (m *model) changed(c balance.Change) {
+	if m.notify != nil {
+		m.notify(m, c)
+	}
+}
+
+// request counts one request in what the model may spend on further calls.
+func (m *model) request() {
+	m.budget.request()
+	if m.hedge != nil {
+		m.hedge.share.request()
+	}
 }
 
 // newModels makes the models of a worker, and lets each know those that may stand in for it.
@@ -117,26 +138,6 @@ func (w *Worker) serve(ctx, work context.Context, m *model) {
 	}
 }
 
-// waitFree blocks until a slot is free and returns how many are.
-func (m *model) waitFree(ctx context.Context) (int, error) {
-	for {
-		m.mu.Lock()
-		free := m.slots - m.used()
-		m.mu.Unlock()
-		if free > 0 {
-			return free, nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case <-m.freed:
-		}
-	}
-}
-
-// used is how many slots are, those of the guests among them. The caller holds mu.
-func (m *model) used() int { return len(m.held) + m.guests }
-
 // hold gives an item a slot.
 func (m *model) hold(sequence uint64) {
 	m.mu.Lock()
@@ -150,27 +151,14 @@ func (m *model) letGo(sequence uint64) {
 	if i := slices.Index(m.held, sequence); i >= 0 {
 		m.held = slices.Delete(m.held, i, i+1)
 	}
+	if i := slices.Index(m.repeat, sequence); i >= 0 {
+		m.repeat = slices.Delete(m.repeat, i, i+1)
+	}
 	if !slices.Contains(m.held, sequence) { // a copy that was dropped leaves the item held
 		m.released = append(m.released, sequence)
 	}
 	m.mu.Unlock()
 	m.slotFreed()
-}
-
-func (m *model) slotFreed() {
-	select {
-	case m.freed <- struct{}{}:
-	default:
-	}
-}
-
-// beat is the model's part of a heartbeat.
-func (m *model) beat() schemas.ModelBeat {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	beat := schemas.ModelBeat{Model: m.token, Slots: m.slots, Used: min(m.used(), m.slots), Held: slices.Clone(m.held), Released: m.released}
-	m.released = nil
-	return beat
 }
 
 // handle runs one delivery and settles it. It is the one place where a panic of a run is caught.

@@ -121,6 +121,11 @@ func samples() map[string]sample {
 			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
 			decode: func(m message) (any, error) { return DecodeHeartbeat(m.Data) },
 		},
+		"backend-event": {
+			value:  &BackendEvent{V: 1, Worker: "worker-1", Model: "gpt-4.1", Backend: "vllm-1", State: "open", ForMS: 5000, Time: accepted},
+			encode: func(v any) message { return message{Data: v.(*BackendEvent).Encode()} },
+			decode: func(m message) (any, error) { return DecodeBackendEvent(m.Data) },
+		},
 		"router-beat": {
 			value: &RouterBeat{
 				V: 1, Router: "router-1", Started: accepted.UnixMilli(), Draining: true, Eligible: []int{0, 1, 2, 3}, Partitions: []int{1, 3},
@@ -131,6 +136,11 @@ func samples() map[string]sample {
 			},
 			encode: func(v any) message { return message{Data: v.(*RouterBeat).Encode()} },
 			decode: func(m message) (any, error) { return DecodeRouterBeat(m.Data) },
+		},
+		"takeover": {
+			value:  &Takeover{V: 1, Of: "worker", Name: "worker-1", Model: "gpt-4=2E1", Count: 3, By: "router-1", Time: accepted},
+			encode: func(v any) message { return message{Data: v.(*Takeover).Encode()} },
+			decode: func(m message) (any, error) { return DecodeTakeover(m.Data) },
 		},
 		"error": {
 			value:  errorSample(),

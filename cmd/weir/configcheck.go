@@ -23,7 +23,7 @@ import (
 func (c *Config) validate() *configError {
 	checks := []func() *configError{
 		c.checkChoices, c.checkAddresses, c.checkTLS, c.checkTimes, c.checkModels,
-		c.checkKeys, c.checkCallout, c.checkCurrency, c.checkTenants,
+		c.checkKeys, c.checkCallout, c.checkCurrency, c.checkTenants, c.Router.check,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -50,6 +50,9 @@ func (c *Config) checkChoices() *configError {
 	}
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		return problem("replicas", "use 1 on a single server, 3 or 5 on a cluster", "%d replicas cannot be had", c.Replicas)
+	}
+	if err := c.Network.check(); err != nil {
+		return err
 	}
 	return c.Ingest.check()
 }
@@ -138,6 +141,9 @@ func (c *Config) checkModels() *configError {
 		if err := checkModel(key, c.Models[name]); err != nil {
 			return err
 		}
+		if err := c.checkRecovery(key, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -159,11 +165,8 @@ func checkModel(key string, m Model) *configError {
 	if len(m.Backends) == 0 {
 		return problem(join(key, "backends"), "add one: - {name: mine, protocol: openai, url: http://host:8000/v1}", "the model has no backend")
 	}
-	if m.Retry.MaxTries < 0 {
-		return problem(join(key, "retry.max_tries"), "use a number from 1", "%d is out of range", m.Retry.MaxTries)
-	}
-	if m.Retry.Max != 0 && m.Retry.Max < m.Retry.Initial {
-		return problem(join(key, "retry.max"), "make it at least initial", "%s is shorter than initial, %s", m.Retry.Max, m.Retry.Initial)
+	if err := checkBalance(key, m); err != nil {
+		return err
 	}
 	if err := m.Price.check(join(key, "price")); err != nil {
 		return err
@@ -172,6 +175,9 @@ func checkModel(key string, m Model) *configError {
 	for i, b := range m.Backends {
 		at := fmt.Sprintf("%s.backends[%d]", key, i)
 		if err := checkBackend(at, b); err != nil {
+			return err
+		}
+		if err := checkConnection(at, b); err != nil {
 			return err
 		}
 		if names[b.Name] {
@@ -186,18 +192,20 @@ func checkBackend(at string, b Backend) *configError {
 	switch {
 	case b.Name == "":
 		return problem(join(at, "name"), "name it: it is what results, logs and metrics show", "the backend has no name")
-	case b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "ollama" && b.Protocol != "echo":
-		return problem(join(at, "protocol"), "use openai, anthropic, ollama or echo", "%q is not known", b.Protocol)
+	case !slices.Contains(protocols(), b.Protocol):
+		return problem(join(at, "protocol"), "use "+either(protocols()), "%q is not known", b.Protocol)
 	case b.Echo.Tokens < 0 || b.Echo.IntervalMS < 0:
 		return problem(join(at, "echo"), "use numbers from 0", "a dial is negative")
 	case b.MaxInFlight < 0:
 		return problem(join(at, "max_in_flight"), "use a number from 1", "%d is out of range", b.MaxInFlight)
+	case b.MaxTokens < 0:
+		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
+	case overGRPC(b.Protocol):
+		return checkRPC(at, b)
 	case b.Protocol != "echo" && !webURL(b.URL):
 		return problem(join(at, "url"), "write the base URL with the version, such as https://api.openai.com/v1", "%q is not a URL", withoutUser(b.URL))
 	case b.Protocol == "echo" && b.URL != "":
 		return problem(join(at, "url"), "remove it, or set protocol: openai", "an echo backend calls nobody")
-	case b.MaxTokens < 0:
-		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
 	case b.Protocol != "openai" && b.MaxCompletionTokens:
 		return problem(join(at, "max_completion_tokens"), "remove it, or set protocol: openai", "only an openai backend has it")
 	case b.Protocol != "anthropic" && b.MaxTokens != 0:

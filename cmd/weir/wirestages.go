@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/weir-llm/weir/inference/anthropic"
 	"github.com/weir-llm/weir/inference/echo"
 	"github.com/weir-llm/weir/inference/openai"
+	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/sink"
@@ -36,7 +38,7 @@ func (n *node) share(part float64, alone bool) time.Duration {
 func (n *node) ingest(alone bool) (part, error) {
 	door, err := ingest.New(ingest.Config{
 		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: n.keys, Models: n.cfg.modelNames,
-		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
+		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxBodies: n.cfg.Ingest.MaxBodiesBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
 		MaxStreamsPerKey: n.cfg.Ingest.MaxStreamsPerKey, MaxStreamsPerAddress: n.cfg.Ingest.MaxStreamsPerAddress,
 		MaxConnectionsPerAddress: n.cfg.Ingest.MaxConnectionsPerAddress, TrustedProxies: n.cfg.Ingest.proxies(),
 		Heartbeat:       time.Duration(n.cfg.Ingest.Heartbeat),
@@ -57,7 +59,8 @@ func (n *node) ingest(alone bool) (part, error) {
 
 func (n *node) router(bool) (part, error) {
 	r, err := router.New(router.Config{
-		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Logger: n.log, Registerer: n.registry,
+		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight,
+		Active: n.cfg.Router.Active, Partitions: n.cfg.Router.Partitions, Logger: n.log, Registerer: n.registry,
 	})
 	if err != nil {
 		return part{}, err
@@ -87,14 +90,24 @@ func (n *node) inference(alone bool) (part, error) {
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
 		Price: n.cfg.price(name),
-		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
+		Retry: m.Retry.config(), Fallback: m.Fallback, Context: m.Context,
+		Balance: inference.Balance{
+			Affinity: m.Balance.Affinity, SlowStart: time.Duration(m.Balance.SlowStart), Breaker: m.Breaker.config(), Adaptive: m.adaptive(),
+		},
+	}
+	var err error
+	if served.Hedge, err = m.Hedge.config(); err != nil {
+		return served, fmt.Errorf("model %s: hedge: %w", name, err)
 	}
 	for _, b := range m.Backends {
-		backend, err := newBackend(name, b, m.Timeouts)
+		backend, err := newBackend(name, b, m.Timeouts.config(), n.cfg.Network.addresses())
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
 		}
-		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b)})
+		if closer, ok := backend.(io.Closer); ok {
+			n.onClose(closer.Close)
+		}
+		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b), Weight: b.Weight})
 	}
 	return served, nil
 }
@@ -108,29 +121,36 @@ func maxInFlight(b Backend) int {
 	return b.MaxInFlight
 }
 
-func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) {
+func (t Timeouts) config() inference.Timeouts {
+	return inference.Timeouts{
+		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	}
+}
+
+func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses upstream.Addresses) (inference.Backend, error) {
 	if b.Protocol == "echo" {
 		return echo.New(echo.Config{
 			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic,
 			Dials: echo.Dials{Tokens: b.Echo.Tokens, IntervalMS: b.Echo.IntervalMS, Vary: b.Echo.Vary},
 		})
 	}
-	timeouts := inference.Timeouts{
-		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	connection := b.connection(addresses)
+	if overGRPC(b.Protocol) {
+		return newRPCBackend(b, timeouts, addresses)
 	}
 	if b.Protocol == "ollama" {
-		return newOllama(b, timeouts)
+		return newOllama(b, timeouts, connection)
 	}
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts,
+			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts, Connection: connection,
 		})
 	}
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
 		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
-		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts,
+		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts, Connection: connection,
 	})
 }
 
