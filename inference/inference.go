@@ -45,12 +45,13 @@ type Config struct {
 
 // Model is a model that the worker serves.
 type Model struct {
-	Backends []Slot         // required: one at least
-	Retry    Retry          // of calls that failed before their first event
-	Fallback []string       // models of this worker that stand in when this one does not answer, in order
-	Context  int            // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
-	Price    *schemas.Price // by which results say what an answer cost; optional
-	Total    time.Duration  // running time of a request; default and maximum schemas.MaxRunTime
+	Backends  []Slot         // required: one at least
+	Retry     Retry          // of calls that failed before their first event
+	Midstream Midstream      // what happens when an answer is cut after readers have seen some of it
+	Fallback  []string       // models of this worker that stand in when this one does not answer, in order
+	Context   int            // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
+	Price     *schemas.Price // by which results say what an answer cost; optional
+	Total     time.Duration  // running time of a request; default and maximum schemas.MaxRunTime
 }
 
 // Slot is a backend with the number of calls it may have at once.

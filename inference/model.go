@@ -20,6 +20,7 @@ type model struct {
 	fallback    []*model
 	context     int // tokens that it takes; 0 = unknown
 	retry       Retry
+	midstream   Midstream
 	budget      *budget
 	price       *schemas.Price // nil: none
 	total       time.Duration
@@ -44,9 +45,12 @@ func newModel(name string, m Model) (*model, error) {
 	if err := m.Retry.Validate(); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
+	if err := m.Midstream.Validate(); err != nil {
+		return nil, fmt.Errorf("inference: model %q: %w", name, err)
+	}
 	retry := m.Retry.withDefaults()
 	served := &model{
-		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
+		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, midstream: m.Midstream.withDefaults(), price: m.Price, total: m.Total,
 		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {

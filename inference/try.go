@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -17,6 +18,10 @@ type try struct {
 	called  bool // the backend was
 	visible bool // callers have seen something of it
 	stopped bool // the loop body broke out
+
+	body   []byte // of the request
+	usage  string // as the server told it, as JSON
+	tokens int64  // events that held some of the answer
 }
 
 // run passes on what the call says.
@@ -54,10 +59,36 @@ func (t *try) heard(events said) said {
 	}
 }
 
+func (t *try) hear(c *openai.Chunk) {
+	if t.first.IsZero() {
+		t.first = time.Now()
+	}
+	if speaks(c) {
+		t.tokens++
+	}
+	if c.Usage != "" {
+		t.usage = c.Usage
+	}
+}
+
+// cost is what the call cost: as the server told, else an estimate when it was cut, else unknown.
+func (t *try) cost(failed bool) *schemas.Usage {
+	if u := (&schemas.Usage{}); t.usage != "" && u.UnmarshalJSON([]byte(t.usage)) == nil {
+		return u
+	}
+	if !failed || t.tokens == 0 {
+		return nil
+	}
+	return estimate(t.body, t.tokens)
+}
+
 // record is the call as it stands in the result.
 func (t *try) record(attempt int, err *schemas.Error) schemas.Try {
 	out := schemas.Try{
 		Attempt: attempt, Backend: t.place.backend.Name(), Started: t.started.UTC(), DurationMS: milliseconds(time.Since(t.started)),
+	}
+	if failed := t.stopped || err != nil; failed || t.number > 1 || attempt > 1 { // else it is that of the answer
+		out.Usage = t.cost(failed)
 	}
 	if !t.first.IsZero() {
 		out.FirstTokenMS = milliseconds(t.first.Sub(t.started))
