@@ -113,7 +113,12 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		} else if s.Usage == nil && (r.chain.Visible() || s.CancelledBy != "") {
 			s.Usage = r.counted(said.tokens)
 		}
-		s.Cost = r.m.price.Of(s.Usage)
+		if r.by != nil {
+			s.Cost = r.by.price.Of(s.Usage)
+			if last := &r.tries[len(r.tries)-1]; failed == nil && last.Usage == nil { // the one call gave the answer
+				last.Usage, last.Cost = s.Usage, s.Cost
+			}
+		}
 		if said.model != r.m.name {
 			s.Model = said.model
 		}

@@ -41,6 +41,7 @@ type run struct {
 	spent   []spent          // ways that got no further since the last event
 	cutOff  string           // the backend that stopped in the middle
 	cause   *schemas.Error   // why the answer was cut first
+	by      *model           // that was called last
 	refused *schemas.Error   // why the item could never run, if so
 	dead    string           // why the request goes to the DLQ, if so
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
@@ -228,7 +229,7 @@ func (r *run) generate(ctx context.Context, p plan) said {
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), deadline: r.deadline(), attempt: r.attempt,
 		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
-		record: func(t schemas.Try) { r.tries = append(r.tries, t) },
+		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
 	}
 	return calls.events(ctx)
 }

@@ -12,16 +12,16 @@ import (
 type try struct {
 	place   *place
 	number  int // of the attempt's calls, from 1
+	mode    schemas.TryMode
 	started time.Time
 	first   time.Time
-	stream  bool // the answer comes in events
-	called  bool // the backend was
-	visible bool // callers have seen something of it
-	stopped bool // the loop body broke out
-
-	body   []byte // of the request
-	usage  string // as the server told it, as JSON
-	tokens int64  // events that held some of the answer
+	stream  bool   // the answer comes in events
+	called  bool   // the backend was
+	visible bool   // callers have seen something of it
+	stopped bool   // the loop body broke out
+	body    []byte // of the request
+	usage   string // as the backend told it last
+	tokens  int64  // events that held some of the answer
 }
 
 // run passes on what the call says.
@@ -52,6 +52,9 @@ func (t *try) heard(events said) said {
 					t.place.call.FirstToken()
 				}
 			}
+			if err == nil {
+				t.hear(event.Chunk)
+			}
 			if !yield(event, err) {
 				return
 			}
@@ -59,10 +62,8 @@ func (t *try) heard(events said) said {
 	}
 }
 
+// hear notes what an event tells of the cost.
 func (t *try) hear(c *openai.Chunk) {
-	if t.first.IsZero() {
-		t.first = time.Now()
-	}
 	if speaks(c) {
 		t.tokens++
 	}
@@ -71,10 +72,10 @@ func (t *try) hear(c *openai.Chunk) {
 	}
 }
 
-// cost is what the call cost: as the server told, else an estimate when it was cut, else unknown.
+// cost is what the call took: as the server told it last, else an estimate when it was cut, else unknown.
 func (t *try) cost(failed bool) *schemas.Usage {
-	if u := (&schemas.Usage{}); t.usage != "" && u.UnmarshalJSON([]byte(t.usage)) == nil {
-		return u
+	if chunk := (openai.Chunk{Usage: t.usage}); t.usage != "" {
+		return chunk.ParseUsage()
 	}
 	if !failed || t.tokens == 0 {
 		return nil
@@ -82,12 +83,15 @@ func (t *try) cost(failed bool) *schemas.Usage {
 	return estimate(t.body, t.tokens)
 }
 
-// record is the call as it stands in the result.
+// record is the call as it stands in the result. What the only call took is known to whoever has read its answer.
 func (t *try) record(attempt int, err *schemas.Error) schemas.Try {
 	out := schemas.Try{
-		Attempt: attempt, Backend: t.place.backend.Name(), Started: t.started.UTC(), DurationMS: milliseconds(time.Since(t.started)),
+		Attempt: attempt, Backend: t.place.backend.Name(), Mode: t.mode, Started: t.started.UTC(), DurationMS: milliseconds(time.Since(t.started)),
 	}
-	if failed := t.stopped || err != nil; failed || t.number > 1 || attempt > 1 { // else it is that of the answer
+	if t.place.guest {
+		out.Model = t.place.model.name
+	}
+	if failed := t.stopped || err != nil; failed || t.number > 1 || attempt > 1 {
 		out.Usage = t.cost(failed)
 	}
 	if !t.first.IsZero() {
@@ -102,6 +106,7 @@ func (t *try) record(attempt int, err *schemas.Error) schemas.Try {
 			out.Cause = upstream.Error() // the message may quote what the server said
 		}
 	}
+	out.Cost = t.place.model.price.Of(out.Usage)
 	return out
 }
 
