@@ -186,8 +186,8 @@ func checkBackend(at string, b Backend) *configError {
 	switch {
 	case b.Name == "":
 		return problem(join(at, "name"), "name it: it is what results, logs and metrics show", "the backend has no name")
-	case b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "echo":
-		return problem(join(at, "protocol"), "use openai, anthropic or echo", "%q is not known", b.Protocol)
+	case b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "ollama" && b.Protocol != "echo":
+		return problem(join(at, "protocol"), "use openai, anthropic, ollama or echo", "%q is not known", b.Protocol)
 	case b.Echo.Tokens < 0 || b.Echo.IntervalMS < 0:
 		return problem(join(at, "echo"), "use numbers from 0", "a dial is negative")
 	case b.MaxInFlight < 0:
@@ -211,7 +211,7 @@ func checkBackend(at string, b Backend) *configError {
 	case b.Protocol != "echo" && b.Echo != (Echo{}):
 		return problem(join(at, "echo"), "remove it, or set protocol: echo", "only an echo backend has these dials")
 	}
-	return nil
+	return checkOllama(at, b)
 }
 
 func webURL(s string) bool {

@@ -118,6 +118,9 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 	timeouts := inference.Timeouts{
 		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
 	}
+	if b.Protocol == "ollama" {
+		return newOllama(b, timeouts)
+	}
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),

@@ -114,11 +114,13 @@ func (c *Call) setHeaders(h http.Header, method string, more http.Header) {
 	if method == http.MethodPost {
 		h.Set("Content-Type", "application/json")
 	}
-	accept := "application/json"
-	if c.request.Stream {
-		accept = "text/event-stream"
+	switch {
+	case more.Get("Accept") != "":
+	case c.request.Stream:
+		h.Set("Accept", "text/event-stream")
+	default:
+		h.Set("Accept", "application/json")
 	}
-	h.Set("Accept", accept)
 }
 
 // Pass hands an event to the loop body, and reports whether to go on.

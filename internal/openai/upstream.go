@@ -159,7 +159,7 @@ func (u *upstream) byName() *schemas.Error {
 	message := strings.ToLower(u.message)
 	switch {
 	case strings.Contains(name, "context_length"), strings.Contains(name, "exceed_context_size"),
-		u.status < 500 && (strings.Contains(message, "maximum context length") || strings.Contains(message, "prompt is too long")):
+		u.status < 500 && tooLong(message):
 		return schemas.Errorf(schemas.CodeContextLength, "the request does not fit the model's context: %s; shorten the messages or lower max_tokens", u.explanation()).WithParam(u.safeParam())
 	case strings.Contains(name, "content_filter"), strings.Contains(name, "content_policy"):
 		return schemas.Errorf(schemas.CodeContentFilter, "the model server's content filter refused the request; change the messages")
@@ -168,10 +168,29 @@ func (u *upstream) byName() *schemas.Error {
 		return refusedCredentials()
 	case strings.Contains(name, "model_not_found"), u.status == 404 && strings.Contains(name, "notfounderror"):
 		return modelNotFound()
-	case strings.Contains(name, "overloaded"):
+	case strings.Contains(name, "overloaded"), u.status == http.StatusServiceUnavailable && strings.Contains(message, "server busy"): // Ollama
 		return overloaded()
 	}
 	return nil
+}
+
+// tooLong reports whether an explanation, in lower case, says that a request does not fit the context. Not every server has
+// a code for it.
+func tooLong(message string) bool {
+	for _, phrase := range [...]string{
+		"maximum context length",                                       // OpenAI, vLLM
+		"prompt is too long",                                           // Anthropic
+		"max context length",                                           // Ollama's chat
+		"exceeds the context length", "exceeds maximum context length", // Ollama's embeddings, its older and newer words
+		"exceeds the available context size",           // llama.cpp
+		"longer than the context length",               // Ollama on llama.cpp
+		"exceeds the maximum number of tokens allowed", // Gemini
+	} {
+		if strings.Contains(message, phrase) {
+			return true
+		}
+	}
+	return false
 }
 
 // impliedStatus is the status that an error inside a stream would have had.
