@@ -17,7 +17,7 @@ func TestRunningIsReadAndDropped(t *testing.T) {
 		`{"choices":[{"index":0,"text":"x","token_ids":[4],"prompt_token_ids":[1]}],"usage":{"prompt_tokens":1}}`: {
 			Running{"4", "1", `{"prompt_tokens":1}`}, `{"choices":[{"index":0,"text":"x"}]}`,
 		},
-		`{"choices":[],"usage":{"prompt_tokens":1}}`: {mended: `{"choices":[],"usage":{"prompt_tokens":1}}`},
+		`{"choices":[],"usage":{"prompt_tokens":1}}`:                                               {mended: `{"choices":[],"usage":{"prompt_tokens":1}}`},
 		`{"choices":[{"index":0,"delta":{"role":"assistant","content":"x"},"token_ids":["a;b"]}]}`: {mended: `{"choices":[{"index":0,"delta":{"role":"assistant","content":"x"}}]}`},
 	} {
 		var c Chunk
