@@ -113,6 +113,7 @@ type Tenant struct {
 // Ingest has what the doors allow.
 type Ingest struct {
 	MaxBodyBytes             int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
+	MaxBodiesBytes           int64    `yaml:"max_bodies_bytes,omitempty" doc:"Bytes of request bodies that are held at once, from their arrival until they are stored, less 64 KiB of each; beyond, the answer is 503; default 268435456."`
 	MaxStreams               int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
 	MaxStreamsPerKey         int      `yaml:"max_streams_per_key,omitempty" doc:"Of those, for one API key, beyond which the answer is 429; default 2000."`
 	MaxStreamsPerAddress     int      `yaml:"max_streams_per_address,omitempty" doc:"Of those, for one address of a caller or one /64 of IPv6, beyond which the answer is 429; default 2000."`
