@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -94,6 +95,9 @@ func (n *node) model(name string, m Model) (inference.Model, error) {
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
 		}
+		if closer, ok := backend.(io.Closer); ok {
+			n.onClose(closer.Close)
+		}
 		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b)})
 	}
 	return served, nil
@@ -117,6 +121,9 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 	}
 	timeouts := inference.Timeouts{
 		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	}
+	if overGRPC(b.Protocol) {
+		return newRPCBackend(b, timeouts)
 	}
 	if b.Protocol == "ollama" {
 		return newOllama(b, timeouts)

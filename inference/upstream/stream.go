@@ -103,7 +103,7 @@ func (c *Call) follow(body io.Reader, events iter.Seq2[openai.Event, error], pro
 			}
 		}
 		if counts || !c.listening {
-			c.listen(c.patience(protocol), c.client.overdue.idle)
+			c.listen(c.patience(protocol), c.bounds.idle)
 		}
 	}
 	return protocol.Ended()
@@ -123,21 +123,14 @@ func (c *Call) ended(err error, protocol Protocol) error {
 // patience is how long the next event may take.
 func (c *Call) patience(protocol Protocol) time.Duration {
 	if protocol.Whole() {
-		return min(c.client.config.Timeouts.Idle, tailWait)
+		return min(c.bounds.Idle, tailWait)
 	}
-	return c.client.config.Timeouts.Idle
-}
-
-// Alive tells that the server is there although it has sent nothing of the answer.
-func (c *Call) Alive() {
-	if c.listening {
-		c.silence.Reset(c.client.config.Timeouts.Idle)
-	}
+	return c.bounds.Idle
 }
 
 // drain reads to the end of the reply, which is due, so that its connection can serve the next call.
 func (c *Call) drain(body io.Reader) {
-	c.listen(drainWait, c.client.overdue.idle)
+	c.listen(drainWait, c.bounds.idle)
 	_, _, _ = readAtMost(body, -1, maxErrorBytes) // whatever follows the end mark says nothing
-	c.hush()
+	c.Hush()
 }
