@@ -88,7 +88,7 @@ func (n *node) inference(alone bool) (part, error) {
 
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
-		Price: n.cfg.price(name),
+		Price: n.cfg.price(name), Midstream: m.Midstream.policy(),
 		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
 	}
 	for _, b := range m.Backends {
@@ -116,7 +116,7 @@ func maxInFlight(b Backend) int {
 func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) {
 	if b.Protocol == "echo" {
 		return echo.New(echo.Config{
-			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic,
+			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic, Continue: b.continuation(),
 			Dials: echo.Dials{Tokens: b.Echo.Tokens, IntervalMS: b.Echo.IntervalMS, Vary: b.Echo.Vary},
 		})
 	}
@@ -137,7 +137,7 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 	}
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
+		Deterministic: b.Deterministic != nil && *b.Deterministic, Continue: b.continuation(), RequireFinishReason: b.RequireFinishReason,
 		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts,
 	})
 }
