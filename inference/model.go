@@ -2,6 +2,7 @@ package inference
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ type model struct {
 	retry       Retry
 	midstream   Midstream
 	budget      *budget
+	hedge       *hedger        // nil: no request is hedged
 	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
@@ -45,13 +47,14 @@ func newModel(name string, m Model) (*model, error) {
 	if err := m.Retry.Validate(); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
-	if err := m.Midstream.Validate(); err != nil {
+	if err := errors.Join(m.Hedge.Validate(), m.Midstream.Validate()); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	retry := m.Retry.withDefaults()
 	served := &model{
-		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, midstream: m.Midstream.withDefaults(), price: m.Price, total: m.Total,
-		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
+		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
+		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), midstream: m.Midstream.withDefaults(),
+		freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
@@ -67,6 +70,14 @@ func newModel(name string, m Model) (*model, error) {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	return served, nil
+}
+
+// request counts one request in what the model may spend on further calls.
+func (m *model) request() {
+	m.budget.request()
+	if m.hedge != nil {
+		m.hedge.share.request()
+	}
 }
 
 // newModels makes the models of a worker, and lets each know those that may stand in for it.

@@ -12,6 +12,7 @@ type plan struct {
 	way      way            // of going on; empty while nothing is visible
 	refuse   *schemas.Error // instead of an attempt
 	backends []Backend      // of the model and its fallbacks, which can carry it out; nil = all
+	visible  seen           // what it goes on from, whatever is written to the chain meanwhile
 	resume   *Resume        // of mode continue: what the backend is given
 	before   *usage         // of mode continue: what the answer cost so far
 	closing  []Event        // instead of a call: what is missing of an answer that is all there
@@ -25,10 +26,13 @@ func (r *run) plan() plan {
 		r.dead = poison.Error()
 		return plan{refuse: poison}
 	}
+	visible := (&bus.Chain{Frames: r.chain.Frames}).Events()
 	if !r.chain.Visible() {
-		return plan{mode: schemas.ModeFresh, tell: r.tellable()}
+		return plan{mode: schemas.ModeFresh, visible: visible, tell: r.tellable()}
 	}
-	return r.goOn()
+	p := r.goOn()
+	p.visible = visible
+	return p
 }
 
 // vanished counts the attempts that were not handed back (docs/adr/0005).
@@ -45,12 +49,12 @@ func vanished(chain *bus.Chain) int {
 // follow makes what turns the events of one call into those that callers see next. It is made anew for every call, since
 // each begins behind what is visible.
 func (r *run) follow(p plan, d dialect, request *openai.Request) (func(said) said, error) {
-	listen, err := d.listener(r.work.Identity, request, r.chain.Events())
+	listen, err := d.listener(r.work.Identity, request, p.visible)
 	if err != nil || p.mode == schemas.ModeFresh {
 		return listen, err
 	}
 	s := &splice{left: &openai.Chunk{}, before: p.before}
-	if s.splicer, err = d.splicer(r.chain.Events()); err != nil {
+	if s.splicer, err = d.splicer(p.visible); err != nil {
 		return nil, err
 	}
 	if p.mode == schemas.ModeContinue {

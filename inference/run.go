@@ -176,6 +176,7 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	claim := r.claim(ctx, plan.mode, stop)
 	defer claim.wait()
 	seen := r.chain.Next()
+	r.record.begin(plan.tell, plan.before)
 	said, failed := r.stream(ctx, r.generate(calling, plan), claim)
 	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {
 		return bus.Silent, errNotClaimed
@@ -227,7 +228,7 @@ func (r *run) generate(ctx context.Context, p plan) said {
 		}
 	}
 	calls := &recovery{
-		models: r.models(p), backends: p.backends, ask: r.ask(), deadline: r.deadline(), attempt: r.attempt,
+		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
 		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
 		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
 	}
@@ -255,13 +256,6 @@ func (r *run) call(ctx context.Context, p plan, t *try) said {
 	t.body = request.Body
 	able := t.place.backend.Capabilities()
 	dialect := dialectOf(r.op, able)
-	if p.tell {
-		vocabulary := able.Vocabulary
-		if vocabulary == "" {
-			vocabulary = t.place.model.name
-		}
-		r.record.restart(able.Continue == ContinueTokens, vocabulary, p.before)
-	}
 	follow, err := r.follow(p, dialect, request)
 	if err != nil {
 		return failing(err)

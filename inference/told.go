@@ -117,26 +117,28 @@ type recorder struct {
 	some   bool   // there are ids
 	early  []byte // of what was said before the next event
 
-	prompt string // not recorded yet
-	total  int
-	usage  string
+	written bool   // a frame
+	prompt  string // not recorded yet
+	total   int
+	usage   string
 }
 
-// restart forgets what a call said of which nothing became visible, and listens to another.
-func (t *recorder) restart(on bool, vocabulary string, before *usage) {
-	*t = recorder{on: on, vocabulary: vocabulary, before: before, ids: t.ids[:0], early: t.early[:0]}
+// begin listens to an attempt, whose calls may be told to tell.
+func (t *recorder) begin(on bool, before *usage) {
+	*t = recorder{on: on, before: before, ids: t.ids[:0], early: t.early[:0]}
 }
 
 // note takes what an event tells that was added as the count-th of its frame, or as none.
 func (t *recorder) note(told *openai.Running, count int, added bool) {
-	if !t.on {
+	if !t.on || told == nil && !t.some && len(t.early) == 0 {
 		return
 	}
 	if told == nil {
 		told = &openai.Running{}
 	}
-	if told.Prompt != "" && t.total == 0 && t.before == nil {
-		t.prompt, t.total = told.Prompt, 1+commas(told.Prompt)
+	if told.Prompt != "" && !t.written && t.before == nil { // what a call before this one told became of no use
+		t.prompt, t.total, t.vocabulary = told.Prompt, 1+commas(told.Prompt), told.Vocabulary
+		t.early = t.early[:0]
 	}
 	if told.Usage != "" {
 		t.usage = t.before.plus(told.Usage)
@@ -174,6 +176,7 @@ func (t *recorder) put(f *schemas.Frame) {
 	if !t.on {
 		return
 	}
+	t.written = true
 	if t.on = len(t.ids) <= maxTokenIDs && len(t.early) <= maxTokenIDs; t.on && t.some {
 		f.TokenIDs = string(t.ids)
 	}

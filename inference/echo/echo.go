@@ -125,7 +125,7 @@ func (c *call) stream() error {
 		}
 	}
 	longest := a.longest()
-	for i := range longest {
+	for i := a.replies[0].from; i < longest; i++ {
 		if err := c.token(i); err != nil || c.stopped {
 			return err
 		}

@@ -24,8 +24,10 @@ type call struct {
 
 	tells   bool // the server was asked to tell what another call could go on from
 	running openai.Running
-	asChat  bool // what comes are chunks of a text completion for a caller of chat
-	buf     []byte
+
+	vocabulary string // of the server
+	asChat     bool   // what comes are chunks of a text completion for a caller of chat
+	buf        []byte
 }
 
 // run makes the call and passes on its answer.

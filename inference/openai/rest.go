@@ -10,6 +10,7 @@ import (
 // be told what the next could go on from.
 func (c *call) goOn(body []byte, path string) ([]byte, string, error) {
 	if c.request.Tell && c.request.Stream && c.backend.config.Continue == inference.ContinueTokens {
+		c.vocabulary = openai.Model(body)
 		body, c.tells = openai.WithRunning(body)
 		c.mender.DropRun = c.tells
 	}
@@ -38,6 +39,7 @@ func (c *call) told() *openai.Running {
 		return nil
 	}
 	c.running = c.chunk.Running()
+	c.running.Vocabulary = c.vocabulary
 	return &c.running
 }
 

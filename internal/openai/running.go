@@ -12,6 +12,8 @@ type Running struct {
 	TokenIDs string // that the chunk was decoded from, separated by commas
 	Prompt   string // those of the prompt, in the first chunk
 	Usage    string // so far, as JSON; of a chunk with choices only
+
+	Vocabulary string // whose ids they are; set by whoever knows
 }
 
 // Running reads it; what is no list of token ids counts as none.

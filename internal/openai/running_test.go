@@ -9,13 +9,13 @@ func TestRunningIsReadAndDropped(t *testing.T) {
 		mended string
 	}{
 		`{"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""},"token_ids":null}],"usage":{"prompt_tokens":3},"prompt_token_ids":[1, 2,3]}`: {
-			Running{"", "1,2,3", `{"prompt_tokens":3}`}, `{"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}`,
+			Running{Prompt: "1,2,3", Usage: `{"prompt_tokens":3}`}, `{"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}`,
 		},
 		`{"prompt_token_ids":[7],"id":"a","usage":null,"choices":[{"token_ids":[4,5],"index":0,"delta":{"role":"assistant","content":"x"}}]}`: {
-			Running{"4,5", "7", ""}, `{"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":"x"}}]}`,
+			Running{TokenIDs: "4,5", Prompt: "7"}, `{"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":"x"}}]}`,
 		},
 		`{"choices":[{"index":0,"text":"x","token_ids":[4],"prompt_token_ids":[1]}],"usage":{"prompt_tokens":1}}`: {
-			Running{"4", "1", `{"prompt_tokens":1}`}, `{"choices":[{"index":0,"text":"x"}]}`,
+			Running{TokenIDs: "4", Prompt: "1", Usage: `{"prompt_tokens":1}`}, `{"choices":[{"index":0,"text":"x"}]}`,
 		},
 		`{"choices":[],"usage":{"prompt_tokens":1}}`:                                               {mended: `{"choices":[],"usage":{"prompt_tokens":1}}`},
 		`{"choices":[{"index":0,"delta":{"role":"assistant","content":"x"},"token_ids":["a;b"]}]}`: {mended: `{"choices":[{"index":0,"delta":{"role":"assistant","content":"x"}}]}`},
