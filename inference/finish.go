@@ -89,6 +89,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 			return bus.Silent
 		}
 	}
+	r.counted()
 	r.w.meters.finished(r.m.name, result)
 	return bus.Ack
 }
@@ -111,7 +112,7 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		if s.Usage = said.usage; failed == nil {
 			s.FinishReasons = said.finishes
 		} else if s.Usage == nil && (r.chain.Visible() || s.CancelledBy != "") {
-			s.Usage = r.counted(said.tokens)
+			s.Usage = r.cost(said.tokens)
 		}
 		if r.by != nil {
 			s.Cost = r.by.price.Of(s.Usage)
@@ -126,9 +127,9 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 	return s
 }
 
-// counted is what an answer cost that did not come to its end, as far as anybody has called a model for it: what the
+// cost is what an answer cost that did not come to its end, as far as anybody has called a model for it: what the
 // server told on the way, else an estimate.
-func (r *run) counted(tokens int64) *schemas.Usage {
+func (r *run) cost(tokens int64) *schemas.Usage {
 	told := r.told()
 	if told.usage != nil {
 		return told.usage

@@ -223,7 +223,7 @@ func (r *run) fromTokens() (plan, bool) {
 	if !ok {
 		return plan{}, false
 	}
-	p.before = &usage{prompt: int64(len(told.prompt)), output: int64(len(told.output))}
+	p.before = &spending{prompt: int64(len(told.prompt)), output: int64(len(told.output))}
 	if limit := r.request.MaxTokens; limit > 0 && len(told.output) >= limit {
 		return r.close(plan{mode: schemas.ModeContinue, way: byClosing, before: p.before}, seen, "length"), true
 	}
@@ -294,7 +294,7 @@ func (r *run) close(p plan, seen openai.Seen, finish string) plan {
 }
 
 // usageEvent tells what the answer cost, and the caller too if it asked for it and does not know.
-func (r *run) usageEvent(u *usage, seen openai.Seen) Event {
+func (r *run) usageEvent(u *spending, seen openai.Seen) Event {
 	told := schemas.Usage{PromptTokens: u.prompt, CompletionTokens: u.output, TotalTokens: u.prompt + u.output}
 	data, err := told.MarshalJSON()
 	if err != nil {

@@ -14,7 +14,7 @@ type plan struct {
 	backends []Backend      // of the model and its fallbacks, which can carry it out; nil = all
 	visible  seen           // what it goes on from, whatever is written to the chain meanwhile
 	resume   *Resume        // of mode continue: what the backend is given
-	before   *usage         // of mode continue: what the answer cost so far
+	before   *spending      // of mode continue: what the answer cost so far
 	closing  []Event        // instead of a call: what is missing of an answer that is all there
 	tell     bool           // token ids are worth recording
 }
@@ -67,7 +67,7 @@ func (r *run) follow(p plan, d dialect, request *openai.Request) (func(said) sai
 type splice struct {
 	splicer *openai.Splicer
 	left    *openai.Chunk // what is left of an event that was spliced
-	before  *usage        // of a run that goes on
+	before  *spending     // of a run that goes on
 }
 
 func (s *splice) events(generate said) said {

@@ -93,11 +93,11 @@ func (t *told) whole() bool {
 }
 
 // cost is what the answer cost so far: as the server told, or as many tokens as it sent events.
-func (t *told) cost() *usage {
+func (t *told) cost() *spending {
 	if t.usage != nil {
-		return &usage{prompt: t.usage.PromptTokens, output: max(t.usage.CompletionTokens, t.spoken)}
+		return &spending{prompt: t.usage.PromptTokens, output: max(t.usage.CompletionTokens, t.spoken)}
 	}
-	return &usage{prompt: -1, output: t.spoken}
+	return &spending{prompt: -1, output: t.spoken}
 }
 
 const (
@@ -110,7 +110,7 @@ const (
 type recorder struct {
 	on         bool
 	vocabulary string
-	before     *usage
+	before     *spending
 
 	ids    []byte // of the frame's events
 	groups int    // events that ids has a place for
@@ -124,7 +124,7 @@ type recorder struct {
 }
 
 // begin listens to an attempt, whose calls may be told to tell.
-func (t *recorder) begin(on bool, before *usage) {
+func (t *recorder) begin(on bool, before *spending) {
 	*t = recorder{on: on, before: before, ids: t.ids[:0], early: t.early[:0]}
 }
 

@@ -1,69 +1,139 @@
 package inference
 
 import (
-	"github.com/tidwall/gjson"
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
-// usage is what an answer cost before a call goes on with it: the caller pays for its prompt once, and for everything that
-// it was shown.
+// usageTenants is how many tenants a worker keeps counters of; those that have nothing running go first.
+const usageTenants = 1024
+
+// usage is what the worker does for each tenant, for its heartbeat. It is safe for concurrent use.
 type usage struct {
-	prompt int64 // tokens of the caller's own prompt; -1 = unknown
-	output int64 // tokens of the answer so far
+	mu      sync.Mutex
+	tenants map[string]*tenantUsage
 }
 
-// plus is the usage of the whole answer, given that of the call which went on with it. Without a usage there is none.
-func (u *usage) plus(told string) string {
-	if u == nil || told == "" {
-		return told
-	}
-	call := &schemas.Usage{}
-	if call.UnmarshalJSON([]byte(told)) != nil {
-		return told
-	}
-	whole := schemas.Usage{PromptTokens: u.prompt, CompletionTokens: u.output + call.CompletionTokens}
-	if u.prompt < 0 {
-		whole.PromptTokens = max(0, call.PromptTokens-u.output) // the call's prompt held the answer so far
-	}
-	whole.TotalTokens = whole.PromptTokens + whole.CompletionTokens
-	data, err := whole.MarshalJSON()
-	if err != nil {
-		return told
-	}
-	return string(data)
+// tenantUsage are counters of a tenant.
+type tenantUsage struct {
+	running int          // guarded by usage.mu
+	told    uint64       // guarded by usage.mu: tokens at the last heartbeat
+	tokens  atomic.Int64 // of answers, since the worker started
 }
 
-// added is an event of the call that went on, with the usage of the whole answer.
-func (u *usage) added(data []byte, c *openai.Chunk) []byte {
-	if u == nil || c.Usage == "" || len(data) == 0 {
-		return data
+func newUsage() *usage { return &usage{tenants: map[string]*tenantUsage{}} }
+
+// begin counts a run of a tenant, until end is called with what it returns.
+func (u *usage) begin(tenant string) *tenantUsage {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	t := u.tenants[tenant]
+	if t == nil {
+		u.makeRoom()
+		t = &tenantUsage{}
+		u.tenants[tenant] = t
 	}
-	at := gjson.GetBytes(data, "usage")
-	if at.Index == 0 || !at.IsObject() {
-		return data
-	}
-	out := make([]byte, 0, len(data)+32)
-	out = append(append(out, data[:at.Index]...), u.plus(at.Raw)...)
-	return append(out, data[at.Index+len(at.Raw):]...)
+	t.running++
+	return t
 }
 
-// bytesPerToken is how many bytes a token of a prompt has, as far as nobody has counted.
-const bytesPerToken = 3.6
-
-// estimate is the usage of a call whose server did not tell it, from what came.
-func estimate(body []byte, output int64) *schemas.Usage {
-	prompt := int64(float64(len(body)) / bytesPerToken)
-	return &schemas.Usage{PromptTokens: prompt, CompletionTokens: output, TotalTokens: prompt + output, Estimated: true}
+func (u *usage) end(t *tenantUsage) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	t.running--
 }
 
-// speaks reports whether a chunk holds some of the answer, which most servers send a token at a time.
-func speaks(c *openai.Chunk) bool {
-	for i := range c.Choices {
-		if o := &c.Choices[i]; o.Content != "" || o.Reasoning != "" || o.ToolCalls != "" {
-			return true
+func (u *usage) makeRoom() {
+	if len(u.tenants) < usageTenants {
+		return
+	}
+	for name, t := range u.tenants {
+		if t.running == 0 {
+			delete(u.tenants, name)
+		}
+	}
+}
+
+// beat is the tenants for which the worker runs most or has written most since the last call.
+func (u *usage) beat() []schemas.TenantUsage {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	type busy struct {
+		schemas.TenantUsage
+		news uint64
+	}
+	var all []busy
+	for name, t := range u.tenants {
+		tokens := uint64(t.tokens.Load())
+		if news := tokens - t.told; news > 0 || t.running > 0 {
+			all = append(all, busy{schemas.TenantUsage{Tenant: name, Running: t.running, Tokens: tokens}, news})
+		}
+		t.told = tokens
+	}
+	slices.SortFunc(all, func(a, b busy) int {
+		return cmp.Or(cmp.Compare(b.news, a.news), cmp.Compare(b.Running, a.Running), cmp.Compare(a.Tenant, b.Tenant))
+	})
+	var told []schemas.TenantUsage
+	for _, t := range all[:min(len(all), schemas.BeatTenants)] {
+		told = append(told, t.TenantUsage)
+	}
+	return told
+}
+
+// count notes what was written of an answer. An answer in one piece counts when its result is kept.
+func (r *run) count(f *schemas.Frame) {
+	if f.Kind == schemas.KindDelta && r.tenant != nil {
+		r.tenant.tokens.Add(int64(f.Count))
+	}
+}
+
+// counted notes what a finished request took, beside what the router took it for.
+func (r *run) counted() {
+	s := r.ended
+	if s == nil || s.Status != schemas.StatusCompleted || s.Usage == nil {
+		return
+	}
+	if r.request != nil && !r.request.Stream && r.tenant != nil {
+		r.tenant.tokens.Add(int64(s.Usage.CompletionTokens))
+	}
+	if r.work.Cost <= 0 {
+		return
+	}
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	r.m.finished.Requests++
+	r.m.finished.EstTokens += uint64(r.work.Cost)
+	r.m.finished.Tokens += uint64(max(s.Usage.PromptTokens+s.Usage.CompletionTokens, 0))
+}
+
+// survives reports whether another worker can go on with the request, whatever is visible of it.
+func (r *run) survives() bool {
+	if !r.request.Continuable() {
+		return false
+	}
+	repeats, continues := r.request.Greedy(), len(openai.Stops(r.request.Body)) == 0
+	for _, mode := range r.m.midstream.Order {
+		for _, slot := range r.m.backends {
+			c := slot.Backend.Capabilities()
+			if !dialectOf(r.op, c).spliceable() {
+				continue
+			}
+			if mode == schemas.ModeSplice && repeats && c.Deterministic || mode == schemas.ModeContinue && continues && c.Continue != ContinueNone {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// repeatable notes that another worker can go on with an item, whatever is visible.
+func (m *model) repeatable(sequence uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.repeat = append(m.repeat, sequence)
 }

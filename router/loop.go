@@ -27,6 +27,7 @@ type broker interface {
 	Dispatch(ctx context.Context, w *schemas.Work) (sequence uint64, err error)
 	WorkExists(ctx context.Context, sequence uint64) (bool, error)
 	RouterBeat(*schemas.RouterBeat) error
+	Event(kind string, data []byte)
 	Adopt(ctx context.Context, partition int, pin string, held int) (unsettled int, err error)
 }
 
@@ -35,6 +36,7 @@ type registrar interface {
 	answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool)
 	answered(it *item) (answered bool, outcome bus.Outcome)
 	body(it *item) ([]byte, error)
+	rescue(ctx context.Context, lost lostWork) (back int, err error)
 }
 
 // loop is the state of the router.
@@ -68,6 +70,8 @@ type loop struct {
 	answers    *lane
 	checks     *lane
 	adoptions  *lane
+	rescues    *lane
+	suspects   map[string]time.Time // worker: when work was taken back from it
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
 	full       bool
 	draining   bool
@@ -83,7 +87,7 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
@@ -93,6 +97,8 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, me
 		answers:    &lane{width: answerWidth, finished: finished},
 		checks:     &lane{width: checkWidth, finished: finished},
 		adoptions:  &lane{width: adoptWidth, finished: finished},
+		rescues:    &lane{width: rescueWidth, finished: finished},
+		suspects:   make(map[string]time.Time),
 		peers: newPeers(schemas.RouterBeat{
 			V: schemas.Version, Router: cfg.Name, Started: now.UnixMilli(), Eligible: cfg.Partitions,
 		}, cfg.Active),
@@ -156,6 +162,7 @@ func (l *loop) permit() (permits chan int, most int) {
 func (l *loop) beat(h *schemas.Heartbeat) {
 	if l.fleet.beat(h, time.Now()) {
 		l.log.Info("worker joined", keyWorker, h.Worker)
+		l.heardAgain(h.Worker)
 	}
 	for _, m := range h.Models {
 		l.pump(m.Model)
@@ -176,14 +183,13 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	l.allot(now)
 	l.adopt(work, now)
 	if l.peers.listening(now) {
-		for _, worker := range l.fleet.sweep(now) {
-			l.log.Warn("worker is gone: it missed its heartbeats", keyWorker, worker)
-		}
+		l.suspect(work, l.fleet.sweep(now), now)
 	}
 	l.checkUnseen(work, now)
 	if now.Sub(l.refreshed) >= catalogAge {
 		l.queue.age(now)
 		l.configured.refresh()
+		l.forgive(now)
 		l.refreshed = now
 	}
 	if !l.settled && now.Sub(l.began) >= workerGone {
@@ -221,13 +227,13 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
 func (l *loop) drain() {
 	l.draining, l.soon = true, true
-	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions} {
+	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues} {
 		lane.clear()
 	}
 	for _, s := range l.partitions {

@@ -58,6 +58,8 @@ type fakeBus struct {
 	deaf       bool                       // nothing comes back
 	adopted    []int                      // partitions, in order
 	adoptErr   error
+	rescued    []lostWork
+	events     []string
 
 	dispatchErr  error
 	dispatchGate chan struct{}   // a dispatch waits for it, when set
@@ -104,6 +106,19 @@ func (b *fakeBus) Adopt(_ context.Context, partition int, _ string, _ int) (int,
 	}
 	b.adopted = append(b.adopted, partition)
 	return 1, nil
+}
+
+func (b *fakeBus) Event(_ string, data []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events = append(b.events, string(data))
+}
+
+func (b *fakeBus) rescue(_ context.Context, lost lostWork) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rescued = append(b.rescued, lost)
+	return len(lost.held), nil
 }
 
 func (b *fakeBus) answer(it *item, reason *schemas.Error) (bus.Outcome, bool) {
