@@ -31,7 +31,8 @@ engine=
 if [[ "$(uname -sm)" == "Linux x86_64" ]]; then
   engine=engine/server.mjs
   if ! cmp -s engine/package-lock.json engine/node_modules/.installed-lock; then
-    (cd engine && npm ci --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error)
+    # Not npm ci, which insists on an optional package that the registry does not have. This keeps to the lock file as well.
+    (cd engine && npm install --no-save --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error)
     cp engine/package-lock.json engine/node_modules/.installed-lock
   fi
 fi
