@@ -14,16 +14,16 @@ func TestHalvesOfRunes(t *testing.T) {
 		const text = "a\u00fc\u20ac\U0001F600z"
 		for cut := range len(text) + 1 {
 			var h Halves
-			got := ""
+			var got strings.Builder
 			for _, part := range []string{text[:cut], text[cut:]} {
 				data := h.ToUTF8([]byte(strings.Replace(shape, "TEXT", part, 1)))
 				if !gjson.ValidBytes(data) {
 					t.Fatalf("cut at %d: %q", cut, data)
 				}
-				got += gjson.GetBytes(data, "choices.0.delta.content").Str + gjson.GetBytes(data, "choices.0.text").Str
+				got.WriteString(gjson.GetBytes(data, "choices.0.delta.content").Str + gjson.GetBytes(data, "choices.0.text").Str)
 			}
-			if got != text || len(h.held) > 0 {
-				t.Errorf("cut at %d: %q, and %x is held", cut, got, h.held)
+			if got.String() != text || len(h.held) > 0 {
+				t.Errorf("cut at %d: %q, and %x is held", cut, got.String(), h.held)
 			}
 		}
 	}
