@@ -29,6 +29,7 @@ type Config struct {
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
+	Router      Router            `yaml:"router,omitempty" doc:"How several routers work together."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
@@ -44,6 +45,9 @@ type Model struct {
 	Backends []Backend `yaml:"backends" doc:"Who is called. At least one."`
 	Timeouts Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
 	Retry    Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+	Fallback []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
+	Context  int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
+	Hedge    Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
 	Price    *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
 }
 
@@ -79,13 +83,6 @@ type Timeouts struct {
 	FirstToken Duration `yaml:"first_token,omitempty" doc:"To the first token; default 60s."`
 	Idle       Duration `yaml:"idle,omitempty" doc:"Between two tokens; default 60s."`
 	Total      Duration `yaml:"total,omitempty" doc:"For the whole answer; default 15m."`
-}
-
-// Retry says how a call that failed before its first token is tried again.
-type Retry struct {
-	MaxTries int      `yaml:"max_tries,omitempty" doc:"Calls in all; default 3."`
-	Initial  Duration `yaml:"initial,omitempty" doc:"First pause; default 200ms."`
-	Max      Duration `yaml:"max,omitempty" doc:"Longest pause; default 5s."`
 }
 
 // Key is an API key, of which only the hash is stored.
@@ -179,6 +176,7 @@ func defaultConfig() Config {
 	return Config{
 		HTTP: "127.0.0.1:8080", NATS: "127.0.0.1:4222", Admin: "127.0.0.1:8081", DataDir: "./weir-data", LogLevel: "info", Currency: "USD",
 		Durability: "power", Lease: Duration(30 * time.Second), Replicas: 1, DrainTimeout: Duration(30 * time.Second),
+		Router: Router{Active: 1},
 	}
 }
 
