@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/rpc"
+	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/internal/openai"
 	pb "github.com/weir-llm/weir/internal/pb/triton"
 	"github.com/weir-llm/weir/schemas"
@@ -41,6 +42,8 @@ type Config struct {
 	Deterministic bool
 
 	Timeouts inference.Timeouts
+
+	Addresses upstream.Addresses // that may be connected to
 }
 
 // Backend calls one server over one connection that it owns.
@@ -60,7 +63,7 @@ func New(config Config) (*Backend, error) {
 	if err := config.Template.Validate(); err != nil {
 		return nil, fmt.Errorf("backend %s: %w", config.Name, err)
 	}
-	client, err := rpc.NewClient(rpc.Config{Name: config.Name, URL: config.URL, CA: config.CA, APIKey: config.APIKey, Timeouts: config.Timeouts})
+	client, err := rpc.NewClient(rpc.Config{Name: config.Name, URL: config.URL, CA: config.CA, APIKey: config.APIKey, Timeouts: config.Timeouts, Addresses: config.Addresses})
 	if err != nil {
 		return nil, err
 	}
