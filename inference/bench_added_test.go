@@ -39,7 +39,7 @@ func BenchmarkAddedPerToken(b *testing.B) {
 		for began := time.Now(); time.Since(began) < time.Second || n < 5; n++ {
 			once()
 		}
-		return float64((cpu(b)-before).Microseconds()) / float64(n*tokens)
+		return float64((cpu(b) - before).Microseconds()) / float64(n*tokens)
 	}
 	direct := measure(func() {
 		reply, err := http.Post(server.URL+"/v1/chat/completions", "application/json", strings.NewReader(sampled))

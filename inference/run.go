@@ -236,7 +236,7 @@ func (r *run) generate(ctx context.Context, p plan) said {
 	}
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
-		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
+		call: func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
 		record: func(m *model, t schemas.Try) {
 			r.by, r.tries = m, append(r.tries, t)
 			if t.Mode != "" {
