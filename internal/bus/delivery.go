@@ -37,7 +37,7 @@ type Delivery struct {
 	Stream    string
 	Sequence  uint64    // in its stream
 	Delivered int       // 1 for the first time
-	Pending   uint64    // messages behind it
+	Pending   uint64    // messages behind it, without those that the server has only just stored
 	Time      time.Time // when the stream stored it, by the server's clock
 
 	conn  *nats.Conn
