@@ -67,6 +67,9 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 		if err != nil {
 			return false, err
 		}
+		if f.Start != nil {
+			e.begun()
+		}
 		if how.resumable && f.Start != nil {
 			e.speak(dialectOf(opOf(f)))
 		}

@@ -183,6 +183,9 @@ func (e *eventStream) play(all frames, player *responses.Player, atOnce bool) (f
 		if err != nil {
 			return false, err
 		}
+		if f.Start != nil {
+			e.begun()
+		}
 		atOnce = atOnce || e.opened()
 		if f.Kind == schemas.KindError && !atOnce {
 			return true, failureOf(f)

@@ -67,10 +67,10 @@ func TestWorkOfALostWorkerIsTakenBack(t *testing.T) {
 	p.append(fmt.Sprint("w-", ended), &schemas.Frame{Kind: schemas.KindEnd, Attempt: 1, Writer: "W", Data: (&schemas.Summary{Status: schemas.StatusCompleted}).Encode()})
 	deliveries[done-1].Settle(bus.Ack)
 
-	listening := make(chan struct{}, 1)
+	listens := make(chan struct{}, 64)
 	stop, err := p.bus.OnRouterBeat(func(*schemas.RouterBeat) {
 		select {
-		case listening <- struct{}{}:
+		case listens <- struct{}{}:
 		default:
 		}
 	})
@@ -79,7 +79,7 @@ func TestWorkOfALostWorkerIsTakenBack(t *testing.T) {
 	}
 	defer stop()
 	p.route()
-	<-listening
+	<-listens // it does not hear what is said before
 	if err := p.bus.Beat(&schemas.Heartbeat{V: 1, Worker: "lost", Models: []schemas.ModelBeat{
 		{Model: "m", Slots: 8, Used: 7, Held: held, Repeatable: []uint64{repeatable}},
 	}}); err != nil {
