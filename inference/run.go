@@ -69,6 +69,7 @@ func (w *Worker) newRun(m *model, backend Backend, work *schemas.Work, d *bus.De
 	if work.Accepted.IsZero() {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
+	work.Sent = d.Time
 	return &run{w: w, m: m, backend: backend, d: d, work: work, chain: &bus.Chain{}, began: time.Now()}
 }
 

@@ -30,6 +30,7 @@ type exchange struct {
 
 	id       identity
 	status   int  // of HTTP, as the caller was told; 0 before
+	placed   bool // the request was accepted for this caller just now
 	onlooker bool // the caller may only read, so that its leaving ends nothing
 }
 

@@ -14,9 +14,10 @@ import (
 type action int
 
 const (
-	dispatchNow action = iota // its model has room and nobody waits before it
-	waitForRoom               // in the queue, until there is room or its deadline passes
-	answerNow                 // with the verdict's error
+	dispatchNow   action = iota // its model has room and nobody waits before it
+	waitForRoom                 // in the queue, until there is room or its deadline passes
+	waitForLimits               // in the queue, until its tenant's limits allow it and there is room
+	answerNow                   // with the verdict's error
 )
 
 type verdict struct {
@@ -30,7 +31,12 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if !l.known(it.model(), now) {
 		return verdict{answerNow, l.unknown(it.model())}
 	}
-	if !l.queue.has(it.model()) && l.roomFor(it.model(), now) > 0 {
+	if l.books != nil {
+		if v, decided := l.books.decide(it, now); decided {
+			return v
+		}
+	}
+	if !l.queue.ready(it.model()) && l.roomFor(it.model(), now) > 0 {
 		return verdict{action: dispatchNow}
 	}
 	return verdict{action: waitForRoom}

@@ -66,6 +66,9 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		return
 	}
 	l.fleet.unsent(it.model())
+	if l.books != nil {
+		l.books.unsent(it, err)
+	}
 	l.log.Warn("dispatch failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyModel, it.model(), keyError, err)
 	switch e, ok := errors.AsType[*schemas.Error](err); {
 	case l.draining: // another router has it next

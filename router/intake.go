@@ -39,18 +39,21 @@ type item struct {
 	deadline time.Time        // by the stream's clock
 	size     int64
 	cost     int64          // estimated tokens
+	input    int64          // those of them that are of the prompt
 	fault    *schemas.Error // why it cannot be parsed
 	nameless bool           // there is nobody to answer
 
 	// Owned by the loop.
 	delivery  delivery
-	place     *list.Element // in the queue
-	class     class         // in the queue; it grows more urgent with time
-	queued    time.Time     // since when it is in the class
-	alarm     int           // in the expiries, from 1
-	inspected bool          // its body, when that is an object
-	checked   bool          // that it has no result yet, when its caller chose the id
-	cancelled bool          // while a job had it in hand
+	place     *list.Element    // in the queue
+	class     class            // in the queue; it grows more urgent with time
+	queued    time.Time        // since when it is in the class
+	alarm     int              // in the expiries, from 1
+	inspected bool             // its body, when that is an object
+	checked   bool             // that it has no result yet, when its caller chose the id
+	cancelled bool             // while a job had it in hand
+	reserve   *schemas.Reserve // of a tenant with limits
+	allowance string           // what that may still do, for the door
 }
 
 func (it *item) model() string { return it.req.ModelToken }
@@ -146,7 +149,7 @@ func (it *item) inspect(body []byte) {
 		return
 	}
 	it.req.ModelToken = model // whatever the subject says
-	it.cost = cost(parsed)
+	it.input, it.cost = cost(parsed)
 }
 
 // pause sleeps unless ctx ends first.

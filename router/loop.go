@@ -61,6 +61,7 @@ type loop struct {
 	answers    *lane
 	checks     *lane
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
+	books      *books               // nil when no tenant has limits
 	full       bool
 	draining   bool
 	settled    bool      // has listened long enough to know the workers
@@ -72,7 +73,7 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+bookWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
@@ -91,6 +92,7 @@ func (l *loop) run(ctx, work context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	stop, arrivals := ctx.Done(), l.arrivals
+	charges, woken := l.books.events()
 	for arrivals != nil || l.busy() {
 		permits, most := l.permit()
 		select {
@@ -106,6 +108,10 @@ func (l *loop) run(ctx, work context.Context) {
 			l.cancel(id)
 		case then := <-l.finished:
 			then()
+		case c := <-charges:
+			l.books.apply(c)
+		case now := <-woken:
+			l.books.wakeDue(now)
 		case now := <-ticker.C:
 			l.tick(work, now)
 		case <-stop:
@@ -163,6 +169,9 @@ func (l *loop) tick(work context.Context, now time.Time) {
 		l.refuseUnknown(now)
 	}
 	if !l.draining {
+		if l.books != nil {
+			l.books.tick(now)
+		}
 		l.pumpAll()
 	}
 	if now.Sub(l.beaten) >= schemas.HeartbeatInterval {
@@ -198,13 +207,18 @@ func (l *loop) refuseUnknown(now time.Time) {
 	}
 }
 
-func (l *loop) busy() bool { return l.dispatches.running+l.answers.running+l.checks.running > 0 }
+func (l *loop) busy() bool {
+	return l.dispatches.running+l.answers.running+l.checks.running > 0 || l.books != nil && l.books.jobs.running > 0
+}
 
 // drain stops everything that has not begun. What is in flight is finished.
 func (l *loop) drain() {
 	l.draining = true
 	for _, lane := range []*lane{l.dispatches, l.answers, l.checks} {
 		lane.clear()
+	}
+	if l.books != nil {
+		l.books.drain()
 	}
 }
 

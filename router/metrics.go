@@ -16,6 +16,8 @@ type metrics struct {
 	dispatches               prometheus.Counter
 	latency                  prometheus.Histogram
 	answers                  *prometheus.CounterVec
+	limited                  prometheus.Counter
+	throttled                prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -31,10 +33,12 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		}),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_router_rejected_total", Help: "Requests answered with an error, without a worker."}, []string{"code"}),
 	}
+	m.limited = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_limited_total", Help: "Times that a request met a limit of its tenant. Which tenant is in the events of kind limit."})
+	m.throttled = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_limited_tenants", Help: "Tenants whose requests wait for their limits."})
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers} {
+	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.limited, m.throttled} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register router metrics: %w", err)
 		}

@@ -12,6 +12,11 @@ type Work struct {
 	Dispatch int       // the router's dispatch number, from 1
 	Cost     int64     // tokens that the router takes it for, of prompt and answer; 0 when it did not say
 	Accepted time.Time // when LLM_REQUESTS stored the request
+
+	Reserve   *Reserve // of a tenant with limits
+	Allowance string   // of a tenant with limits: the header Llm-Allowance
+
+	Sent time.Time // when LLM_WORK stored the item; known to a reader only
 }
 
 // MsgID is the message id of this dispatch.

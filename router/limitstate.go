@@ -1,0 +1,89 @@
+package router
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/weir-llm/weir/internal/ledger"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// limitQuiet is how long a tenant must have been within its limits until that is told. It bounds how much is said.
+const limitQuiet = 10 * time.Second
+
+// limitState is a tenant that has been at a limit lately.
+type limitState struct {
+	since, last time.Time
+	count       int
+}
+
+// reached notes that a request met a limit of its tenant.
+func (b *books) reached(tenant string) {
+	b.loop.meters.limited.Inc()
+	now := time.Now()
+	s := b.said[tenant]
+	if s == nil {
+		s = &limitState{since: now}
+		b.said[tenant] = s
+		b.say(tenant, schemas.LimitEvent{Tenant: tenant, State: schemas.LimitReached})
+	}
+	s.last = now
+	s.count++
+}
+
+// sayWhoLeft tells which tenants have been within their limits for a while.
+func (b *books) sayWhoLeft(now time.Time) {
+	for tenant, s := range b.said {
+		if b.throttled[tenant] != nil {
+			s.last = now
+		}
+		if now.Sub(s.last) >= limitQuiet {
+			delete(b.said, tenant)
+			b.say(tenant, schemas.LimitEvent{Tenant: tenant, State: schemas.LimitLeft, Requests: s.count, Seconds: int(now.Sub(s.since).Seconds())})
+		}
+	}
+}
+
+func (b *books) say(tenant string, e schemas.LimitEvent) {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	b.vault.Event(schemas.EventLimit, data)
+	b.log.Info("limits of a tenant", keyTenant, tenant, "state", string(e.State), keyCount, e.Requests)
+}
+
+func (b *books) measure() {
+	b.loop.meters.throttled.Set(float64(len(b.throttled)))
+}
+
+// LimitState is what a tenant may still do, and how many of its requests wait for that.
+type LimitState struct {
+	ledger.Balance
+	Limited bool // it has met a limit in the last seconds
+	Waiting int  // requests that wait for the limits, and not for room
+}
+
+// state is that of every tenant with limits which has used anything lately.
+func (b *books) state() (all []LimitState) {
+	if b == nil {
+		return nil
+	}
+	for _, book := range b.partitions {
+		if book.ledger == nil {
+			continue
+		}
+		for _, balance := range book.ledger.Balances(book.now()) {
+			s := LimitState{Balance: balance, Limited: b.said[balance.Tenant] != nil}
+			if t := b.throttled[balance.Tenant]; t != nil {
+				for _, a := range t.aside {
+					if a.share.aside {
+						s.Waiting += a.share.items.Len()
+					}
+				}
+			}
+			all = append(all, s)
+		}
+	}
+	return all
+}
