@@ -29,7 +29,7 @@ type dialect interface {
 
 	// listener turns what the backend says into events of the op that follow those readers have seen. It reads visible
 	// before it returns.
-	listener(r *run, visible seen) (func(said) said, error)
+	listener(id schemas.Identity, r *openai.Request, visible seen) (func(said) said, error)
 }
 
 // dialectOf chooses how a request of op is run on a backend. An op that nobody can translate is left to the backend, whose
@@ -65,7 +65,7 @@ func (n native) spliceable() bool {
 
 func (native) splicer(visible seen) (*openai.Splicer, error) { return openai.NewSplicer(visible) }
 
-func (native) listener(*run, seen) (func(said) said, error) {
+func (native) listener(schemas.Identity, *openai.Request, seen) (func(said) said, error) {
 	return func(events said) said { return events }, nil
 }
 
@@ -116,14 +116,14 @@ func (translated) splicer(visible seen) (*openai.Splicer, error) {
 	return splicer, err
 }
 
-func (translated) listener(r *run, visible seen) (func(said) said, error) {
+func (translated) listener(id schemas.Identity, r *openai.Request, visible seen) (func(said) said, error) {
 	t := &anthropic.Translator{
-		ID: messageID(r.work.Identity), Model: r.request.Model, InputTokens: anthropic.EstimateTokens(r.request.Body),
+		ID: messageID(id), Model: r.Model, InputTokens: anthropic.EstimateTokens(r.Body),
 	}
 	if err := t.Resume(visible); err != nil {
 		return nil, err
 	}
-	if r.request.Stream {
+	if r.Stream {
 		return func(events said) said { return translate(t, events) }, nil
 	}
 	return func(events said) said { return translateUnary(t, events) }, nil

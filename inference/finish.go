@@ -42,7 +42,10 @@ func headerSummary(s *schemas.Summary) []byte {
 	if len(data) <= maxSummary {
 		return data
 	}
-	least := &schemas.Summary{Status: s.Status, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS}
+	least := &schemas.Summary{
+		Status: s.Status, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS,
+		CancelledBy: s.CancelledBy, Malformed: s.Malformed,
+	}
 	if s.Usage != nil {
 		least.Usage = &schemas.Usage{PromptTokens: s.Usage.PromptTokens, CompletionTokens: s.Usage.CompletionTokens, TotalTokens: s.Usage.TotalTokens}
 	}
@@ -86,7 +89,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 }
 
 // continuable reports whether another worker can go on without the reader noticing.
-func (r *run) continuable() bool { return !r.chain.Visible() || r.repeatable() }
+func (r *run) continuable() bool { return !r.chain.Visible() || len(r.repeaters()) > 0 }
 
 func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 	s := &schemas.Summary{
@@ -94,13 +97,18 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		DurationMS: milliseconds(time.Since(r.began)),
 	}
 	if failed != nil {
-		s.Status = schemas.StatusOf(failed)
+		s.Status, s.CancelledBy = schemas.StatusOf(failed), failed.CancelledBy()
 	}
 	if len(r.tries) > 0 {
 		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS
 	}
 	if said != nil {
-		s.FinishReasons, s.Usage, s.Cost = said.finishes, said.usage, r.m.price.Of(said.usage)
+		s.FinishReasons, s.Usage = said.finishes, said.usage
+		if r.by != nil { // the last call gave the answer
+			s.Cost = r.by.price.Of(said.usage)
+			last := &r.tries[len(r.tries)-1]
+			last.Usage, last.Cost = s.Usage, s.Cost
+		}
 		if said.model != r.m.name {
 			s.Model = said.model
 		}

@@ -47,6 +47,8 @@ type Config struct {
 type Model struct {
 	Backends []Slot         // required: one at least
 	Retry    Retry          // of calls that failed before their first event
+	Fallback []string       // models of this worker that stand in when this one does not answer, in order
+	Context  int            // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
 	Price    *schemas.Price // by which results say what an answer cost; optional
 	Total    time.Duration  // running time of a request; default and maximum schemas.MaxRunTime
 }
@@ -105,12 +107,8 @@ func New(cfg Config) (*Worker, error) {
 		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(),
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
-	for name, m := range cfg.Models {
-		served, err := newModel(name, m)
-		if err != nil {
-			return nil, err
-		}
-		w.models = append(w.models, served)
+	if w.models, err = newModels(cfg.Models); err != nil {
+		return nil, err
 	}
 	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models)
 	return w, nil

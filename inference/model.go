@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-llm/weir/inference/balance"
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -15,7 +16,11 @@ import (
 type model struct {
 	name, token string
 	backends    []Slot
+	pool        *balance.Pool // of the backends, in their order
+	fallback    []*model
+	context     int // tokens that it takes; 0 = unknown
 	retry       Retry
+	budget      *budget
 	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
@@ -23,9 +28,9 @@ type model struct {
 	freed       chan struct{} // capacity 1: a slot may be free
 
 	mu       sync.Mutex
-	busy     map[string]int // calls by backend
-	held     []uint64       // LLM_WORK sequences that run
-	released []uint64       // sequences let go since the last beat
+	guests   int      // calls for requests of other models
+	held     []uint64 // LLM_WORK sequences that run
+	released []uint64 // sequences let go since the last beat
 }
 
 func newModel(name string, m Model) (*model, error) {
@@ -36,9 +41,13 @@ func newModel(name string, m Model) (*model, error) {
 	if len(m.Backends) == 0 {
 		return nil, fmt.Errorf("inference: model %q has no backends", name)
 	}
+	if err := m.Retry.Validate(); err != nil {
+		return nil, fmt.Errorf("inference: model %q: %w", name, err)
+	}
+	retry := m.Retry.withDefaults()
 	served := &model{
-		name: name, token: token, backends: m.Backends, retry: m.Retry, price: m.Price, total: m.Total,
-		freed: make(chan struct{}, 1), busy: map[string]int{},
+		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
+		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
@@ -50,7 +59,32 @@ func newModel(name string, m Model) (*model, error) {
 		}
 		served.slots += slot.MaxInFlight
 	}
+	if served.pool, err = newPool(m.Backends); err != nil {
+		return nil, fmt.Errorf("inference: model %q: %w", name, err)
+	}
 	return served, nil
+}
+
+// newModels makes the models of a worker, and lets each know those that may stand in for it.
+func newModels(config map[string]Model) ([]*model, error) {
+	byName, all := make(map[string]*model, len(config)), make([]*model, 0, len(config))
+	for name, m := range config {
+		served, err := newModel(name, m)
+		if err != nil {
+			return nil, err
+		}
+		byName[name], all = served, append(all, served)
+	}
+	for _, m := range all {
+		for _, name := range config[m.name].Fallback {
+			other := byName[name]
+			if other == nil || other == m || slices.Contains(m.fallback, other) {
+				return nil, fmt.Errorf("inference: model %q: fallback %q is not another model of this worker, or is named twice", m.name, name)
+			}
+			m.fallback = append(m.fallback, other)
+		}
+	}
+	return all, nil
 }
 
 // serve takes work while slots are free until ctx ends, and returns when nothing runs any more. Runs live in work.
@@ -72,12 +106,12 @@ func (w *Worker) serve(ctx, work context.Context, m *model) {
 			return
 		}
 		for _, d := range batch {
-			backend := m.take(d.Sequence)
+			m.hold(d.Sequence)
 			w.beats.soon()
 			running.Go(func() {
 				defer w.beats.soon()
-				defer m.release(d.Sequence, backend)
-				w.handle(work, m, backend, d)
+				defer m.letGo(d.Sequence)
+				w.handle(work, m, d)
 			})
 		}
 	}
@@ -87,7 +121,7 @@ func (w *Worker) serve(ctx, work context.Context, m *model) {
 func (m *model) waitFree(ctx context.Context) (int, error) {
 	for {
 		m.mu.Lock()
-		free := m.slots - len(m.held)
+		free := m.slots - m.used()
 		m.mu.Unlock()
 		if free > 0 {
 			return free, nil
@@ -100,21 +134,19 @@ func (m *model) waitFree(ctx context.Context) (int, error) {
 	}
 }
 
-// take gives an item the backend with the largest free share.
-func (m *model) take(sequence uint64) Backend {
+// used is how many slots are, those of the guests among them. The caller holds mu.
+func (m *model) used() int { return len(m.held) + m.guests }
+
+// hold gives an item a slot.
+func (m *model) hold(sequence uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.held = append(m.held, sequence)
-	best := slices.MinFunc(m.backends, func(a, b Slot) int {
-		return m.busy[a.Backend.Name()]*b.MaxInFlight - m.busy[b.Backend.Name()]*a.MaxInFlight
-	})
-	m.busy[best.Backend.Name()]++
-	return best.Backend
 }
 
-func (m *model) release(sequence uint64, backend Backend) {
+// letGo ends the hold of an item.
+func (m *model) letGo(sequence uint64) {
 	m.mu.Lock()
-	m.busy[backend.Name()]--
 	if i := slices.Index(m.held, sequence); i >= 0 {
 		m.held = slices.Delete(m.held, i, i+1)
 	}
@@ -122,6 +154,10 @@ func (m *model) release(sequence uint64, backend Backend) {
 		m.released = append(m.released, sequence)
 	}
 	m.mu.Unlock()
+	m.slotFreed()
+}
+
+func (m *model) slotFreed() {
 	select {
 	case m.freed <- struct{}{}:
 	default:
@@ -132,13 +168,13 @@ func (m *model) release(sequence uint64, backend Backend) {
 func (m *model) beat() schemas.ModelBeat {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	beat := schemas.ModelBeat{Model: m.token, Slots: m.slots, Used: len(m.held), Held: slices.Clone(m.held), Released: m.released}
+	beat := schemas.ModelBeat{Model: m.token, Slots: m.slots, Used: min(m.used(), m.slots), Held: slices.Clone(m.held), Released: m.released}
 	m.released = nil
 	return beat
 }
 
 // handle runs one delivery and settles it. It is the one place where a panic of a run is caught.
-func (w *Worker) handle(ctx context.Context, m *model, backend Backend, d *bus.Delivery) {
+func (w *Worker) handle(ctx context.Context, m *model, d *bus.Delivery) {
 	outcome := bus.Silent
 	defer func() {
 		if p := recover(); p != nil {
@@ -148,5 +184,5 @@ func (w *Worker) handle(ctx context.Context, m *model, backend Backend, d *bus.D
 	}()
 	release := d.Hold(ctx)
 	defer release()
-	outcome = w.run(ctx, m, backend, d)
+	outcome = w.run(ctx, m, d)
 }

@@ -8,11 +8,9 @@ import (
 
 // plan is how an attempt goes on from what is visible.
 type plan struct {
-	mode    schemas.Mode
-	refuse  *schemas.Error // instead of an attempt
-	splicer *openai.Splicer
-	left    *openai.Chunk   // what is left of an event that was spliced
-	listen  func(said) said // makes the op's events of those of the backend
+	mode     schemas.Mode
+	refuse   *schemas.Error // instead of an attempt
+	backends []Backend      // of the model, which can carry it out; nil = all, and those of the fallbacks
 }
 
 // plan chooses fresh, splice, or an error, in that order. An answer that was cut is never made to look whole.
@@ -23,18 +21,10 @@ func (r *run) plan() plan {
 		return plan{refuse: poison}
 	}
 	if !r.chain.Visible() {
-		p := plan{mode: schemas.ModeFresh}
-		if r.dialect != nil {
-			p.listen, _ = r.dialect.listener(r, r.chain.Events()) // there is nothing yet that it could not follow
-		}
-		return p
+		return plan{mode: schemas.ModeFresh}
 	}
-	if r.repeatable() {
-		splicer, err := r.dialect.splicer(r.chain.Events())
-		listen, err2 := r.dialect.listener(r, r.chain.Events())
-		if err == nil && err2 == nil {
-			return plan{mode: schemas.ModeSplice, splicer: splicer, left: &openai.Chunk{}, listen: listen}
-		}
+	if backends := r.repeaters(); len(backends) > 0 {
+		return plan{mode: schemas.ModeSplice, backends: backends}
 	}
 	return plan{refuse: schemas.Errorf(schemas.CodeUpstreamInterrupted, "the worker was lost in the middle of the answer and the model cannot continue it; send the request again")}
 }
@@ -50,58 +40,95 @@ func vanished(chain *bus.Chain) int {
 	return n
 }
 
-// repeatable reports whether running the request again gives the same text. A request that could not be read never is.
-func (r *run) repeatable() bool {
-	return r.backend != nil && r.request != nil && r.dialect.spliceable() && r.backend.Capabilities().Deterministic &&
-		r.request.Greedy() && r.request.Continuable()
+// repeaters are the backends that give the same text when they run the request again, in a form that can be joined to
+// what is visible. A request that could not be read has none.
+func (r *run) repeaters() (all []Backend) {
+	if r.request == nil || !r.request.Greedy() || !r.request.Continuable() {
+		return nil
+	}
+	for _, slot := range r.m.backends {
+		if r.repeats(slot.Backend.Capabilities()) {
+			all = append(all, slot.Backend)
+		}
+	}
+	return all
 }
 
-// wrap lets a plan change the events of the model.
-func (p plan) wrap(generate said) said { return p.listen(p.spliced(generate)) }
-
-func (p plan) spliced(generate said) said {
-	if p.splicer == nil {
-		return generate
+func (r *run) repeats(c Capabilities) bool {
+	if !c.Deterministic {
+		return false
 	}
+	d := dialectOf(r.op, c)
+	if !d.spliceable() {
+		return false
+	}
+	_, err := d.splicer(r.chain.Events())
+	if err == nil {
+		_, err = d.listener(r.work.Identity, r.request, r.chain.Events())
+	}
+	return err == nil
+}
+
+// follow makes what turns the events of one call into those that callers see next. It is made anew for every call, since
+// each begins behind what is visible.
+func (r *run) follow(p plan, d dialect, request *openai.Request) (func(said) said, error) {
+	listen, err := d.listener(r.work.Identity, request, r.chain.Events())
+	if err != nil || p.mode != schemas.ModeSplice {
+		return listen, err
+	}
+	s := &splice{left: &openai.Chunk{}}
+	if s.splicer, err = d.splicer(r.chain.Events()); err != nil {
+		return nil, err
+	}
+	return func(events said) said { return listen(s.events(events)) }, nil
+}
+
+// splice joins a second run to what is visible of the first.
+type splice struct {
+	splicer *openai.Splicer
+	left    *openai.Chunk // what is left of an event that was spliced
+}
+
+func (s *splice) events(generate said) said {
 	return func(yield func(Event, error) bool) {
 		for event, err := range generate {
 			if err == nil {
-				event, err = p.splice(event)
+				event, err = s.next(event)
 			}
 			if !yield(event, err) || err != nil {
 				return
 			}
 		}
-		if err := p.splicer.Done(); err != nil {
+		if err := s.splicer.Done(); err != nil {
 			yield(Event{}, diverged(err))
 		}
 	}
 }
 
-// splice takes from an event what readers have seen; what is left may be nothing.
-func (p plan) splice(event Event) (Event, error) {
+// next takes from an event what readers have seen; what is left may be nothing.
+func (s *splice) next(event Event) (Event, error) {
 	if len(event.Data) == 0 {
 		return event, nil
 	}
-	data, keep, err := p.splicer.Next(event.Data)
+	data, keep, err := s.splicer.Next(event.Data)
 	if err != nil {
 		return Event{}, diverged(err)
 	}
 	if event.Data = data; !keep {
 		event.Data = nil
-		p.forget(event.Chunk)
-	} else if err := p.left.Peek(data); err != nil {
+		s.forget(event.Chunk)
+	} else if err := s.left.Peek(data); err != nil {
 		return Event{}, diverged(err)
 	}
-	event.Chunk = p.left
+	event.Chunk = s.left
 	return event, nil
 }
 
 // forget keeps of an event that readers have seen how its choices ended and what it cost.
-func (p plan) forget(c *openai.Chunk) {
-	*p.left = openai.Chunk{Usage: c.Usage, Model: c.Model, Choices: p.left.Choices[:0]}
+func (s *splice) forget(c *openai.Chunk) {
+	*s.left = openai.Chunk{Usage: c.Usage, Model: c.Model, Choices: s.left.Choices[:0]}
 	for i := range c.Choices {
-		p.left.Choices = append(p.left.Choices, openai.Choice{Index: c.Choices[i].Index, Finish: c.Choices[i].Finish})
+		s.left.Choices = append(s.left.Choices, openai.Choice{Index: c.Choices[i].Index, Finish: c.Choices[i].Finish})
 	}
 }
 

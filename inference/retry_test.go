@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weir-llm/weir/inference/balance"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -18,13 +19,19 @@ import (
 // scripted is a backend whose calls fail as listed, one after the other, and succeed from then on.
 type scripted struct {
 	Backend
+	name     string // default scripted
 	failures []error
 	visible  int // events before a failure
 	calls    []GenerateRequest
 	times    []time.Time
 }
 
-func (s *scripted) Name() string { return "scripted" }
+func (s *scripted) Name() string {
+	if s.name == "" {
+		return "scripted"
+	}
+	return s.name
+}
 
 func (s *scripted) Generate(_ context.Context, r *GenerateRequest) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
@@ -44,9 +51,22 @@ func (s *scripted) Generate(_ context.Context, r *GenerateRequest) iter.Seq2[Eve
 	}
 }
 
-// retried runs a request through the retries.
-func retried(ctx context.Context, p Retry, s *scripted, r *GenerateRequest) (events int, tries []schemas.Try, err error) {
-	for _, e := range p.Generate(ctx, s, r, func(t schemas.Try) { tries = append(tries, t) }) {
+// retried runs a request through the recovery of a model with one backend.
+func retried(ctx context.Context, p Retry, s *scripted, deadline time.Time) (events int, tries []schemas.Try, err error) {
+	m, err := newModel("m", Model{Backends: []Slot{{Backend: s, MaxInFlight: 1}}, Retry: p})
+	if err != nil {
+		return 0, nil, err
+	}
+	return recovered(ctx, &recovery{models: []*model{m}, attempt: 4, deadline: deadline})
+}
+
+// recovered makes the calls of a recovery until there is an answer or none will be.
+func recovered(ctx context.Context, r *recovery) (events int, tries []schemas.Try, err error) {
+	r.record = func(_ *model, t schemas.Try) { tries = append(tries, t) }
+	r.call = func(ctx context.Context, t *try) said {
+		return t.heard(t.place.backend.Generate(ctx, &GenerateRequest{Try: t.number}))
+	}
+	for _, e := range r.events(ctx) {
 		if e != nil {
 			return events, tries, e
 		}
@@ -63,7 +83,7 @@ func TestRetryMendsWhatPasses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{failures: []error{fails(schemas.CodeUpstreamError), answered(429)}}
-		events, tries, err := retried(t.Context(), Retry{}, s, &GenerateRequest{Attempt: 4})
+		events, tries, err := retried(t.Context(), Retry{}, s, time.Time{})
 		if events != 1 || err != nil {
 			t.Fatalf("%d events, %v", events, err)
 		}
@@ -79,7 +99,7 @@ func TestRetryMendsWhatPasses(t *testing.T) {
 			}
 		}
 		between(t, s.times[1].Sub(s.times[0]), 100*time.Millisecond, 300*time.Millisecond)
-		between(t, s.times[2].Sub(s.times[1]), 200*time.Millisecond, 600*time.Millisecond)
+		between(t, s.times[2].Sub(s.times[1]), time.Second, 1200*time.Millisecond) // a 429 that names no time
 	})
 }
 
@@ -94,8 +114,7 @@ func TestRetryHonoursRetryAfter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{failures: []error{fails(schemas.CodeRateLimit).WithRetryAfter(20 * time.Second)}}
-		r := &GenerateRequest{Deadline: time.Now().Add(time.Minute)}
-		if _, _, err := retried(t.Context(), Retry{}, s, r); err != nil {
+		if _, _, err := retried(t.Context(), Retry{Max: 20 * time.Second}, s, time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		between(t, s.times[1].Sub(s.times[0]), 20*time.Second, 20*time.Second)
@@ -107,14 +126,17 @@ func TestRetryGivesUpAtOnceWhenItWouldBeTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		limited := fails(schemas.CodeRateLimit).WithRetryAfter(20 * time.Second)
-		_, tries, err := retried(t.Context(), Retry{}, &scripted{failures: []error{limited}}, &GenerateRequest{Deadline: began.Add(10 * time.Second)})
+		_, tries, err := retried(t.Context(), Retry{Max: time.Minute}, &scripted{failures: []error{limited}}, began.Add(10*time.Second))
 		if !errors.Is(err, limited) || len(tries) != 1 || time.Since(began) != 0 {
 			t.Errorf("%v after %v and %d tries", err, time.Since(began), len(tries))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		if _, _, err := retried(ctx, Retry{}, &scripted{failures: []error{limited}}, &GenerateRequest{}); !errors.Is(err, limited) || time.Since(began) != 0 {
+		if _, _, err := retried(ctx, Retry{Max: time.Minute}, &scripted{failures: []error{limited}}, time.Time{}); !errors.Is(err, limited) || time.Since(began) != 0 {
 			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if _, tries, err := retried(t.Context(), Retry{}, &scripted{failures: []error{limited}}, time.Time{}); !errors.Is(err, limited) || len(tries) != 1 || time.Since(began) != 0 {
+			t.Errorf("%v after %v and %d tries: a pause is at most retry.max", err, time.Since(began), len(tries))
 		}
 	})
 }
@@ -134,7 +156,7 @@ func TestRetryStops(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &scripted{failures: []error{failure, failure, failure}}
-			if _, tries, err := retried(t.Context(), Retry{}, s, &GenerateRequest{}); err == nil || len(tries) != 1 {
+			if _, tries, err := retried(t.Context(), Retry{}, s, time.Time{}); err == nil || len(tries) != 1 {
 				t.Errorf("%s: %v after %d tries, want one", name, err, len(tries))
 			}
 		})
@@ -150,7 +172,7 @@ func TestRetryCountsTries(t *testing.T) {
 				s.failures[i] = fails(schemas.CodeOverloaded)
 			}
 			p := Retry{MaxTries: limit, Initial: time.Second, Max: 2 * time.Second}
-			_, tries, err := retried(t.Context(), p, s, &GenerateRequest{})
+			_, tries, err := retried(t.Context(), p, s, time.Time{})
 			if e := schemas.AsError(err); e.Code != schemas.CodeOverloaded || len(tries) != want {
 				t.Errorf("max_tries %d: %v after %d tries", limit, err, len(tries))
 			}
@@ -164,7 +186,7 @@ func TestRetryCountsTries(t *testing.T) {
 func TestRetryNeverRepeatsWhatWasSeen(t *testing.T) {
 	t.Parallel()
 	s := &scripted{failures: []error{fails(schemas.CodeUpstreamInterrupted)}, visible: 2}
-	events, tries, err := retried(t.Context(), Retry{}, s, &GenerateRequest{})
+	events, tries, err := retried(t.Context(), Retry{}, s, time.Time{})
 	if events != 2 || len(tries) != 1 || schemas.AsError(err).Code != schemas.CodeUpstreamInterrupted {
 		t.Errorf("%d events, %d tries, %v", events, len(tries), err)
 	}
@@ -180,7 +202,7 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, func() { cancel(fails(schemas.CodeShutdown)) })
 		began := time.Now()
 		s := &scripted{failures: []error{fails(schemas.CodeUpstreamError)}}
-		_, tries, err := retried(ctx, Retry{Initial: time.Hour, Max: time.Hour}, s, &GenerateRequest{})
+		_, tries, err := retried(ctx, Retry{Initial: time.Hour, Max: time.Hour}, s, time.Time{})
 		if schemas.AsError(err).Code != schemas.CodeShutdown || len(tries) != 1 || time.Since(began) != 50*time.Millisecond {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
@@ -189,9 +211,20 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 
 func TestRetryOfALoopThatBreaks(t *testing.T) {
 	t.Parallel()
-	s, tries := &scripted{failures: []error{fails(schemas.CodeUpstreamError)}, visible: 3}, []schemas.Try(nil)
-	for range (Retry{}).Generate(t.Context(), s, &GenerateRequest{}, func(t schemas.Try) { tries = append(tries, t) }) {
+	s, tries := &scripted{name: "a", failures: []error{fails(schemas.CodeUpstreamError)}, visible: 3}, []schemas.Try(nil)
+	m, err := newModel("m", Model{Backends: []Slot{{Backend: s, MaxInFlight: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recovery{
+		models: []*model{m}, record: func(_ *model, t schemas.Try) { tries = append(tries, t) },
+		call: func(ctx context.Context, t *try) said { return t.heard(s.Generate(ctx, &GenerateRequest{})) },
+	}
+	for range r.events(t.Context()) {
 		break
+	}
+	if _, busy := m.pick(false, balance.Ask{}, nil); busy != nil {
+		t.Error("the place was not given back")
 	}
 	if len(tries) != 1 || tries[0].Outcome != schemas.CodeCancelled || len(s.calls) != 1 {
 		t.Errorf("tries %+v", tries)
@@ -201,7 +234,7 @@ func TestRetryOfALoopThatBreaks(t *testing.T) {
 func TestTryDoesNotQuoteTheServer(t *testing.T) {
 	t.Parallel()
 	refused := openai.ReplyError(400, nil, []byte(`{"error":{"message":"canary","code":"bad_thing"}}`))
-	_, tries, err := retried(t.Context(), Retry{}, &scripted{failures: []error{refused}}, &GenerateRequest{})
+	_, tries, err := retried(t.Context(), Retry{}, &scripted{failures: []error{refused}}, time.Time{})
 	if schemas.AsError(err).Code != schemas.CodeUpstreamRejected || tries[0].HTTPStatus != 400 || tries[0].Cause != "model server: status 400, code bad_thing" {
 		t.Errorf("%v, try %+v", err, tries[0])
 	}

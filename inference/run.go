@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -26,12 +25,10 @@ var errNotClaimed = errors.New("the chain was claimed by another")
 type run struct {
 	w       *Worker
 	m       *model
-	backend Backend
 	d       *bus.Delivery
 	work    *schemas.Work
 	op      schemas.Op      // of the call; what the request is asked as
-	request *openai.Request // in that op's dialect
-	dialect dialect         // nil until the request is read
+	request *openai.Request // in that op's dialect; nil until it is read
 	body    []byte          // as the caller sent it
 	began   time.Time
 
@@ -39,13 +36,14 @@ type run struct {
 	attempt int
 	writer  string
 	tries   []schemas.Try
+	by      *model           // that was called last
 	refused *schemas.Error   // why the item could never run, if so
 	dead    string           // why the request goes to the DLQ, if so
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 }
 
 // run decides what a delivery is and carries it out.
-func (w *Worker) run(ctx context.Context, m *model, backend Backend, d *bus.Delivery) bus.Outcome {
+func (w *Worker) run(ctx context.Context, m *model, d *bus.Delivery) bus.Outcome {
 	work, err := schemas.DecodeWork(m.token, d.Header, d.Data)
 	if err != nil {
 		return w.refuse(ctx, m, work, d, err)
@@ -57,7 +55,7 @@ func (w *Worker) run(ctx context.Context, m *model, backend Backend, d *bus.Deli
 	defer w.runs.end(d.Sequence)
 	ctx, span := w.bus.Process(ctx, d, "llm.work.{model}", work.Identity)
 	defer span.End()
-	r := w.newRun(m, backend, work, d)
+	r := w.newRun(m, work, d)
 	if err := r.load(ctx); err != nil {
 		span.RecordError(err)
 		return r.loadFailed(ctx, err)
@@ -65,12 +63,12 @@ func (w *Worker) run(ctx context.Context, m *model, backend Backend, d *bus.Deli
 	return r.do(ctx)
 }
 
-func (w *Worker) newRun(m *model, backend Backend, work *schemas.Work, d *bus.Delivery) *run {
+func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 	if work.Accepted.IsZero() {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
 	work.Sent = d.Time
-	return &run{w: w, m: m, backend: backend, d: d, work: work, chain: &bus.Chain{}, began: time.Now()}
+	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now()}
 }
 
 // log is made when there is something to say, which of most requests there is not.
@@ -92,7 +90,7 @@ func (r *run) load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.op, r.request, r.dialect = op, request, dialectOf(op, r.backend.Capabilities())
+	r.op, r.request = op, request
 	return nil
 }
 
@@ -169,7 +167,7 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	defer stop()
 	claim := r.claim(ctx, plan.mode, stop)
 	defer claim.wait()
-	said, failed := r.stream(ctx, plan.wrap(r.generate(calling)), claim)
+	said, failed := r.stream(ctx, r.generate(calling, plan), claim)
 	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {
 		return bus.Silent, errNotClaimed
 	} else if err != nil {
@@ -198,15 +196,43 @@ func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 // errDeadline is shared and never changed.
 var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline passed; allow more time with %s", schemas.HeaderDeadline)
 
-// generate calls the model with retries, noting every call.
-func (r *run) generate(ctx context.Context) iter.Seq2[Event, error] {
-	request := &GenerateRequest{
-		Identity: r.work.Identity, Op: r.op, Body: r.request.Body, Stream: r.request.Stream, Choices: r.request.N, Attempt: r.attempt,
-		Deadline: r.deadline(), Header: r.work.Header,
+// generate calls backends until one says something, noting every call.
+func (r *run) generate(ctx context.Context, p plan) said {
+	calls := &recovery{
+		models: r.models(p), backends: p.backends, ask: r.ask(), deadline: r.deadline(), attempt: r.attempt,
+		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
+		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
 	}
-	return r.dialect.call(func(request *GenerateRequest) said {
-		return r.m.retry.Generate(ctx, r.backend, request, func(t schemas.Try) { r.tries = append(r.tries, t) })
-	}, request)
+	return calls.events(ctx)
+}
+
+// models are those that may run the request: the one that was asked for, and its fallbacks if they could as well. Vectors
+// of another model would mean nothing, a count of its tokens is another, and what is visible is of the model asked for.
+func (r *run) models(p plan) []*model {
+	if len(r.m.fallback) == 0 || p.backends != nil || r.op == schemas.OpEmbedding || r.op == schemas.OpCountTokens {
+		return []*model{r.m}
+	}
+	return append([]*model{r.m}, r.m.fallback...)
+}
+
+// call makes a call of a backend and yields what callers see of it.
+func (r *run) call(ctx context.Context, p plan, t *try) said {
+	request := r.request
+	if t.place.model != r.m {
+		other := *request
+		other.Model, other.Body = t.place.model.name, openai.WithModel(request.Body, t.place.model.name)
+		request = &other
+	}
+	t.stream = request.Stream
+	dialect := dialectOf(r.op, t.place.backend.Capabilities())
+	follow, err := r.follow(p, dialect, request)
+	if err != nil {
+		return failing(err)
+	}
+	return follow(dialect.call(func(g *GenerateRequest) said { return t.heard(generate(ctx, t.place.backend, g)) }, &GenerateRequest{
+		Identity: r.work.Identity, Op: r.op, Body: request.Body, Stream: request.Stream, Choices: request.N,
+		Attempt: r.attempt, Try: t.number, Deadline: r.deadline(), Header: r.work.Header,
+	}))
 }
 
 // deadline is when the request must have ended.

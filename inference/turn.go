@@ -153,7 +153,7 @@ func (r *run) lost(ctx context.Context, err error) bus.Outcome {
 // refuse keeps an item that cannot be read in the DLQ, and answers it when it names a request.
 func (w *Worker) refuse(ctx context.Context, m *model, work *schemas.Work, d *bus.Delivery, reason error) bus.Outcome {
 	if work != nil && work.Validate() == nil {
-		r := w.newRun(m, nil, work, d)
+		r := w.newRun(m, work, d)
 		r.body = d.Data
 		return r.refuse(ctx, schemas.Errorf(schemas.CodeInternal, "the request was damaged on its way; send it again").WithCause(reason))
 	}

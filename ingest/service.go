@@ -48,6 +48,7 @@ func (s *Ingest) serve(work context.Context) (*service, error) {
 	endpoints := []bus.Endpoint{
 		{Name: "chat", Subject: schemas.ChatAll, Handle: v.endpoint("chat", v.takePlace, v.chat)},
 		{Name: "resume", Subject: schemas.ResumeAll, Handle: v.endpoint("resume", v.takePlace, v.resume)},
+		{Name: "read", Subject: schemas.ReadAll, Handle: v.endpoint("read", v.takePlace, v.read)},
 		// In the account of the pipeline the subject is a hint that stages listen to; a tenant's cancel is made certain here.
 		{Name: "cancel", Subject: schemas.CancelAll, Handle: v.endpoint("cancel", v.takeCancel, v.cancel), Edge: true},
 	}
@@ -169,13 +170,20 @@ func (v *service) resume(i *inbox) error {
 	})
 }
 
+// read answers llm.read.<tenant>.<request> as resume does, for a caller whose leaving ends nothing. It has a subject of its
+// own because that is what the server holds a key to; who the caller is, the service cannot see.
+func (v *service) read(i *inbox) error {
+	i.onlooker = true
+	return v.resume(i)
+}
+
 // cancel answers llm.cancel.<tenant>.<request> of a tenant: once it has answered, the request has ended.
 func (v *service) cancel(i *inbox) error {
 	there, err := v.existing(i)
 	if err != nil {
 		return err
 	}
-	if there, err = v.s.stop(&i.exchange, there); err != nil {
+	if there, err = v.s.stop(&i.exchange, there, schemas.CancelledByCaller); err != nil {
 		return err
 	}
 	body, err := json.Marshal(schemas.Outcome{ID: i.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})

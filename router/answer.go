@@ -123,7 +123,7 @@ func (c *clerk) end(ctx context.Context, it *item, reason *schemas.Error) (chain
 	r, id := it.req, it.req.Identity
 	f := &schemas.Frame{
 		Kind: schemas.KindError, Op: r.Op, Writer: rand.Text()[:12], Data: reason.Encode(),
-		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason)}).Encode(), Trace: bus.TraceParent(ctx), Allowance: it.allowance,
+		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(ctx), Allowance: it.allowance,
 	}
 	var expect uint64
 	for {

@@ -41,6 +41,7 @@ type Usage struct {
 	TotalTokens      int64
 	PromptDetails    json.RawMessage
 	OutputDetails    json.RawMessage
+	Estimated        bool // counted here from what came, because the model server did not tell
 
 	Extra Extra // vendors add members of their own, such as a cost
 }
@@ -53,6 +54,7 @@ func (u *Usage) members(m *members) {
 	m.count("total_tokens", &u.TotalTokens)
 	m.raw("prompt_tokens_details", &u.PromptDetails)
 	m.raw("completion_tokens_details", &u.OutputDetails)
+	m.flag("estimated", &u.Estimated)
 }
 
 // MarshalJSON writes the object with its unknown members.
@@ -61,16 +63,31 @@ func (u Usage) MarshalJSON() ([]byte, error) { return appendRecord(nil, &u), nil
 // UnmarshalJSON keeps unknown members. The raw ones share data.
 func (u *Usage) UnmarshalJSON(data []byte) error { return decodeRecord(data, u) }
 
+// TryMode is why a call of a backend was made.
+type TryMode string
+
+// The modes. The first call of an attempt has none.
+const (
+	TryRetry    TryMode = "retry"    // of a backend that was called before
+	TryFailover TryMode = "failover" // of another backend of the model
+	TryFallback TryMode = "fallback" // of another model
+	TryHedge    TryMode = "hedge"    // beside a call whose first token is late
+)
+
 // Try is one call of a backend.
 type Try struct {
 	Attempt      int
 	Backend      string
+	Model        string // when it is a fallback of the one asked for
+	Mode         TryMode
 	Started      time.Time
 	FirstTokenMS float64
 	DurationMS   float64
 	Outcome      Code // empty: it succeeded
 	Cause        string
 	HTTPStatus   int
+	Usage        *Usage // what the call took, as far as it is known
+	Cost         *Cost  // of that, by the price table
 
 	Extra Extra
 }
@@ -80,12 +97,16 @@ func (t *Try) extra() *Extra { return &t.Extra }
 func (t *Try) members(m *members) {
 	m.number("attempt", &t.Attempt, always)
 	m.text("backend", &t.Backend, always)
+	m.text("model", &t.Model, optional)
+	m.text("mode", (*string)(&t.Mode), optional)
 	m.time("started", &t.Started, always)
 	m.milliseconds("first_token_ms", &t.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &t.DurationMS, always)
 	m.text("outcome", (*string)(&t.Outcome), optional)
 	m.text("cause", &t.Cause, optional)
 	m.number("http_status", &t.HTTPStatus, optional)
+	m.usage("usage", &t.Usage)
+	m.cost("cost", &t.Cost)
 }
 
 // Summary is the payload of an end frame: how the answer came about. With the chain and the request it is all that is
@@ -99,6 +120,8 @@ type Summary struct {
 	FirstTokenMS  float64
 	DurationMS    float64
 	Model         string // the model that answered, when it differs
+	CancelledBy   CancelledBy
+	Malformed     int // events of the model server that could not be read and were left out
 	Tries         []Try
 
 	Extra Extra
@@ -118,6 +141,8 @@ func (s *Summary) members(m *members) {
 	m.milliseconds("ttft_ms", &s.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &s.DurationMS, optional)
 	m.text("model", &s.Model, optional)
+	m.text("cancelled_by", (*string)(&s.CancelledBy), optional)
+	m.number("malformed_events", &s.Malformed, optional)
 	m.tries("tries", &s.Tries)
 }
 
@@ -151,6 +176,8 @@ type Result struct {
 	Attempts      int
 	FirstTokenMS  float64
 	DurationMS    float64
+	CancelledBy   CancelledBy // who ended it before its time
+	Malformed     int         // events of the model server that could not be read and were left out
 	Tries         []Try
 
 	Priority Priority
@@ -243,6 +270,8 @@ func (r *Result) members(m *members) {
 	m.number("attempts", &r.Attempts, always)
 	m.milliseconds("ttft_ms", &r.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &r.DurationMS, optional)
+	m.text("cancelled_by", (*string)(&r.CancelledBy), optional)
+	m.number("malformed_events", &r.Malformed, optional)
 	m.tries("tries", &r.Tries)
 	m.text("priority", (*string)(&r.Priority), optional)
 	m.number("dispatch", &r.Dispatch, optional)

@@ -107,17 +107,8 @@ func (b *Backend) Embed(context.Context, *inference.GenerateRequest) ([]byte, er
 
 // Models lists what the server offers.
 func (b *Backend) Models(ctx context.Context) ([]string, error) {
-	c := b.client.NewCall(ctx, &inference.GenerateRequest{}, nil)
-	defer c.Close()
-	body, err := c.Exchange(http.MethodGet, "/models", nil, http.Header{anthropicVersion: {b.config.Version}}, openai.MaxEventBytes, &openai.Chunk{})
-	if err != nil {
-		return nil, err
-	}
-	names, err := openai.DecodeModels(body) // both dialects list them as data[].id
-	if err != nil {
-		return nil, schemas.Errorf(schemas.CodeUpstreamError, "the model server's list of models cannot be read; the operator should check the backend's url").WithCause(err)
-	}
-	return names, nil
+	header := http.Header{anthropicVersion: {b.config.Version}}
+	return b.client.Models(ctx, "/models", header, openai.DecodeModels) // both dialects list them as data[].id
 }
 
 // Health asks for the list of models.

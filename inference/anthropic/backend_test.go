@@ -36,12 +36,17 @@ func start(t *testing.T, config anthropic.Config, dials ...anthropictest.Dials) 
 	t.Helper()
 	server := anthropictest.New(t, dials...)
 	config.Name, config.URL = "test", server.URL
+	return backend(t, config), server
+}
+
+func backend(t testing.TB, config anthropic.Config) *anthropic.Backend {
+	t.Helper()
 	b, err := anthropic.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
-	return b, server
+	return b
 }
 
 // told is what the events say of an answer to whoever does not read them.
@@ -223,22 +228,14 @@ func TestCountTokens(t *testing.T) {
 	}
 }
 
-func TestModels(t *testing.T) {
+func TestHeadersOfModels(t *testing.T) {
 	t.Parallel()
 	b, server := start(t, anthropic.Config{APIKey: "sk-1"})
-	names, err := b.Models(t.Context())
-	if diff := cmp.Diff([]string{"m1", "m2"}, names); diff != "" || err != nil {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
+	if _, err := b.Models(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	if got := server.Requests()[0]; got.Header.Get("Anthropic-Version") == "" || got.Header.Get("X-Api-Key") != "sk-1" {
 		t.Errorf("server got %v", got.Header)
-	}
-	if b.Health(t.Context()) != nil {
-		t.Error("not healthy")
-	}
-	sick, _ := start(t, anthropic.Config{}, anthropictest.Dials{Status: 503, Body: "{}"})
-	if sick.Health(t.Context()) == nil {
-		t.Error("healthy with status 503")
 	}
 }
 
@@ -253,39 +250,15 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestCancelReachesTheServer(t *testing.T) {
-	t.Parallel()
-	for name, dials := range map[string]anthropictest.Dials{"before the headers": {Silent: true}, "in the stream": {Hold: 2}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b, server := start(t, anthropic.Config{}, dials)
-			ctx, cancel := context.WithCancelCause(t.Context())
-			time.AfterFunc(50*time.Millisecond, func() { cancel(schemas.Errorf(schemas.CodeShutdown, "stopping")) })
-			if _, _, err := generate(ctx, b, request(schemas.OpMessages, messages)); err == nil || err.Code != schemas.CodeShutdown {
-				t.Errorf("error %v, want the cause of the cancellation", err)
-			}
-			select {
-			case <-server.Gone():
-			case <-time.After(time.Second):
-				t.Error("the server was still being listened to after a second")
-			}
-		})
-	}
-}
-
-// TestSilence has a server that thinks for long: pings say that it is there, and silence that it is not.
-func TestSilence(t *testing.T) {
+// TestPings has a server that thinks for long, and whose pings say that it is there.
+func TestPings(t *testing.T) {
 	t.Parallel()
 	idle := inference.Timeouts{Idle: 200 * time.Millisecond}
-	b, _ := start(t, anthropic.Config{Timeouts: idle}, anthropictest.Dials{Hold: 3})
-	if _, _, err := generate(t.Context(), b, request(schemas.OpMessages, messages)); err == nil || err.Code != schemas.CodeUpstreamTimeout {
-		t.Errorf("a silent server: %v", err)
-	}
 	pings := anthropictest.Answer("a")
 	for range 12 {
 		pings = append(pings[:1:1], append([]string{`{"type":"ping"}`}, pings[1:]...)...)
 	}
-	b, _ = start(t, anthropic.Config{Timeouts: idle}, anthropictest.Dials{Events: pings, Pace: 40 * time.Millisecond})
+	b, _ := start(t, anthropic.Config{Timeouts: idle}, anthropictest.Dials{Events: pings, Pace: 40 * time.Millisecond})
 	if events, _, err := generate(t.Context(), b, request(schemas.OpMessages, messages)); err != nil || len(events) != 6 {
 		t.Errorf("a server that pings for more than twice the idle timeout: %d events, %v", len(events), err)
 	}

@@ -115,6 +115,11 @@ func (c *call) unary(reply *http.Response) error {
 		if data, err = anthropic.ToResponse(data, c.public, c.chunks.Created); err != nil {
 			return err
 		}
+		served := c.chunk.Model
+		if err := c.chunk.Peek(data); err != nil {
+			return upstream.NotAnAnswer(data, err)
+		}
+		c.chunk.Model = served
 	} else {
 		data = openai.OneLine(whole.WithModel(data, c.public))
 	}

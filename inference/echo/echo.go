@@ -170,7 +170,8 @@ func (c *call) unary() error {
 	if err := c.fault(longest); err != nil {
 		return err
 	}
-	c.pass(a.whole())
+	whole := a.whole()
+	c.hand(whole, whole, false)
 	return nil
 }
 
@@ -213,26 +214,28 @@ func (c *call) pause(d time.Duration) error {
 	}
 }
 
-// pass hands an event to the loop body, and reports whether to go on.
+// pass hands an event of a stream to the loop body, and reports whether to go on. Without a pause the next event is there
+// at once; the last one is the usage.
 func (c *call) pass(data []byte) bool {
-	if err := c.chunk.Peek(data); err != nil {
-		panic(err) // our own chunk
-	}
-	// Without a pause the next event is there at once; the last one is the usage.
 	dials := c.answer.dials
-	more := dials.IntervalMS == 0 && dials.Stall == nil
-	c.stopped = !c.yield(inference.Event{Data: data, Chunk: &c.chunk, More: more}, nil)
-	return !c.stopped
+	return c.hand(data, data, dials.IntervalMS == 0 && dials.Stall == nil)
 }
 
 // passUsage tells the usage, to the caller too if it asked.
 func (c *call) passUsage() {
-	data := c.answer.usageChunk()
-	if err := c.chunk.Peek(data); err != nil {
+	says := c.answer.usageChunk()
+	var data []byte
+	if c.answer.includeUsage {
+		data = says
+	}
+	c.hand(data, says, false)
+}
+
+// hand passes data on as an event that says what says does.
+func (c *call) hand(data, says []byte, more bool) bool {
+	if err := c.chunk.Peek(says); err != nil {
 		panic(err) // our own chunk
 	}
-	if !c.answer.includeUsage {
-		data = nil
-	}
-	c.stopped = !c.yield(inference.Event{Data: data, Chunk: &c.chunk}, nil)
+	c.stopped = !c.yield(inference.Event{Data: data, Chunk: &c.chunk, More: more}, nil)
+	return !c.stopped
 }

@@ -222,32 +222,11 @@ func TestStallEndsWithTheCaller(t *testing.T) {
 	}
 }
 
-func TestLoopThatBreaks(t *testing.T) {
-	t.Parallel()
-	for i := range 9 {
-		n := 0
-		for range backend(t, echo.Config{}).Generate(t.Context(), request(`"stream":true,`)) {
-			if n++; n > i {
-				break
-			}
-		}
-	}
-}
-
-func TestRest(t *testing.T) {
+func TestConfig(t *testing.T) {
 	t.Parallel()
 	b := backend(t, echo.Config{})
-	models, err := b.Models(t.Context())
-	if diff := cmp.Diff([]string{"echo"}, models); diff != "" || err != nil || b.Health(t.Context()) != nil || b.Name() != "echo" {
-		t.Errorf("models %v, %v", models, err)
-	}
 	if !b.Capabilities().Deterministic || backend(t, echo.Config{Deterministic: new(false)}).Capabilities().Deterministic {
 		t.Error("Deterministic is not what was configured")
-	}
-	r := request("")
-	r.Op = schemas.OpResponses
-	if _, _, err := generate(t.Context(), b, r); err == nil || err.Code != schemas.CodeUnsupported {
-		t.Errorf("op that is not there: %v", err)
 	}
 	if _, err := echo.New(echo.Config{}); err == nil {
 		t.Error("no name was accepted")

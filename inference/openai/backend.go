@@ -95,17 +95,7 @@ func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]by
 
 // Models lists what the server offers.
 func (b *Backend) Models(ctx context.Context) ([]string, error) {
-	c := b.client.NewCall(ctx, &inference.GenerateRequest{}, nil)
-	defer c.Close()
-	body, err := c.Exchange(http.MethodGet, "/models", nil, nil, openai.MaxEventBytes, &openai.Chunk{})
-	if err != nil {
-		return nil, err
-	}
-	names, err := openai.DecodeModels(body)
-	if err != nil {
-		return nil, schemas.Errorf(schemas.CodeUpstreamError, "the model server's list of models cannot be read; the operator should check the backend's url").WithCause(err)
-	}
-	return names, nil
+	return b.client.Models(ctx, "/models", nil, openai.DecodeModels)
 }
 
 // Health asks for the list of models.

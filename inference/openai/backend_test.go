@@ -42,7 +42,7 @@ func start(t *testing.T, config openai.Config, dials ...openaitest.Dials) (*open
 	return backend(t, config), upstream
 }
 
-func backend(t *testing.T, config openai.Config) *openai.Backend {
+func backend(t testing.TB, config openai.Config) *openai.Backend {
 	t.Helper()
 	b, err := openai.New(config)
 	if err != nil {
@@ -199,132 +199,6 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
-func TestLoopMayBlock(t *testing.T) {
-	t.Parallel()
-	b, _ := start(t, openai.Config{Timeouts: inference.Timeouts{Idle: 20 * time.Millisecond, FirstToken: 2 * time.Second}})
-	for _, err := range b.Generate(t.Context(), request(streamed)) {
-		if err != nil {
-			t.Fatalf("the loop's own time counted as the server's: %v", err)
-		}
-		<-time.After(50 * time.Millisecond)
-	}
-}
-
-func TestCancelReachesTheServer(t *testing.T) {
-	t.Parallel()
-	for name, dials := range map[string]openaitest.Dials{
-		"before the headers": {Silent: true}, "in the stream": {Hold: 2}, "while it sends": {Pace: time.Millisecond, Events: make([]string, 100_000)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for i := range dials.Events {
-				dials.Events[i] = openaitest.Chunk(`"delta":{"content":"a"}`)
-			}
-			b, upstream := start(t, openai.Config{}, dials)
-			ctx, cancel := context.WithCancelCause(t.Context())
-			time.AfterFunc(100*time.Millisecond, func() { cancel(schemas.Errorf(schemas.CodeShutdown, "stopping")) })
-			_, _, err := generate(ctx, b, request(streamed))
-			if err == nil || err.Code != schemas.CodeShutdown {
-				t.Errorf("error %v, want the cause of the cancellation", err)
-			}
-			left(t, upstream)
-		})
-	}
-}
-
-func TestCancelWhileTheLoopBlocks(t *testing.T) {
-	t.Parallel()
-	b, upstream := start(t, openai.Config{}, openaitest.Dials{Hold: 1})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	for _, err := range b.Generate(ctx, request(streamed)) {
-		if err != nil {
-			if code := schemas.AsError(err).Code; code != schemas.CodeCancelled {
-				t.Errorf("error %v, want %s", err, schemas.CodeCancelled)
-			}
-			return
-		}
-		cancel()
-		left(t, upstream)
-	}
-}
-
-func TestBreakReachesTheServer(t *testing.T) {
-	t.Parallel()
-	b, upstream := start(t, openai.Config{}, openaitest.Dials{Hold: 1})
-	for range b.Generate(t.Context(), request(streamed)) {
-		break
-	}
-	left(t, upstream)
-}
-
-// left waits until the server notices that its caller left, which it must within a second.
-func left(t *testing.T, upstream *openaitest.Upstream) {
-	t.Helper()
-	select {
-	case <-upstream.Gone():
-	case <-time.After(time.Second):
-		t.Error("the server was still being listened to after a second")
-	}
-}
-
-func TestTimeouts(t *testing.T) {
-	t.Parallel()
-	mute, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing, so TLS never comes about
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { mute.Close() })
-	const short = 60 * time.Millisecond
-	slow := openaitest.Dials{Pace: 10 * time.Millisecond, Events: make([]string, 1000)}
-	for i := range slow.Events {
-		slow.Events[i] = openaitest.Chunk(`"delta":{"content":"a"}`)
-	}
-	for _, test := range []struct {
-		name, url, body string
-		timeouts        inference.Timeouts
-		dials           openaitest.Dials
-	}{
-		{"connect timeout", "https://" + mute.Addr().String(), streamed, inference.Timeouts{Connect: short}, openaitest.Dials{}},
-		{"first-token timeout", "", streamed, inference.Timeouts{FirstToken: short}, openaitest.Dials{Silent: true}},
-		{"idle timeout", "", streamed, inference.Timeouts{Idle: short}, openaitest.Dials{Hold: 2}},
-		{"total timeout", "", streamed, inference.Timeouts{Total: short, Idle: time.Second}, slow},
-		{"total timeout", "", unary, inference.Timeouts{Total: short}, openaitest.Dials{Silent: true}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			upstream := openaitest.New(t, test.dials)
-			url := test.url
-			if url == "" {
-				url = upstream.URL
-			}
-			b := backend(t, openai.Config{Name: "test", URL: url, Timeouts: test.timeouts})
-			began := time.Now()
-			_, _, err := generate(t.Context(), b, request(test.body))
-			if err == nil || err.Code != schemas.CodeUpstreamTimeout || !strings.Contains(err.Message, test.name) {
-				t.Errorf("error %v, want %s that names the %s", err, schemas.CodeUpstreamTimeout, test.name)
-			}
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("it took %v", took)
-			}
-			if test.url == "" {
-				left(t, upstream)
-			}
-		})
-	}
-}
-
-func TestDeadline(t *testing.T) {
-	t.Parallel()
-	b, upstream := start(t, openai.Config{}, openaitest.Dials{Hold: 1})
-	r := request(streamed)
-	r.Deadline = time.Now().Add(60 * time.Millisecond)
-	if _, _, err := generate(t.Context(), b, r); err == nil || err.Code != schemas.CodeDeadline {
-		t.Errorf("error %v, want %s", err, schemas.CodeDeadline)
-	}
-	left(t, upstream)
-}
-
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -350,32 +224,6 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	}
 	if got := other.Requests(); len(got) != 0 {
 		t.Errorf("the redirect was followed with %v", got[0].Header)
-	}
-}
-
-func TestModelsAndHealth(t *testing.T) {
-	t.Parallel()
-	b, _ := start(t, openai.Config{})
-	names, err := b.Models(t.Context())
-	if diff := cmp.Diff([]string{"m1", "m2"}, names); diff != "" || err != nil {
-		t.Errorf("models %v, %v", names, err)
-	}
-	if err := b.Health(t.Context()); err != nil {
-		t.Errorf("health: %v", err)
-	}
-	sick, _ := start(t, openai.Config{}, openaitest.Dials{Status: 503})
-	if err := sick.Health(t.Context()); err == nil {
-		t.Error("a server that answers 503 is healthy")
-	}
-}
-
-func TestOpsThatAreNotThere(t *testing.T) {
-	t.Parallel()
-	b, upstream := start(t, openai.Config{})
-	r := request(unary)
-	r.Op = schemas.OpMessages
-	if _, _, err := generate(t.Context(), b, r); err == nil || err.Code != schemas.CodeUnsupported || len(upstream.Requests()) != 0 {
-		t.Errorf("error %v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,12 +20,14 @@ type Dials struct {
 	Status int               // default 200
 	Header map[string]string // of the reply
 	Body   string            // the whole reply as it is, instead of an answer
+	Pieces []string          // the same in pieces; Hold and Reset count them
 
 	Events []string      // data of the events of a stream; default [Answer] of "Hello", " world"
 	Pings  bool          // a ping after each event
 	Pace   time.Duration // between events
 
 	Silent bool // accept the request and never answer
+	Drop   bool // break the connection without an answer
 	Hold   int  // stay silent after that many events; 0 = never
 	Reset  int  // break the connection after that many events; 0 = never
 	Cut    int  // end the stream cleanly after that many events; 0 = never
@@ -44,8 +47,8 @@ type Server struct {
 	server *httptest.Server
 	gone   chan struct{}
 
+	choose   func(Request) Dials
 	mu       sync.Mutex
-	dials    []Dials
 	requests []Request
 }
 
@@ -55,7 +58,14 @@ func New(t testing.TB, dials ...Dials) *Server {
 	if len(dials) == 0 {
 		dials = []Dials{{}}
 	}
-	s := &Server{dials: dials, gone: make(chan struct{}, 100)}
+	var asked atomic.Int64
+	return Serve(t, func(Request) Dials { return dials[min(int(asked.Add(1)), len(dials))-1] })
+}
+
+// Serve starts a server that answers each request as choose says, which may be called concurrently. It is stopped with
+// the test.
+func Serve(t testing.TB, choose func(Request) Dials) *Server {
+	s := &Server{choose: choose, gone: make(chan struct{}, 100)}
 	s.server = httptest.NewServer(s)
 	s.URL = s.server.URL + "/v1"
 	t.Cleanup(func() {
@@ -78,7 +88,11 @@ func (s *Server) Gone() <-chan struct{} { return s.gone }
 // ServeHTTP answers as the dials say.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	d := s.next(Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: string(body)})
+	request := Request{Path: r.URL.Path, Header: r.Header.Clone(), Body: string(body)}
+	s.mu.Lock()
+	s.requests = append(s.requests, request)
+	s.mu.Unlock()
+	d := s.choose(request)
 	w.Header().Set("Content-Type", "application/json")
 	for name, value := range d.Header {
 		w.Header().Set(name, value)
@@ -86,6 +100,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case d.Silent:
 		s.wait(r)
+	case d.Drop:
+		panic(http.ErrAbortHandler)
+	case d.Pieces != nil:
+		s.send(w, r, d, d.Pieces)
 	case d.Body != "" || d.Status >= 300:
 		w.WriteHeader(max(d.Status, http.StatusOK))
 		_, _ = io.WriteString(w, d.Body)
@@ -100,22 +118,26 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) next(r Request) Dials {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.dials[min(len(s.requests), len(s.dials)-1)]
-	s.requests = append(s.requests, r)
-	return d
-}
-
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, d Dials) {
 	w.Header().Set("Content-Type", "text/event-stream")
-	control := http.NewResponseController(w)
 	events := d.Events
 	if events == nil {
 		events = Answer("Hello", " world")
 	}
+	pieces := make([]string, len(events))
 	for i, event := range events {
+		pieces[i] = frame(event)
+		if d.Pings {
+			pieces[i] += frame(`{"type":"ping"}`)
+		}
+	}
+	s.send(w, r, d, pieces)
+}
+
+// send writes pieces at their pace, as far as the dials let it.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, d Dials, pieces []string) {
+	control := http.NewResponseController(w)
+	for i, piece := range pieces {
 		switch {
 		case i > 0 && i == d.Hold:
 			s.wait(r)
@@ -130,11 +152,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, d Dials) {
 			case <-r.Context().Done():
 			}
 		}
-		text := frame(event)
-		if d.Pings {
-			text += frame(`{"type":"ping"}`)
-		}
-		_, err := io.WriteString(w, text)
+		_, err := io.WriteString(w, piece)
 		if err != nil || control.Flush() != nil || r.Context().Err() != nil {
 			s.left()
 			return

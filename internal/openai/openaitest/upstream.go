@@ -28,6 +28,7 @@ type Dials struct {
 	Pace   time.Duration // between events
 
 	Silent bool // accept the request and never answer
+	Drop   bool // break the connection without an answer
 	Hold   int  // stay silent after that many events; 0 = never
 	Reset  int  // break the connection after that many events; 0 = never
 }
@@ -112,6 +113,8 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case d.Silent:
 		u.wait(r)
+	case d.Drop:
+		panic(http.ErrAbortHandler)
 	case d.Pieces != nil:
 		w.WriteHeader(max(d.Status, http.StatusOK))
 		u.send(w, r, d, d.Pieces)
