@@ -48,7 +48,12 @@ func (l *loop) pumpAll() {
 // dispatch publishes a request to the workers of its model and takes up room from now on.
 func (l *loop) dispatch(it *item) {
 	l.fleet.sending(it.model())
-	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted}
+	if l.books != nil {
+		l.books.sending(it)
+	}
+	work := &schemas.Work{
+		Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance,
+	}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)
 		return func() { l.dispatched(it, sequence, err) }
