@@ -32,6 +32,7 @@ type account struct {
 type hold struct {
 	account *account // that it counts in, unless the tenant has another by now
 	reserve schemas.Reserve
+	since   uint64    // what was counted when it began
 	sent    bool      // its work item is stored, or may be
 	until   time.Time // given up then, if nothing has been heard of it
 	checked time.Time // when it was last looked for, or begun
@@ -146,7 +147,7 @@ func (l *Ledger) Hold(id schemas.Identity, r *schemas.Reserve, until, now time.T
 		a.reserve(r, 1)
 		a.requests.give(a.limits.RequestsPerMinute, -r.Requests)
 		a.tokens.give(a.limits.TokensPerMinute, -r.Tokens())
-		l.holds[id] = &hold{account: a, reserve: *r, until: until, checked: now}
+		l.holds[id] = &hold{account: a, reserve: *r, since: l.applied, until: until, checked: now}
 	}
 }
 
@@ -200,6 +201,8 @@ func (l *Ledger) Settle(s *Settled, now time.Time) (changed bool) {
 	l.applied = s.Sequence
 	h := l.holds[s.Identity]
 	switch charge := s.Charge; {
+	case h != nil && charge != nil && charge.Of > 0 && charge.Of <= h.since:
+		return false // the request was counted, and is here once more
 	case h != nil && charge == nil: // whoever wrote it knew of no limits: what was reserved is the best guess
 		l.end(s.Identity, &schemas.Charge{Requests: h.reserve.Requests, Tokens: h.reserve.Tokens(), Money: h.reserve.Money}, now)
 	case h != nil:

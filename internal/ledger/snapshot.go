@@ -38,6 +38,7 @@ type HoldRecord struct {
 	Request string `json:"r"`
 	Reserve string `json:"n"`
 	Until   int64  `json:"u"` // unix seconds
+	Since   uint64 `json:"s"` // what was counted when it began
 }
 
 // maxHolds is how many reserves a snapshot has, so that it fits into a message. The others are found again in LLM_WORK.
@@ -50,7 +51,7 @@ func (l *Ledger) Snapshot(now time.Time) *Snapshot {
 	back := make(map[*account]schemas.Reserve)
 	for id, h := range l.holds {
 		if h.sent && len(s.Holds) < maxHolds {
-			s.Holds = append(s.Holds, HoldRecord{Tenant: id.Tenant, Request: id.Request, Reserve: h.reserve.String(), Until: h.until.Unix()})
+			s.Holds = append(s.Holds, HoldRecord{Tenant: id.Tenant, Request: id.Request, Reserve: h.reserve.String(), Until: h.until.Unix(), Since: h.since})
 			continue
 		}
 		given := back[h.account]
@@ -218,7 +219,7 @@ func (l *Ledger) load(s *Snapshot, now time.Time) {
 			continue
 		}
 		a.reserve(reserve, 1)
-		l.holds[schemas.Identity{Tenant: r.Tenant, Request: r.Request}] = &hold{account: a, reserve: *reserve, sent: true, until: time.Unix(r.Until, 0), checked: now}
+		l.holds[schemas.Identity{Tenant: r.Tenant, Request: r.Request}] = &hold{account: a, reserve: *reserve, since: r.Since, sent: true, until: time.Unix(r.Until, 0), checked: now}
 	}
 }
 
