@@ -20,9 +20,10 @@ import (
 type layout string
 
 const (
-	separate   layout = "separate"   // each stage a process, two workers, one nats-server
+	separate   layout = "separate"   // each stage a process, two workers and two routers, one nats-server
 	replicated layout = "replicated" // the same on a cluster of three nats-servers, with three replicas of each stream
 	single     layout = "serve"      // everything in one
+	patient    layout = "long lease" // as separate, with a lease that nobody can wait for
 )
 
 // victims are the processes of a layout that get killed.
@@ -32,12 +33,21 @@ func (l layout) victims() []string {
 		return []string{"serve"}
 	case replicated:
 		return []string{leaderAndDisk}
+	case patient:
+		return nil // its cells are of their own kind
 	}
-	return []string{"ingest", "router", "worker-1", "sink", "nats"}
+	return []string{"ingest", activeRouter, "worker-1", "sink", "nats"}
 }
 
 // lease of the deliveries, short so that a take-over is soon seen.
 const lease = 2 * time.Second
+
+func (l layout) lease() time.Duration {
+	if l == patient {
+		return cellTimeout
+	}
+	return lease
+}
 
 // cluster is a running layout.
 type cluster struct {
@@ -48,17 +58,18 @@ type cluster struct {
 	nodes      map[string]natsNode // of a NATS cluster
 	cells      int                 // that ran
 
-	mu    sync.Mutex
-	procs map[string]*exec.Cmd
+	mu      sync.Mutex
+	procs   map[string]*exec.Cmd
+	started map[string]time.Time
 }
 
 func newCluster(dir string, l layout) (*cluster, error) {
-	c := &cluster{dir: dir, layout: l, admin: map[string]string{}, procs: map[string]*exec.Cmd{}}
+	c := &cluster{dir: dir, layout: l, admin: map[string]string{}, procs: map[string]*exec.Cmd{}, started: map[string]time.Time{}}
 	var err error
 	if c.work, err = os.MkdirTemp(dir, string(l)+"-"); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(10)
+	ports, err := freePorts(12)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +87,7 @@ func newCluster(dir string, l layout) (*cluster, error) {
 
 func (c *cluster) writeConfig() error {
 	config := fmt.Sprintf("lease: %s\nreplicas: %d\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
-		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", lease, max(len(c.nodes), 1), c.work)
+		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", c.layout.lease(), max(len(c.nodes), 1), c.work)
 	return os.WriteFile(c.config(), []byte(config), 0o600)
 }
 
@@ -87,7 +98,7 @@ func (c *cluster) config() string { return filepath.Join(c.work, "weir.yaml") }
 
 // names of the processes in the order of starting.
 func (c *cluster) names() []string {
-	stages := []string{"sink", "worker-1", "worker-2", "router", "ingest"}
+	stages := []string{"sink", "worker-1", "worker-2", "router-1", "router-2", "ingest"}
 	switch c.layout {
 	case single:
 		return []string{"serve"}
@@ -141,7 +152,7 @@ func (c *cluster) start(name string) error {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	c.mu.Lock()
-	c.procs[name] = command
+	c.procs[name], c.started[name] = command, time.Now()
 	c.mu.Unlock()
 	return nil
 }
@@ -163,6 +174,8 @@ func (c *cluster) command(name string) *exec.Cmd {
 		return weir("serve", "--nats", c.nats)
 	case "worker-1", "worker-2":
 		return weir("inference", "--nats", url)
+	case "router-1", "router-2":
+		return weir("router", "--nats", url)
 	}
 	return weir(name, "--nats", url)
 }

@@ -47,6 +47,7 @@ type Config struct {
 type Model struct {
 	Backends []Slot         // required: one at least
 	Retry    Retry          // of calls that failed before their first event
+	Hedge    Hedge          // of streams whose first token is late
 	Fallback []string       // models of this worker that stand in when this one does not answer, in order
 	Context  int            // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
 	Price    *schemas.Price // by which results say what an answer cost; optional
@@ -90,6 +91,7 @@ type Worker struct {
 	meters *metrics
 	models []*model
 	beats  *beats
+	usage  *usage
 	runs   *runs
 	frames sync.Pool // of frameData
 }
@@ -104,13 +106,13 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{
-		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(),
+		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(), usage: newUsage(),
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
 	if w.models, err = newModels(cfg.Models); err != nil {
 		return nil, err
 	}
-	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models)
+	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models, w.usage)
 	return w, nil
 }
 

@@ -133,6 +133,9 @@ func (v *service) chat(i *inbox) error {
 	if int64(len(i.ask.Data)) > v.s.cfg.MaxBodyBytes {
 		return v.s.tooLarge()
 	}
+	if err := i.hold(max(int64(len(i.ask.Data))-freeBody, 0)); err != nil {
+		return err
+	}
 	body, err := openai.FillModel(i.ask.Data, model)
 	if err != nil {
 		return err

@@ -65,6 +65,7 @@ type books struct {
 // book is a partition's.
 type book struct {
 	partition int
+	reign     int            // which reign of this router over the partition it is
 	ledger    *ledger.Ledger // nil: another router has it, or nobody
 	loading   bool
 	waiting   []*item       // for the ledger
@@ -122,7 +123,7 @@ func (b *books) close() {
 	b.tail.Wait()
 }
 
-func (b *books) of(it *item) *book { return b.partitions[schemas.PartitionOf(it.req.Tenant)] }
+func (b *books) of(it *item) *book { return b.partitions[it.partition] }
 
 // ready reports whether the balances of the request's tenant are here. If not, the request waits and is routed again later.
 func (b *books) ready(it *item) bool {

@@ -57,33 +57,20 @@ func (b *books) measure() {
 	b.loop.meters.throttled.Set(float64(len(b.throttled)))
 }
 
-// LimitState is what a tenant may still do, and how many of its requests wait for that.
-type LimitState struct {
-	ledger.Balance
-	Limited bool // it has met a limit in the last seconds
-	Waiting int  // requests that wait for the limits, and not for room
+// figure says at which of its limits a tenant is that waits, for the heartbeat.
+func (b *books) figure(q *schemas.TenantQueue) {
+	if b == nil {
+		return
+	}
+	if t := b.throttled[q.Tenant]; t != nil {
+		q.Limit = limitNames[t.over]
+		if !t.until.IsZero() {
+			q.PredictMS = max(q.PredictMS, time.Until(t.until).Milliseconds())
+		}
+	}
 }
 
-// state is that of every tenant with limits which has used anything lately.
-func (b *books) state() (all []LimitState) {
-	if b == nil {
-		return nil
-	}
-	for _, book := range b.partitions {
-		if book.ledger == nil {
-			continue
-		}
-		for _, balance := range book.ledger.Balances(book.now()) {
-			s := LimitState{Balance: balance, Limited: b.said[balance.Tenant] != nil}
-			if t := b.throttled[balance.Tenant]; t != nil {
-				for _, a := range t.aside {
-					if a.share.aside {
-						s.Waiting += a.share.items.Len()
-					}
-				}
-			}
-			all = append(all, s)
-		}
-	}
-	return all
+var limitNames = map[ledger.Over]string{
+	ledger.OverRequests: "requests_per_minute", ledger.OverTokens: "tokens_per_minute", ledger.OverInFlight: "max_in_flight",
+	ledger.OverReserved: "budget", ledger.OverBudget: "budget",
 }

@@ -25,7 +25,7 @@ func (b *books) load(book *book) {
 	}
 	book.loading = true
 	book.writes++
-	writes := book.writes
+	writes, reign := book.writes, book.reign
 	b.jobs.submit(func() func() {
 		// First, so that between the end of what is restored and what is followed there is no gap.
 		err := b.follow()
@@ -33,9 +33,17 @@ func (b *books) load(book *book) {
 		if err == nil {
 			r, err = b.restore(book.partition, writes)
 		}
-		return func() { b.loaded(book, r, err) }
+		return func() {
+			if err == nil && book.reign != reign {
+				err = errLeft
+			}
+			b.loaded(book, r, err)
+		}
 	})
 }
+
+// errLeft says that the partition was left while its balances were being restored.
+var errLeft = errors.New("the partition was left meanwhile")
 
 // follow begins to lead what results say into the loop, once.
 func (b *books) follow() error {
@@ -217,12 +225,13 @@ func (b *books) store(book *book, now time.Time) {
 	book.writes++
 	snapshot := book.ledger.Snapshot(book.now())
 	snapshot.Writer, snapshot.Write = b.name, book.writes
-	revision := book.revision
+	revision, reign := book.revision, book.reign
 	b.jobs.submit(func() func() {
 		stored, err := b.put(b.ctx, book.partition, snapshot, revision)
 		return func() {
 			book.writing = false
 			switch {
+			case book.reign != reign:
 			case err == nil:
 				book.revision = stored
 			case errors.Is(err, bus.ErrConflict):
@@ -235,24 +244,24 @@ func (b *books) store(book *book, now time.Time) {
 	})
 }
 
-// lose ends the reign over a partition: another router has taken it over. What is held of it goes back to the stream, which
+// lose ends the reign over a partition because another router has taken it over. What waits goes back to the stream, which
 // gives it to the other, or here again if this router is still the one that the stream serves.
 func (b *books) lose(book *book) {
 	b.log.Warn("another router has taken over the limits of tenants; requests go back to the stream", keyPartition, book.partition)
-	book.ledger = nil
-	var back []*item
-	for it := range b.loop.held.all() {
-		if b.of(it) == book && (it.place != nil) {
-			back = append(back, it)
-		}
-	}
-	back = append(back, book.waiting...)
-	book.waiting = nil
-	for _, it := range back {
+	b.loop.disown(book.partition)
+}
+
+// leave forgets the balances of a partition. Whoever has it next makes them again from the log.
+func (b *books) leave(partition int) {
+	book := b.partitions[partition]
+	waiting := book.waiting
+	book.ledger, book.waiting, book.early = nil, nil, nil
+	book.reign++
+	for _, it := range waiting {
 		b.loop.settle(it, bus.Nak)
 	}
 	for tenant := range b.throttled {
-		if schemas.PartitionOf(tenant) == book.partition {
+		if schemas.PartitionOf(tenant) == partition {
 			delete(b.throttled, tenant)
 		}
 	}

@@ -20,7 +20,8 @@ type gate interface {
 type throttle struct {
 	limits *Limits
 	aside  []aside
-	head   *item     // the first, when it was last looked at
+	head   *item // the first, when it was last looked at
+	over   ledger.Over
 	until  time.Time // when that may go; zero when something has to happen
 }
 
@@ -81,7 +82,7 @@ func (b *books) throttle(it *item, v ledger.Verdict) *throttle {
 }
 
 func (b *books) setWait(t *throttle, head *item, v ledger.Verdict) {
-	t.head, t.until = head, time.Time{}
+	t.head, t.over, t.until = head, v.Over, time.Time{}
 	if v.Wait > 0 {
 		t.until = time.Now().Add(v.Wait)
 		b.alarm(t.until)

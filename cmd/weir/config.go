@@ -29,6 +29,7 @@ type Config struct {
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has what default says, or else no limits."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
+	Router      Router            `yaml:"router,omitempty" doc:"How several routers work together."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
@@ -44,15 +45,19 @@ type Model struct {
 	Backends []Backend `yaml:"backends" doc:"Who is called. At least one."`
 	Timeouts Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
 	Retry    Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+	Fallback []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
+	Context  int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
+	Hedge    Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
 	Price    *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
 }
 
 // Backend is one upstream.
 type Backend struct {
 	Name                string           `yaml:"name" doc:"Name in results, logs and metrics; unique within the model."`
-	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. echo: built in, answers with the prompt."`
-	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1."`
+	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,ollama,grpc,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. ollama: Ollama's own POST /api/chat. grpc: a server of llm.backend.v1. echo: built in, answers with the prompt."`
+	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1; of an ollama backend the server's address, such as http://127.0.0.1:11434; over gRPC grpc://host:port, or grpcs:// for TLS."`
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
+	CA                  string           `yaml:"ca,omitempty" doc:"grpc with TLS: PEM file of the authorities that the server's certificate must come from; default: those of the system."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
 	MaxInFlight         int              `yaml:"max_in_flight,omitempty" doc:"Calls that may run at once; default 32."`
 	Deterministic       *bool            `yaml:"deterministic,omitempty" doc:"The same request at temperature 0 gives the same answer, so that a cut answer may be spliced from a second run. Default: true for echo, else false."`
@@ -60,6 +65,8 @@ type Backend struct {
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`
 	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic: limit of the answer to a chat request that sets none; default 4096."`
 	AnthropicVersion    string           `yaml:"anthropic_version,omitempty" doc:"anthropic: version of the protocol for chat requests and for messages requests that name none; default 2023-06-01."`
+	KeepAlive           string           `yaml:"keep_alive,omitempty" doc:"ollama: how long the model stays loaded after a request, such as 10m, 0, or -1 for ever. Default: the server's own."`
+	NumCtx              int              `yaml:"num_ctx,omitempty" doc:"ollama: size of the context in tokens. A request that does not fit is refused, never cut. Default: the server's own, which may be small."`
 	Echo                Echo             `yaml:"echo,omitempty" doc:"Dials of an echo backend."`
 }
 
@@ -76,13 +83,6 @@ type Timeouts struct {
 	FirstToken Duration `yaml:"first_token,omitempty" doc:"To the first token; default 60s."`
 	Idle       Duration `yaml:"idle,omitempty" doc:"Between two tokens; default 60s."`
 	Total      Duration `yaml:"total,omitempty" doc:"For the whole answer; default 15m."`
-}
-
-// Retry says how a call that failed before its first token is tried again.
-type Retry struct {
-	MaxTries int      `yaml:"max_tries,omitempty" doc:"Calls in all; default 3."`
-	Initial  Duration `yaml:"initial,omitempty" doc:"First pause; default 200ms."`
-	Max      Duration `yaml:"max,omitempty" doc:"Longest pause; default 5s."`
 }
 
 // Key is an API key, of which only the hash is stored.
@@ -106,6 +106,7 @@ type AuthCallout struct {
 // Ingest has what the doors allow.
 type Ingest struct {
 	MaxBodyBytes             int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
+	MaxBodiesBytes           int64    `yaml:"max_bodies_bytes,omitempty" doc:"Bytes of request bodies that are held at once, from their arrival until they are stored, less 64 KiB of each; beyond, the answer is 503; default 268435456."`
 	MaxStreams               int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
 	MaxStreamsPerKey         int      `yaml:"max_streams_per_key,omitempty" doc:"Of those, for one API key, beyond which the answer is 429; default 2000."`
 	MaxStreamsPerAddress     int      `yaml:"max_streams_per_address,omitempty" doc:"Of those, for one address of a caller or one /64 of IPv6, beyond which the answer is 429; default 2000."`
@@ -170,6 +171,7 @@ func defaultConfig() Config {
 	return Config{
 		HTTP: "127.0.0.1:8080", NATS: "127.0.0.1:4222", Admin: "127.0.0.1:8081", DataDir: "./weir-data", LogLevel: "info", Currency: "USD",
 		Durability: "power", Lease: Duration(30 * time.Second), Replicas: 1, DrainTimeout: Duration(30 * time.Second),
+		Router: Router{Active: 1},
 	}
 }
 

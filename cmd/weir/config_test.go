@@ -64,6 +64,8 @@ func TestConfigErrors(t *testing.T) {
 		"otlp":                {"telemetry: {otlp_endpoint: collector}", `:1: telemetry.otlp_endpoint: "collector" is not the URL of a collector`},
 		"body limit":          {"ingest: {max_body_bytes: 99999999999}", ":1: ingest.max_body_bytes: 99999999999 is out of range; use 1 to 10485760"},
 		"streams of a key":    {"ingest: {max_streams_per_key: -1}", ":1: ingest.max_streams_per_key: -1 is out of range; use a number from 1"},
+		"active routers":      {"router: {active: 5}", ":1: router.active: 5 is out of range; use 1 to 4"},
+		"partition":           {"router:\n  partitions:\n  - 0\n  - 4", ":4: router.partitions[1]: partition 4 does not exist; use 0 to 3"},
 		"trusted proxy":       {"ingest:\n  trusted_proxies:\n  - 10.0.0.1\n  - proxy", `:4: ingest.trusted_proxies[1]: "proxy" is neither an address nor a network; write an address`},
 		"half a certificate":  {"tls:\n  http: {cert: a.pem}", ":2: tls.http: TLS needs both cert and key"},
 		"no certificate":      {"tls:\n  nats: {client_auth: none}", ":2: tls.nats: TLS needs both cert and key"},
@@ -90,7 +92,13 @@ func TestConfigErrors(t *testing.T) {
 		"price of a token":    {"models:\n  m:\n    backends: [{name: b, protocol: echo}]\n    price: {output: 1000001}", ":4: models.m.price.output: 1000001 is out of range; prices are for a million tokens"},
 		"no backend":          {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
 		"no name":             {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
-		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai, anthropic or echo`},
+		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: soap", `:5: models.m.backends[0].protocol: "soap" is not known; use openai, anthropic, ollama, grpc or echo`},
+		"url of grpc":         {rpcBackend("grpc", "http://h:1", ""), `:3: models.m.backends[0].url: "http://h:1" is not a grpc or grpcs address; write it like grpc://`},
+		"port of grpc":        {rpcBackend("grpc", "grpc://u:p@h", ""), `:3: models.m.backends[0].url: "xxxxx@h" has no port; write it like`},
+		"ca without TLS":      {rpcBackend("grpc", "grpc://h:1", ", ca: ca.pem"), ":3: models.m.backends[0].ca: it is for TLS, which the url does not ask for; write the url with grpcs://"},
+		"ca of openai":        {fmt.Sprintf(backend, ", ca: ca.pem"), ":4: models.m.backends[0].ca: only a backend over gRPC has it; remove it"},
+		"limit of grpc":       {rpcBackend("grpc", "grpc://h:1", ", max_tokens: 5"), ":3: models.m.backends[0].max_tokens: it means nothing to a grpc backend; remove it"},
+		"dials of grpc":       {rpcBackend("grpc", "grpc://h:1", ", echo: {tokens: 5}"), ":3: models.m.backends[0].echo: it means nothing to a grpc backend"},
 		"nats odd password":   {"nats: 'nats://u:p w@h:4222'", `:1: nats: "xxxxx@h:4222" is not the URL of a NATS server`},
 		"url odd password":    {"models:\n  m:\n    backends: [{name: b, protocol: openai, url: 'http://u:p w@h/v1'}]", `:3: models.m.backends[0].url: "xxxxx@h/v1" is not a URL`},
 		"no url":              {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
@@ -102,6 +110,12 @@ func TestConfigErrors(t *testing.T) {
 		"limit of anthropic":  {anthropicBackend("max_tokens: -1"), ":3: models.m.backends[0].max_tokens: -1 is out of range"},
 		"name of the limit":   {anthropicBackend("max_completion_tokens: true"), ":3: models.m.backends[0].max_completion_tokens: only an openai backend has it"},
 		"deterministic":       {anthropicBackend("deterministic: true"), ":3: models.m.backends[0]: deterministic and require_finish_reason mean nothing to an anthropic backend"},
+		"context of openai":   {fmt.Sprintf(backend, ", num_ctx: 5"), ":4: models.m.backends[0].num_ctx: only an ollama backend has it; remove it"},
+		"keeping of openai":   {fmt.Sprintf(backend, ", keep_alive: 5m"), ":4: models.m.backends[0].keep_alive: only an ollama backend has it; remove it"},
+		"url of ollama":       {ollamaBackend("http://x:11434/v1", ""), `:3: models.m.backends[0].url: "http://x:11434/v1" is not the address of Ollama's own API; write the server's address alone`},
+		"context of ollama":   {ollamaBackend("http://x", ", num_ctx: -1"), ":3: models.m.backends[0].num_ctx: -1 is out of range"},
+		"keeping of ollama":   {ollamaBackend("http://x", ", keep_alive: '10'"), `:3: models.m.backends[0].keep_alive: "10" is no duration; write a duration such as 10m`},
+		"finish of ollama":    {ollamaBackend("http://x", ", require_finish_reason: true"), ":3: models.m.backends[0].require_finish_reason: it means nothing to an ollama backend"},
 		"bool":                {fmt.Sprintf(backend, ", deterministic: maybe"), `:4: models.m.backends[0].deterministic: "maybe" is not a switch; write true or false`},
 		"in flight":           {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
 		"same backend twice":  {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
@@ -109,6 +123,14 @@ func TestConfigErrors(t *testing.T) {
 		"tenant name":         {"tenants:\n  a.b: {weight: 2}", ":2: tenants.a.b: "},
 		"tries":               {fmt.Sprintf(backend, "") + "    retry: {max_tries: -1}", ":5: models.m.retry.max_tries: -1 is out of range"},
 		"retry max":           {fmt.Sprintf(backend, "") + "    retry: {initial: 3s, max: 1s}", ":5: models.m.retry.max: 1s is shorter than initial, 3s"},
+		"budget":              {fmt.Sprintf(backend, "") + "    retry: {budget: 10}", `:5: models.m.retry.budget: "10" is not a share; write 1% to 100%`},
+		"large budget":        {fmt.Sprintf(backend, "") + "    retry: {budget: 101%}", `:5: models.m.retry.budget: "101%" is not a share`},
+		"hedge":               {fmt.Sprintf(backend, "") + "    hedge: {after: p99}", `:5: models.m.hedge.after: "p99" is neither a duration nor p95; write a duration`},
+		"idle hedge":          {fmt.Sprintf(backend, "") + "    hedge: {max_share: 5%}", `:5: models.m.hedge.after: it is empty, so that nothing is hedged`},
+		"context":             {fmt.Sprintf(backend, "") + "    context: -1", `:5: models.m.context: -1 is out of range`},
+		"unknown fallback":    {fmt.Sprintf(backend, "") + "    fallback: [n]", `:5: models.m.fallback[0]: there is no model "n"; name a model`},
+		"own fallback":        {fmt.Sprintf(backend, "") + "    fallback: [m]", `:5: models.m.fallback[0]: a model cannot stand in for itself`},
+		"fallback twice":      {fmt.Sprintf(backend, "") + "    fallback: [n, n]\n  n: {backends: [{name: b, protocol: echo}]}", `:5: models.m.fallback[1]: "n" is named twice`},
 		"long model":          {"models:\n  " + strings.Repeat("x", 129) + ": {backends: [{name: b, protocol: echo}]}", ":2: models." + strings.Repeat("x", 129) + ": model name is too long"},
 		"key tenant":          {"keys:\n- {id: a, tenant: a.b, sha256: " + someHash + "}", `:2: keys[0].tenant: "a.b" cannot be a tenant; use 1 to 64 of`},
 		"key hash":            {"keys:\n- {id: a, tenant: a, sha256: abc}", ":2: keys[0].sha256: it is not the 64 hex digits of a SHA-256; write the output of"},
@@ -130,8 +152,16 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+func rpcBackend(protocol, url, more string) string {
+	return fmt.Sprintf("models:\n  m:\n    backends: [{name: b, protocol: %s, url: '%s'%s}]", protocol, url, more)
+}
+
 func anthropicBackend(more string) string {
 	return "models:\n  m:\n    backends: [{name: b, protocol: anthropic, url: http://x, " + more + "}]"
+}
+
+func ollamaBackend(url, more string) string {
+	return "models:\n  m:\n    backends: [{name: b, protocol: ollama, url: '" + url + "'" + more + "}]"
 }
 
 func TestConfigOrder(t *testing.T) {

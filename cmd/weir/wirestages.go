@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -36,7 +37,7 @@ func (n *node) share(part float64, alone bool) time.Duration {
 func (n *node) ingest(alone bool) (part, error) {
 	door, err := ingest.New(ingest.Config{
 		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: n.keys, Models: n.cfg.modelNames, MayUse: n.cfg.mayUse,
-		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
+		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxBodies: n.cfg.Ingest.MaxBodiesBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
 		MaxStreamsPerKey: n.cfg.Ingest.MaxStreamsPerKey, MaxStreamsPerAddress: n.cfg.Ingest.MaxStreamsPerAddress,
 		MaxConnectionsPerAddress: n.cfg.Ingest.MaxConnectionsPerAddress, TrustedProxies: n.cfg.Ingest.proxies(),
 		Heartbeat:       time.Duration(n.cfg.Ingest.Heartbeat),
@@ -58,7 +59,7 @@ func (n *node) ingest(alone bool) (part, error) {
 func (n *node) router(bool) (part, error) {
 	r, err := router.New(router.Config{
 		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Limits: n.cfg.limits(), Price: n.cfg.price,
-		Logger: n.log, Registerer: n.registry,
+		Active: n.cfg.Router.Active, Partitions: n.cfg.Router.Partitions, Logger: n.log, Registerer: n.registry,
 	})
 	if err != nil {
 		return part{}, err
@@ -88,12 +89,19 @@ func (n *node) inference(alone bool) (part, error) {
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
 		Price: n.cfg.price(name),
-		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
+		Retry: m.Retry.config(), Fallback: m.Fallback, Context: m.Context,
+	}
+	var err error
+	if served.Hedge, err = m.Hedge.config(); err != nil {
+		return served, fmt.Errorf("model %s: hedge: %w", name, err)
 	}
 	for _, b := range m.Backends {
 		backend, err := newBackend(name, b, m.Timeouts)
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
+		}
+		if closer, ok := backend.(io.Closer); ok {
+			n.onClose(closer.Close)
 		}
 		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b)})
 	}
@@ -118,6 +126,12 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 	}
 	timeouts := inference.Timeouts{
 		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	}
+	if overGRPC(b.Protocol) {
+		return newRPCBackend(b, timeouts)
+	}
+	if b.Protocol == "ollama" {
+		return newOllama(b, timeouts)
 	}
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
