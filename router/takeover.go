@@ -265,4 +265,9 @@ func (b *books) leave(partition int) {
 			delete(b.throttled, tenant)
 		}
 	}
+	for tenant := range b.said { // the other one tells of them
+		if schemas.PartitionOf(tenant) == partition {
+			delete(b.said, tenant)
+		}
+	}
 }

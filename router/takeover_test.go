@@ -266,13 +266,15 @@ func TestTheOneThatWasPausedStops(t *testing.T) {
 	r.poll("the next one to work", func() bool { n, _ := w.used(); return n >= 3 })
 	proxy.Set(bustest.ToServer, bustest.Pass)
 	r.poll("all requests to end", func() bool { n, _ := w.used(); return n == count })
+	r.poll("the paused one to notice", func() bool { return log.has("another router") })
+	r.accept("last") // whoever has the partition in the end takes the balances over with it
+	r.poll("one more request to end", func() bool { n, _ := w.used(); return n == count+1 })
 	_, tokens := w.used()
 	r.poll("the balances to be stored", func() bool {
 		s := r.record()
-		return len(s.Accounts) == 1 && len(s.Holds) == 0 && s.Accounts[0].SpentTokens == tokens
+		return len(s.Accounts) == 1 && len(s.Holds) == 0 && s.Accounts[0].SpentTokens >= tokens
 	})
-	r.poll("the paused one to notice", func() bool { return log.has("another router has taken over") })
-	if s := r.record(); !strings.HasPrefix(s.Writer, "next-") || s.Accounts[0].SpentTokens != tokens {
-		t.Errorf("the record is of %s: %+v, but %d tokens were used", s.Writer, s.Accounts, tokens)
+	if s := r.record(); s.Accounts[0].SpentTokens != tokens {
+		t.Errorf("%d tokens are counted, but %d were used", s.Accounts[0].SpentTokens, tokens)
 	}
 }
