@@ -222,10 +222,8 @@ func TestBalancesOutliveRouters(t *testing.T) {
 	r := setupRouters(t, router.Limits{Limits: limits})
 	w := r.worker(nil)
 	const rounds, each = 4, 60
-	kills := make([]func(), 0, rounds+1)
 	for round := range rounds {
 		_, _, kill := r.start(fmt.Sprintf("r%d", round))
-		kills = append(kills, kill)
 		for n := range each {
 			r.accept(fmt.Sprintf("req_%d_%d", round, n))
 		}

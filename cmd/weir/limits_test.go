@@ -22,16 +22,17 @@ import (
 // limitedServer is serve with tenants and a key for each, whose secret is the tenant's name.
 func limitedServer(t *testing.T, dir, tenants string, names ...string) *process {
 	t.Helper()
-	config := "models:\n" +
+	var config strings.Builder
+	config.WriteString("models:\n" +
 		"  echo:\n    backends: [{name: e, protocol: echo}]\n    price: {input: 500000, output: 1000000}\n" + // half a unit for a token, and one for one of the answer
 		"  slow:\n    backends: [{name: s, protocol: echo, echo: {interval_ms: 100, tokens: 10}}]\n    price: {input: 0, output: 0}\n" +
-		"keys:\n"
+		"keys:\n")
 	for _, name := range names {
 		sum := sha256.Sum256([]byte(name))
-		config += fmt.Sprintf("  - {id: %s, tenant: %s, sha256: %s}\n", name, name, hex.EncodeToString(sum[:]))
+		config.WriteString(fmt.Sprintf("  - {id: %s, tenant: %s, sha256: %s}\n", name, name, hex.EncodeToString(sum[:])))
 	}
 	file := filepath.Join(t.TempDir(), "weir.yaml")
-	if err := os.WriteFile(file, []byte(config+"tenants:\n"+tenants), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config.String()+"tenants:\n"+tenants), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return start(t, nil, "serve", "--config", file, "--data-dir", dir, "--nats", "127.0.0.1:0")
