@@ -71,6 +71,9 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 			return false, err
 		}
 		e.c.note(f)
+		if f.Start != nil {
+			e.begun()
+		}
 		if how.resumable && f.Start != nil {
 			e.speak(dialectOf(opOf(f)))
 		}

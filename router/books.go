@@ -131,7 +131,9 @@ func (b *books) ready(it *item) bool {
 		return true
 	}
 	if it.reserve == nil {
-		it.reserve = &schemas.Reserve{Requests: 1, Input: it.input, Output: it.cost - it.input}
+		cost := b.loop.learnt.cost(it.model(), it.estimate)
+		input := min(it.input, cost)
+		it.reserve = &schemas.Reserve{Requests: 1, Input: input, Output: cost - input}
 		if name, err := schemas.DecodeModel(it.model()); err == nil {
 			it.reserve.Money = b.price(name).Estimate(it.reserve.Input, it.reserve.Output)
 		}

@@ -31,13 +31,27 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if !l.known(it.model(), now) {
 		return verdict{answerNow, l.unknown(it.model())}
 	}
+	it.cost = l.learnt.cost(it.model(), it.estimate)
+	atGate := false
 	if l.books != nil {
-		if v, decided := l.books.decide(it, now); decided {
-			return v
+		err := l.books.refuse(it, now)
+		if err != nil {
+			return verdict{answerNow, err}
 		}
+		atGate = l.books.gated(it)
 	}
-	if !l.queue.ready(it.model()) && l.roomFor(it.model(), now) > 0 {
+	free := !l.queue.ready(it.model()) && l.roomFor(it.model(), now) > 0
+	if free && !atGate {
 		return verdict{action: dispatchNow}
+	}
+	if err := l.crowded(it); err != nil {
+		return verdict{answerNow, err}
+	}
+	if err := l.inVain(it, now); err != nil && !free {
+		return verdict{answerNow, err}
+	}
+	if atGate {
+		return verdict{action: waitForLimits}
 	}
 	return verdict{action: waitForRoom}
 }

@@ -34,6 +34,7 @@ func (l *loop) pump(model string) {
 		if it == nil {
 			return
 		}
+		l.pace(model).left(it.cost)
 		l.expiries.remove(it)
 		l.dispatch(it)
 	}
@@ -52,7 +53,7 @@ func (l *loop) dispatch(it *item) {
 		l.books.sending(it)
 	}
 	work := &schemas.Work{
-		Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance,
+		Request: *it.req, Dispatch: firstDispatch, Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance,
 	}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)

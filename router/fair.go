@@ -23,6 +23,8 @@ type fair struct {
 	ring    list.List     // of *share, those that wait
 	turn    *list.Element // whose turn it is; nil when nobody waits for one
 	begun   bool          // the turn has been paid out
+
+	tokens, weights int64 // of all that wait for a turn
 }
 
 // share is a tenant that waits.
@@ -34,6 +36,7 @@ type share struct {
 	aside   bool      // it waits for the gate, and not for its turn
 	items   list.List // of *item
 	place   *list.Element
+	tokens  int64 // of its items
 }
 
 func newFair(weight func(string) int) *fair {
@@ -43,7 +46,27 @@ func newFair(weight func(string) int) *fair {
 // empty reports whether nobody waits for a turn.
 func (f *fair) empty() bool { return f.turn == nil }
 
-func (f *fair) push(it *item) { it.place = f.share(it.req.Tenant).items.PushBack(it) }
+func (f *fair) push(it *item) {
+	s := f.share(it.req.Tenant)
+	it.place = s.items.PushBack(it)
+	f.count(s, it.cost)
+}
+
+// count adds tokens to what a share waits with.
+func (f *fair) count(s *share, tokens int64) {
+	s.tokens += tokens
+	if !s.aside {
+		f.tokens += tokens
+	}
+}
+
+// tokensOf is what a tenant waits with.
+func (f *fair) tokensOf(tenant string) int64 {
+	if s := f.tenants[tenant]; s != nil {
+		return s.tokens
+	}
+	return 0
+}
 
 // unpop puts back an item that was popped, with what it cost.
 func (f *fair) unpop(it *item) {
@@ -53,6 +76,7 @@ func (f *fair) unpop(it *item) {
 	}
 	s.deficit += it.cost
 	it.place = s.items.PushFront(it)
+	f.count(s, it.cost)
 	f.turn, f.begun = s.place, true
 }
 
@@ -88,12 +112,15 @@ func (f *fair) pop() *item {
 // setAside gives the turns of a share to the others, and what it had not spent is lost.
 func (f *fair) setAside(s *share) {
 	f.leave(s)
+	f.tokens -= s.tokens
 	s.aside, s.deficit = true, 0
 }
 
 // takeBack lets a share that was aside have its turns again, behind all others.
 func (f *fair) takeBack(s *share) {
 	s.aside, s.place = false, f.ring.PushBack(s)
+	f.tokens += s.tokens
+	f.weights += s.weight
 	if f.turn == nil {
 		f.turn, f.begun = s.place, false
 	}
@@ -120,6 +147,7 @@ func (f *fair) remove(it *item) {
 	s := f.tenants[it.req.Tenant]
 	s.items.Remove(it.place)
 	it.place = nil
+	f.count(s, -it.cost)
 	if s.items.Len() > 0 {
 		return
 	}
@@ -138,6 +166,7 @@ func (f *fair) leave(s *share) {
 		f.turn = nil
 	}
 	f.ring.Remove(s.place)
+	f.weights -= s.weight
 }
 
 func (f *fair) advance() {
@@ -152,13 +181,22 @@ func (f *fair) share(tenant string) *share {
 	if s := f.tenants[tenant]; s != nil {
 		return s
 	}
-	s := &share{tenant: tenant, weight: int64(min(max(f.weight(tenant), 1), MaxWeight)), limited: f.gate != nil && f.gate.limited(tenant)}
+	s := &share{tenant: tenant, weight: f.weightOf(tenant), limited: f.gate != nil && f.gate.limited(tenant)}
 	s.place = f.ring.PushBack(s)
+	f.weights += s.weight
 	f.tenants[tenant] = s
 	if f.turn == nil {
 		f.turn, f.begun = s.place, false
 	}
 	return s
+}
+
+// weightOf is the weight that a tenant waits with, or would.
+func (f *fair) weightOf(tenant string) int64 {
+	if s := f.tenants[tenant]; s != nil {
+		return s.weight
+	}
+	return int64(min(max(f.weight(tenant), 1), MaxWeight))
 }
 
 // since is the items that were queued at a time or before.

@@ -180,28 +180,33 @@ func (t *throttle) late(now time.Time) (all []*item) {
 	return all
 }
 
-// decide is the part of the policy that limits are. decided is false when the request goes on like any other.
-func (b *books) decide(it *item, now time.Time) (v verdict, decided bool) {
+// refuse is the part of the policy that limits are: why the request may not run, or nil. A tenant whose policy is to reject
+// has reserved for it afterwards.
+func (b *books) refuse(it *item, now time.Time) *schemas.Error {
 	limits := b.limits(it.req.Tenant)
 	if name, err := schemas.DecodeModel(it.model()); err == nil && !limits.MayUse(name) {
-		return verdict{answerNow, modelRefused(it.model())}, true
+		return modelRefused(it.model())
 	}
 	if !limits.any() {
-		return verdict{}, false
+		return nil
 	}
 	book := b.of(it)
 	if book.ledger.Holds(it.req.Identity) {
-		return verdict{}, false
+		return nil
 	}
-	over := book.ledger.Check(it.req.Tenant, it.reserve, book.now())
+	v := book.ledger.Check(it.req.Tenant, it.reserve, book.now())
 	left := limits.maxWait() - now.Sub(it.arrived)
-	switch {
-	case over.Over != ledger.OverNothing && (limits.Reject || over.Spent && over.Wait > left):
+	if v.Over != ledger.OverNothing && (limits.Reject || v.Spent && v.Wait > left) {
 		b.reached(it.req.Tenant)
-		return verdict{answerNow, limits.refusal(over)}, true
-	case limits.Reject:
-		b.hold(it)
-		return verdict{}, false
+		return limits.refusal(v)
 	}
-	return verdict{action: waitForLimits}, true
+	if limits.Reject {
+		b.hold(it)
+	}
+	return nil
+}
+
+// gated reports whether the request has still to pass the gate.
+func (b *books) gated(it *item) bool {
+	return b.limited(it.req.Tenant) && !b.of(it).ledger.Holds(it.req.Identity)
 }

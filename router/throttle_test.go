@@ -120,7 +120,7 @@ func limitedBench(t *testing.T, limits Limits) *bench {
 // from delivers a request of a tenant that counts for so many tokens.
 func (b *bench) from(tenant string, tokens int64) *fakeDelivery {
 	return b.arrive(func(it *item) {
-		it.req.Tenant, it.cost, it.input, it.partition = tenant, tokens, tokens, schemas.PartitionOf(tenant)
+		it.req.Tenant, it.estimate, it.input, it.partition = tenant, tokens, tokens, schemas.PartitionOf(tenant)
 	})
 }
 
@@ -163,7 +163,7 @@ func TestOthersHaveTheTurns(t *testing.T) {
 		b.from("acme", 100)
 		for range 3 {
 			b.arrive(func(it *item) {
-				it.cost, it.input, it.partition, it.req.Priority = 50, 50, schemas.PartitionOf("acme"), schemas.PriorityInteractive
+				it.estimate, it.input, it.partition, it.req.Priority = 50, 50, schemas.PartitionOf("acme"), schemas.PriorityInteractive
 			})
 		}
 		b.from("other", 1_000_000)
@@ -182,7 +182,7 @@ func TestNoneOvertakes(t *testing.T) {
 		b.from("acme", 100) // in 24 s
 		for range 10 {
 			b.arrive(func(it *item) {
-				it.cost, it.input, it.partition, it.req.Priority = 1, 1, schemas.PartitionOf("acme"), schemas.PriorityInteractive
+				it.estimate, it.input, it.partition, it.req.Priority = 1, 1, schemas.PartitionOf("acme"), schemas.PriorityInteractive
 			})
 			b.after(2 * time.Second)
 		}
@@ -339,7 +339,7 @@ func TestTheVaultFails(t *testing.T) {
 		b.vault.failures = 3
 		b.from("acme", 10)
 		b.arrive(func(it *item) {
-			it.cost, it.partition, it.deadline = 10, schemas.PartitionOf("acme"), time.Now().Add(500*time.Millisecond)
+			it.estimate, it.partition, it.deadline = 10, schemas.PartitionOf("acme"), time.Now().Add(500*time.Millisecond)
 		})
 		b.from("other", 10)
 		b.wantDispatched("idk_3")
@@ -359,7 +359,7 @@ func TestAHitIsARequest(t *testing.T) {
 			done := make(chan struct{})
 			b.loop.finished <- func() {
 				it := &item{
-					req: &schemas.Request{Identity: schemas.Identity{Tenant: "acme", Request: fmt.Sprint("hit_", n)}, ModelToken: "m"}, cost: 500, input: 500,
+					req: &schemas.Request{Identity: schemas.Identity{Tenant: "acme", Request: fmt.Sprint("hit_", n)}, ModelToken: "m"}, estimate: 500, input: 500,
 					partition: schemas.PartitionOf("acme"), deadline: time.Now().Add(time.Minute),
 				}
 				b.loop.books.ready(it)
