@@ -153,12 +153,13 @@ func (b *fakeBus) told() (t struct {
 
 // bench is a loop over fakes in a bubble of simulated time.
 type bench struct {
-	t    *testing.T
-	bus  *fakeBus
-	loop *loop
-	stop context.CancelFunc // begins the drain
-	done chan struct{}      // closed when the loop has ended
-	next uint64
+	t     *testing.T
+	bus   *fakeBus
+	loop  *loop
+	stop  context.CancelFunc // begins the drain
+	done  chan struct{}      // closed when the loop has ended
+	next  uint64
+	vault *fakeVault // when there are limits
 }
 
 const testLease = 30 * time.Second
@@ -180,6 +181,11 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 	fake.echo = b.loop.routers
 	b.loop.start = func(partition int) (stop func()) {
 		return func() { go func() { b.loop.arrivals <- batch{partition: partition, ended: true} }() }
+	}
+	if cfg.Limits != nil {
+		b.vault = newFakeVault()
+		b.loop.keepBooks(t.Context(), b.vault)
+		t.Cleanup(b.loop.books.close)
 	}
 	go func() { b.loop.run(ctx, t.Context()); close(b.done) }()
 	t.Cleanup(func() { stop(); <-b.done })
