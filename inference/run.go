@@ -79,6 +79,7 @@ func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 	if work.Accepted.IsZero() {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
+	work.Sent = d.Time
 	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now(), left: m.midstream.Max}
 }
 
