@@ -237,8 +237,13 @@ func (r *run) generate(ctx context.Context, p plan) said {
 	}
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
-		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
-		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
+		call: func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
+		record: func(m *model, t schemas.Try) {
+			r.by, r.tries = m, append(r.tries, t)
+			if t.Mode != "" {
+				r.w.meters.extra.WithLabelValues(r.m.name, string(t.Mode)).Inc()
+			}
+		},
 	}
 	return calls.events(ctx)
 }

@@ -38,7 +38,7 @@ type Delivery struct {
 	Sequence  uint64    // in its stream
 	Order     uint64    // in what its consumer delivered, from 1
 	Delivered int       // 1 for the first time
-	Pending   uint64    // messages behind it
+	Pending   uint64    // messages behind it, without those that the server has only just stored
 	Time      time.Time // when the stream stored it, by the server's clock
 
 	conn  *nats.Conn
