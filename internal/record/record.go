@@ -58,6 +58,9 @@ func charge(w *schemas.Work, chain *bus.Chain, r *schemas.Result) *schemas.Charg
 	case w.Reserve.Tokens() == 0: // answered without a model
 	case r.Usage != nil:
 		c.Tokens = max(r.Usage.PromptTokens+r.Usage.CompletionTokens, r.Usage.TotalTokens, 0)
+		if r.Usage.Estimated && r.Usage.PromptTokens == 0 { // without the body, of which the router had an idea
+			c.Tokens += w.Reserve.Input
+		}
 	case r.Response != nil:
 		c.Tokens = w.Reserve.Tokens()
 	case visible > 0:
