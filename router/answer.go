@@ -16,6 +16,9 @@ func (l *loop) answer(it *item, reason *schemas.Error) {
 	if l.draining {
 		return // another router has it next
 	}
+	if l.books != nil {
+		l.books.tell(it)
+	}
 	l.answers.submit(func() func() {
 		outcome, written := l.clerk.answer(it, reason)
 		return func() {
@@ -102,7 +105,7 @@ func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, wr
 
 // finish ends the chain and makes sure of the result of whatever ended it.
 func (c *clerk) finish(it *item, reason *schemas.Error) (written bool, err error) {
-	chain, written, err := c.end(it.ctx, it.req, reason)
+	chain, written, err := c.end(it.ctx, it, reason)
 	if err != nil || chain == nil {
 		return false, err
 	}
@@ -111,16 +114,16 @@ func (c *clerk) finish(it *item, reason *schemas.Error) (written bool, err error
 		// An unreadable body may be why there is an error to answer; the caller gets its result all the same.
 		c.log.Warn("result without its request body", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 	}
-	return written, record.Ensure(it.ctx, c.bus, &schemas.Work{Request: *it.req, Accepted: it.accepted}, body, chain)
+	return written, record.Ensure(it.ctx, c.bus, &schemas.Work{Request: *it.req, Accepted: it.accepted, Reserve: it.reserve}, body, chain)
 }
 
 // end writes the terminal frame, unless there is one, and returns the finished chain. It returns no chain when a worker
 // runs the request, which is then the worker's to end.
-func (c *clerk) end(ctx context.Context, r *schemas.Request, reason *schemas.Error) (chain *bus.Chain, written bool, err error) {
-	id := r.Identity
+func (c *clerk) end(ctx context.Context, it *item, reason *schemas.Error) (chain *bus.Chain, written bool, err error) {
+	r, id := it.req, it.req.Identity
 	f := &schemas.Frame{
 		Kind: schemas.KindError, Op: r.Op, Writer: rand.Text()[:12], Data: reason.Encode(),
-		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(ctx),
+		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(ctx), Allowance: it.allowance,
 	}
 	var expect uint64
 	for {

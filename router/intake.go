@@ -40,6 +40,7 @@ type item struct {
 	deadline time.Time        // by the stream's clock
 	size     int64
 	estimate int64          // tokens that it is taken for
+	input    int64          // those of them that are of the prompt
 	fault    *schemas.Error // why it cannot be parsed
 	nameless bool           // there is nobody to answer
 
@@ -55,6 +56,8 @@ type item struct {
 	inspected bool                // its body, when that is an object
 	checked   bool                // that it has no result yet, when its caller chose the id
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
+	reserve   *schemas.Reserve    // of a tenant with limits
+	allowance string              // what that may still do, for the door
 }
 
 func (it *item) model() string { return it.req.ModelToken }
@@ -178,7 +181,7 @@ func (it *item) inspect(body []byte) {
 		return
 	}
 	it.req.ModelToken = model // whatever the subject says
-	it.estimate = cost(parsed)
+	it.input, it.estimate = cost(parsed)
 }
 
 // pause sleeps unless ctx ends first.

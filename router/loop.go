@@ -74,6 +74,7 @@ type loop struct {
 	rescues    *lane
 	suspects   map[string]time.Time // worker: when work was taken back from it
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
+	books      *books               // nil when no tenant has limits
 	learnt     *corrections
 	paces      map[string]*pace     // by model
 	told       map[string]time.Time // model: when operators were last told of its queue
@@ -91,7 +92,7 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+bookWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
@@ -118,6 +119,7 @@ func (l *loop) run(ctx, work context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	stop := ctx.Done()
+	charges, woken := l.books.events()
 	l.allot(time.Now())
 	for !l.draining || len(l.partitions) > 0 || l.busy() {
 		if l.soon {
@@ -138,6 +140,10 @@ func (l *loop) run(ctx, work context.Context) {
 			l.tellPlace(q)
 		case then := <-l.finished:
 			then()
+		case c := <-charges:
+			l.books.apply(c)
+		case now := <-woken:
+			l.books.wakeDue(now)
 		case now := <-ticker.C:
 			l.tick(work, now)
 		case <-stop:
@@ -205,6 +211,9 @@ func (l *loop) tick(work context.Context, now time.Time) {
 		l.refuseUnknown(now)
 	}
 	if !l.draining {
+		if l.books != nil {
+			l.books.tick(now)
+		}
 		l.pumpAll()
 	}
 	l.watchQueue(now)
@@ -236,7 +245,7 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running > 0 || l.books != nil && l.books.jobs.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
@@ -244,6 +253,9 @@ func (l *loop) drain() {
 	l.draining, l.soon = true, true
 	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues} {
 		lane.clear()
+	}
+	if l.books != nil {
+		l.books.drain()
 	}
 	for _, s := range l.partitions {
 		s.leaving = true

@@ -50,6 +50,7 @@ func (l *loop) route(it *item) {
 		l.inspectObject(it)
 	case it.chosen() && !it.checked:
 		l.lookUp(it)
+	case l.books != nil && !l.books.ready(it): // it comes back here
 	default:
 		l.enact(it, l.decide(it, now))
 	}
@@ -64,6 +65,10 @@ func (l *loop) enact(it *item, v verdict) {
 	case waitForRoom:
 		l.queue.push(it)
 		l.expiries.add(it)
+	case waitForLimits:
+		l.queue.push(it)
+		l.expiries.add(it)
+		l.pump(it.model())
 	}
 }
 
@@ -93,6 +98,9 @@ func (l *loop) unqueue(it *item) bool {
 func (l *loop) settle(it *item, outcome bus.Outcome) {
 	l.unqueue(it)
 	l.hold(it, -1)
+	if l.books != nil {
+		l.books.settled(it)
+	}
 	it.delivery.Settle(outcome)
 	it.end()
 }

@@ -71,6 +71,11 @@ type Config struct {
 	// asked when a tenant begins to wait. Optional: without it all are equal.
 	Weight func(tenant string) int
 
+	// Limits are those of a tenant, or nil. Price is that of a model, or nil. Both are asked for every request, so that a
+	// change takes effect at once. Optional: without Limits no tenant has any, and requests cost nothing for it.
+	Limits func(tenant string) *Limits
+	Price  func(model string) *schemas.Price
+
 	// The router stops fetching while it holds this much; the rest waits in LLM_REQUESTS.
 	MaxQueued      int   // requests; default DefaultMaxQueued
 	MaxQueuedBytes int64 // of their bodies; default DefaultMaxQueuedBytes
@@ -106,6 +111,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Weight == nil {
 		c.Weight = func(string) int { return 1 }
+	}
+	if c.Price == nil {
+		c.Price = func(string) *schemas.Price { return nil }
 	}
 	if c.Partitions == nil {
 		for p := range schemas.Partitions {
@@ -155,6 +163,10 @@ func (r *Router) Run(ctx context.Context) error {
 	})()
 
 	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.meters)
+	if r.cfg.Limits != nil {
+		l.keepBooks(work, r.cfg.Bus)
+		defer l.books.close()
+	}
 	unsubscribe, err := subscribe(r.cfg.Bus, l)
 	if err != nil {
 		return fmt.Errorf("run router: %w", err)
