@@ -14,6 +14,7 @@ type metrics struct {
 	frames   prometheus.Counter
 	events   prometheus.Counter
 	lost     prometheus.Counter
+	cached   *prometheus.CounterVec // by outcome
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -23,11 +24,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		frames:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_frames_total", Help: "Frames committed."}),
 		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_events_total", Help: "Events committed."}),
 		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_lost_runs_total", Help: "Runs that ended because another writer had the chain or a write stayed unresolved."}),
+		cached:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_cache_writes_total", Help: "Answers that were to be kept in the cache, by outcome: kept, failed, or why they were not fit."}, []string{"outcome"}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost, m.cached} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register inference metrics: %w", err)
 		}

@@ -32,13 +32,14 @@ type run struct {
 	body    []byte          // as the caller sent it
 	began   time.Time
 
-	chain   *bus.Chain // as this run knows it
-	attempt int
-	writer  string
-	tries   []schemas.Try
-	refused *schemas.Error   // why the item could never run, if so
-	dead    string           // why the request goes to the DLQ, if so
-	ended   *schemas.Summary // of the terminal frame, if this run wrote it
+	chain     *bus.Chain // as this run knows it
+	attempt   int
+	writer    string
+	tries     []schemas.Try
+	answering *model           // whose backend was called last
+	refused   *schemas.Error   // why the item could never run, if so
+	dead      string           // why the request goes to the DLQ, if so
+	ended     *schemas.Summary // of the terminal frame, if this run wrote it
 }
 
 // run decides what a delivery is and carries it out.
@@ -215,6 +216,7 @@ func (r *run) models(p plan) []*model {
 
 // call makes a call of a backend and yields what callers see of it.
 func (r *run) call(ctx context.Context, p plan, t *try) said {
+	r.answering = t.place.model
 	request := r.request
 	if t.place.model != r.m {
 		other := *request

@@ -9,9 +9,10 @@ import (
 // Work is a message in LLM_WORK: a request that a worker may take now.
 type Work struct {
 	Request
-	Dispatch int       // the router's dispatch number, from 1
-	Cost     int64     // tokens that the router takes it for, of prompt and answer; 0 when it did not say
-	Accepted time.Time // when LLM_REQUESTS stored the request
+	Dispatch int        // the router's dispatch number, from 1
+	Cost     int64      // tokens that the router takes it for, of prompt and answer; 0 when it did not say
+	Cache    *CacheNote // nil when nobody asked for the cache
+	Accepted time.Time  // when LLM_REQUESTS stored the request
 }
 
 // MsgID is the message id of this dispatch.
@@ -23,6 +24,7 @@ func (w *Work) Encode() Header {
 	set(h, HeaderTenant, w.Tenant)
 	set(h, HeaderDispatch, strconv.Itoa(w.Dispatch))
 	set(h, HeaderAccepted, encodeTime(w.Accepted))
+	set(h, HeaderCacheKey, w.Cache.String())
 	if w.Cost > 0 {
 		set(h, HeaderCost, strconv.FormatInt(w.Cost, 10))
 	}
@@ -50,7 +52,7 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	if err != nil {
 		return w, fmt.Errorf("decode work item: %w", err)
 	}
-	w.Dispatch, w.Accepted = dispatch, accepted
+	w.Dispatch, w.Accepted, w.Cache = dispatch, accepted, ParseCacheNote(get(h, HeaderCacheKey))
 	if cost, err := strconv.ParseInt(get(h, HeaderCost), 10, 64); err == nil && cost > 0 {
 		w.Cost = cost // an estimate, for statistics: one that cannot be read is none
 	}

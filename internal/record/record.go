@@ -30,6 +30,7 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	if body != nil {
 		r.SetRequest(body)
 	}
+	addCache(r, w, chain)
 	if start := chain.Start(); start != nil {
 		r.Worker = start.Start.Worker
 	}
@@ -40,6 +41,19 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	addEnding(r, terminal, summary)
 	r.Events = eventlog.Pack(r.Accepted, chain.Frames)
 	return r
+}
+
+// addCache takes over what the chain says that the cache did, and from the item which entry it is about.
+func addCache(r *schemas.Result, w *schemas.Work, chain *bus.Chain) {
+	for _, f := range chain.Frames {
+		if f.Cache != nil {
+			r.Cache, r.CacheAge = f.Cache.Status, f.Cache.Age
+			break
+		}
+	}
+	if w.Cache != nil {
+		r.CacheKey = w.Cache.Key
+	}
 }
 
 // addTimes derives what the times of the frames tell.
@@ -65,6 +79,8 @@ func addEnding(r *schemas.Result, terminal *schemas.Frame, summary *schemas.Summ
 		if e, err := schemas.DecodeError(terminal.Data); err == nil {
 			r.Status = schemas.StatusOf(e)
 		}
+	case terminal.Count > 1:
+		r.Status = schemas.StatusCompleted
 	case terminal.Count > 0:
 		r.Status, r.Response = schemas.StatusCompleted, raw(terminal.Data)
 	default:
