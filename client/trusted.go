@@ -137,5 +137,5 @@ func (t *trusted) await(ctx context.Context, id schemas.Identity) error {
 }
 
 func (t *trusted) cancel(ctx context.Context, id schemas.Identity) error {
-	return t.bus.CancelRequest(ctx, id, schemas.Errorf(schemas.CodeCancelled, "the request was cancelled"))
+	return t.bus.CancelRequest(ctx, id, schemas.Cancelled(schemas.CancelledByCaller))
 }

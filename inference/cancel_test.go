@@ -41,7 +41,7 @@ func TestCancel(t *testing.T) {
 			id := p.send("r1", c.body)
 			wait(t, "the call", held.reached)
 			began := time.Now()
-			if err := p.bus.Cancel(id); err != nil {
+			if err := p.bus.Cancel(id, schemas.CancelledByCaller); err != nil {
 				t.Fatal(err)
 			}
 			wait(t, "the end of the call", held.ended)
@@ -66,7 +66,7 @@ func TestCancelWhileRetrying(t *testing.T) {
 	id := p.send("r1", sampled)
 	p.until("a failed call", func() bool { return backend.calls.Load() == 1 && backend.running.Load() == 0 })
 	p.until("the claim", func() bool { return p.chain(id).Start() != nil })
-	if err := p.bus.Cancel(id); err != nil {
+	if err := p.bus.Cancel(id, schemas.CancelledByCaller); err != nil {
 		t.Fatal(err)
 	}
 	r := p.cancelled(id, "")

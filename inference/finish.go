@@ -42,7 +42,10 @@ func headerSummary(s *schemas.Summary) []byte {
 	if len(data) <= maxSummary {
 		return data
 	}
-	least := &schemas.Summary{Status: s.Status, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS}
+	least := &schemas.Summary{
+		Status: s.Status, Cost: s.Cost, Attempts: s.Attempts, FirstTokenMS: s.FirstTokenMS, DurationMS: s.DurationMS,
+		CancelledBy: s.CancelledBy, Malformed: s.Malformed,
+	}
 	if s.Usage != nil {
 		least.Usage = &schemas.Usage{PromptTokens: s.Usage.PromptTokens, CompletionTokens: s.Usage.CompletionTokens, TotalTokens: s.Usage.TotalTokens}
 	}
@@ -97,7 +100,7 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		DurationMS: milliseconds(time.Since(r.began)),
 	}
 	if failed != nil {
-		s.Status = schemas.StatusOf(failed)
+		s.Status, s.CancelledBy = schemas.StatusOf(failed), failed.CancelledBy()
 	}
 	if len(r.tries) > 0 {
 		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-llm/weir/inference/balance"
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -15,6 +16,7 @@ import (
 type model struct {
 	name, token string
 	backends    []Slot
+	pool        *balance.Pool // of the backends, in their order
 	fallback    []*model
 	context     int // tokens that it takes; 0 = unknown
 	retry       Retry
@@ -26,10 +28,9 @@ type model struct {
 	freed       chan struct{} // capacity 1: a slot may be free
 
 	mu       sync.Mutex
-	busy     map[string]int // calls by backend
-	guests   int            // of these, for requests of other models
-	held     []uint64       // LLM_WORK sequences that run
-	released []uint64       // sequences let go since the last beat
+	guests   int      // calls for requests of other models
+	held     []uint64 // LLM_WORK sequences that run
+	released []uint64 // sequences let go since the last beat
 }
 
 func newModel(name string, m Model) (*model, error) {
@@ -46,7 +47,7 @@ func newModel(name string, m Model) (*model, error) {
 	retry := m.Retry.withDefaults()
 	served := &model{
 		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
-		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1), busy: map[string]int{},
+		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
@@ -57,6 +58,9 @@ func newModel(name string, m Model) (*model, error) {
 			return nil, fmt.Errorf("inference: backend %q of model %q: max_in_flight is %d, use at least 1", slot.Backend.Name(), name, slot.MaxInFlight)
 		}
 		served.slots += slot.MaxInFlight
+	}
+	if served.pool, err = newPool(m.Backends); err != nil {
+		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	return served, nil
 }

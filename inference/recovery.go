@@ -8,6 +8,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/weir-llm/weir/inference/balance"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -19,6 +20,7 @@ type recovery struct {
 	backends []Backend                              // which can make the call; nil = all
 	call     func(ctx context.Context, t *try) said // makes it, and yields events as callers see them
 	record   func(schemas.Try)                      // is told of every call when it has ended
+	ask      balance.Ask                            // what it needs
 	attempt  int
 	deadline time.Time
 
@@ -64,8 +66,9 @@ func (p *recovery) events(ctx context.Context) said {
 
 // run makes a call and records it.
 func (p *recovery) run(ctx context.Context, t *try, yield func(Event, error) bool) *schemas.Error {
-	defer t.place.release()
+	defer t.place.release(balance.Outcome{}) // should it panic
 	failed := t.run(p.call(ctx, t), yield)
+	t.place.release(outcomeOf(t, failed))
 	if t.called {
 		p.record(t.record(p.attempt, failed))
 	}
@@ -105,12 +108,12 @@ func (p *recovery) ofModel(ctx context.Context, m *model) (*try, *schemas.Error)
 		}
 		p.paid = true
 	}
-	place, busy := p.pick(m, p.called)
+	place, none := p.pick(m, p.called)
 	switch {
-	case busy == nil:
+	case none == nil:
 		return p.begin(place), nil
 	case len(p.barred) == len(p.called): // those that have been called are out of the question
-		return p.whenFree(ctx, m, busy)
+		return p.whenFree(ctx, m, none)
 	}
 	if p.asked > p.retry().Max {
 		return nil, nil
@@ -121,37 +124,51 @@ func (p *recovery) ofModel(ctx context.Context, m *model) (*try, *schemas.Error)
 	if done, failed := p.sleep(ctx, max(p.pause.NextBackOff(), p.asked)); !done {
 		return nil, failed
 	}
-	if place, busy = p.pick(m, p.barred); busy != nil {
-		return p.whenFree(ctx, m, busy)
+	if place, none = p.pick(m, p.barred); none != nil {
+		return p.whenFree(ctx, m, none)
 	}
 	return p.begin(place), nil
 }
 
-// whenFree waits for a place at a model that has none at the moment, no longer than a pause may be. It does not wait while
+// whenFree waits for a place at a model that has none at the moment, no longer than a pause may be, and hardly while
 // another model could answer.
-func (p *recovery) whenFree(ctx context.Context, m *model, busy *busyError) (*try, *schemas.Error) {
-	for busy.after > 0 {
-		p.out(m, busy)
-		if p.waited += busy.after; p.waited > p.retry().Max || p.at < len(p.models)-1 && busy.after > p.retry().Initial {
-			return nil, nil
-		}
-		if done, failed := p.sleep(ctx, busy.after); !done {
-			return nil, failed
-		}
-		var place *place
-		if place, busy = p.pick(m, p.barred); busy == nil {
+func (p *recovery) whenFree(ctx context.Context, m *model, none *balance.UnavailableError) (*try, *schemas.Error) {
+	most := p.retry().Max
+	if p.at < len(p.models)-1 {
+		most = p.retry().Initial
+	}
+	for none.Reason != balance.Nobody {
+		changed := m.pool.Changed()
+		place, still := p.pick(m, p.barred)
+		if still == nil {
 			return p.begin(place), nil
 		}
+		none = still
+		p.out(m, none)
+		left := most - p.waited
+		if none.Again > left || left <= 0 || tooLong(ctx, p.deadline, 0) {
+			return nil, nil
+		}
+		began := time.Now()
+		if none.Again > 0 {
+			left = none.Again
+		}
+		if failed := wait(ctx, left, changed); failed != nil {
+			return nil, failed
+		}
+		p.waited += time.Since(began)
 	}
 	return nil, nil
 }
 
 // out notes for the caller that a model has no place, unless there is more to tell.
-func (p *recovery) out(m *model, busy *busyError) {
-	if p.shown == nil || p.shown.Code == schemas.CodeUnavailable && p.number == 0 && busy.after < p.shown.RetryAfter {
-		p.shown = schemas.Errorf(schemas.CodeUnavailable, "all backends of model %q are out of service or busy; try again in %v", m.name, busy.after.Round(time.Millisecond)).
-			WithRetryAfter(busy.after)
+func (p *recovery) out(m *model, none *balance.UnavailableError) {
+	if p.shown != nil && (p.at > 0 || p.number > 0) {
+		return
 	}
+	after := max(none.Again, time.Second)
+	p.shown = schemas.Errorf(schemas.CodeUnavailable, "%s of model %q at the moment; try again in %v", none, m.name, after.Round(time.Millisecond)).
+		WithRetryAfter(after)
 }
 
 // sleep waits for d if there is time for it.
@@ -159,14 +176,12 @@ func (p *recovery) sleep(ctx context.Context, d time.Duration) (done bool, faile
 	if tooLong(ctx, p.deadline, d) {
 		return false, nil
 	}
-	failed = wait(ctx, d)
+	failed = wait(ctx, d, nil)
 	return failed == nil, failed
 }
 
-func (p *recovery) pick(m *model, not []Backend) (*place, *busyError) {
-	return m.pick(p.at > 0, func(b Backend) bool {
-		return slices.Contains(not, b) || p.backends != nil && !slices.Contains(p.backends, b)
-	})
+func (p *recovery) pick(m *model, not []Backend) (*place, *balance.UnavailableError) {
+	return m.pick(p.at > 0, p.ask, excluding(not, p.backends))
 }
 
 func (p *recovery) begin(place *place) *try {

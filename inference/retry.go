@@ -57,12 +57,14 @@ func tooLong(ctx context.Context, deadline time.Time, d time.Duration) bool {
 	return ok && time.Until(end) <= d
 }
 
-// wait sleeps for d before another call. It returns why ctx ended when it ends meanwhile.
-func wait(ctx context.Context, d time.Duration) *schemas.Error {
+// wait sleeps for d, or until changed is closed if that is not nil. It returns why ctx ended when it ends meanwhile.
+func wait(ctx context.Context, d time.Duration, changed <-chan struct{}) *schemas.Error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
+	case <-changed:
 		return nil
 	case <-ctx.Done():
 		return ContextError(ctx)

@@ -198,7 +198,7 @@ var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline p
 // generate calls backends until one says something, noting every call.
 func (r *run) generate(ctx context.Context, p plan) said {
 	calls := &recovery{
-		models: r.models(p), backends: p.backends, deadline: r.deadline(), attempt: r.attempt,
+		models: r.models(p), backends: p.backends, ask: r.ask(), deadline: r.deadline(), attempt: r.attempt,
 		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
 		record: func(t schemas.Try) { r.tries = append(r.tries, t) },
 	}
@@ -223,6 +223,7 @@ func (r *run) call(ctx context.Context, p plan, t *try) said {
 		other.Model, other.Body = t.place.model.name, openai.WithModel(request.Body, t.place.model.name)
 		request = &other
 	}
+	t.stream = request.Stream
 	dialect := dialectOf(r.op, t.place.backend.Capabilities())
 	follow, err := r.follow(p, dialect, request)
 	if err != nil {

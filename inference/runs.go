@@ -57,11 +57,11 @@ func (r *runs) watch(ctx context.Context, id schemas.Identity) (context.Context,
 }
 
 // cancel ends the runs of a request, if it runs here.
-func (r *runs) cancel(id schemas.Identity) {
+func (r *runs) cancel(id schemas.Identity, by schemas.CancelledBy) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, w := range r.watchers[id] {
-		w.stop(schemas.Errorf(schemas.CodeCancelled, "the request was cancelled"))
+		w.stop(schemas.Cancelled(by))
 	}
 }
 

@@ -13,6 +13,7 @@ type try struct {
 	number  int // of the attempt's calls, from 1
 	started time.Time
 	first   time.Time
+	stream  bool // the answer comes in events
 	called  bool // the backend was
 	visible bool // callers have seen something of it
 	stopped bool // the loop body broke out
@@ -42,6 +43,9 @@ func (t *try) heard(events said) said {
 		for event, err := range events {
 			if err == nil && t.first.IsZero() {
 				t.first = time.Now()
+				if t.stream {
+					t.place.call.FirstToken()
+				}
 			}
 			if !yield(event, err) {
 				return

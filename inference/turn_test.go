@@ -113,7 +113,7 @@ func TestSecondItemLeavesTheFirstToBeCancelled(t *testing.T) {
 	wait(t, "the call", held.reached)
 	p.visible(identity("r1"), 1)
 	p.gone(p.dispatch(work("r1", 1, sampled)))
-	if err := p.bus.Cancel(identity("r1")); err != nil {
+	if err := p.bus.Cancel(identity("r1"), schemas.CancelledByCaller); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "the end of the call", held.ended)

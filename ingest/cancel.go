@@ -13,7 +13,7 @@ func (s *Ingest) cancel(c *call) error {
 	if err != nil {
 		return err
 	}
-	if there, err = s.stop(&c.exchange, there); err != nil {
+	if there, err = s.stop(&c.exchange, there, schemas.CancelledByCaller); err != nil {
 		return err
 	}
 	return c.writeJSON(http.StatusOK, schemas.Outcome{ID: c.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})
@@ -36,7 +36,7 @@ func (s *Ingest) remove(c *call, there run) error {
 	if there.deleted() {
 		return nil
 	}
-	if _, err := s.stop(&c.exchange, there); err != nil {
+	if _, err := s.stop(&c.exchange, there, schemas.CancelledByErasure); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cancelTimeout)
@@ -48,14 +48,13 @@ func (s *Ingest) remove(c *call, there run) error {
 }
 
 // stop ends the request unless it has ended, and tells how. A caller that leaves meanwhile does not undo it.
-func (s *Ingest) stop(x *exchange, there run) (run, error) {
+func (s *Ingest) stop(x *exchange, there run, by schemas.CancelledBy) (run, error) {
 	if there.ended() {
 		return there, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), cancelTimeout)
 	defer cancel()
-	reason := schemas.Errorf(schemas.CodeCancelled, "the request was cancelled")
-	if err := s.cfg.Bus.CancelRequest(ctx, x.id, reason); err != nil {
+	if err := s.cfg.Bus.CancelRequest(ctx, x.id, schemas.Cancelled(by)); err != nil {
 		return there, unreachable(err)
 	}
 	return s.find(ctx, x.id)

@@ -46,8 +46,7 @@ func (s *Ingest) abandon(ctx context.Context, id identity) {
 	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
 	defer cancel()
 	s.meters.abandoned.Inc()
-	reason := schemas.Errorf(schemas.CodeCancelled, "the caller left and nobody read on; send Llm-On-Disconnect: continue to let a request go on")
-	err := s.cfg.Bus.CancelRequest(ctx, id, reason)
+	err := s.cfg.Bus.CancelRequest(ctx, id, schemas.Cancelled(schemas.CancelledByDisconnect))
 	if err != nil && !errors.Is(context.Cause(ctx), errDrained) && ctx.Err() == nil {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "cancel of an abandoned request did not work; it runs until its end",
 			slog.String(telemetry.KeyRequest, id.Request), slog.String(telemetry.KeyTenant, id.Tenant), slog.Any(telemetry.KeyError, err))

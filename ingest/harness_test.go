@@ -94,7 +94,7 @@ func setupOn(t *testing.T, b *bus.Bus, script func(*job), configure ...func(*ing
 	go func() { done <- door.Run(ctx) }()
 	transport := &http.Transport{}
 	w := &bench{t: t, bus: b, door: door, url: "http://" + door.Addr().String(), client: &http.Client{Transport: transport}}
-	unheard, err := b.OnCancel(func(id schemas.Identity) { w.hinted.Store(id, true) })
+	unheard, err := b.OnCancel(func(id schemas.Identity, _ schemas.CancelledBy) { w.hinted.Store(id, true) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -254,7 +254,7 @@ func (s *Ingest) cancelResponse(c *call) error {
 	if err != nil {
 		return err
 	}
-	if r.run, err = s.stop(&c.exchange, r.run); err != nil {
+	if r.run, err = s.stop(&c.exchange, r.run, schemas.CancelledByCaller); err != nil {
 		return err
 	}
 	return c.writeResponse(r)

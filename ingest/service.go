@@ -175,7 +175,7 @@ func (v *service) cancel(i *inbox) error {
 	if err != nil {
 		return err
 	}
-	if there, err = v.s.stop(&i.exchange, there); err != nil {
+	if there, err = v.s.stop(&i.exchange, there, schemas.CancelledByCaller); err != nil {
 		return err
 	}
 	body, err := json.Marshal(schemas.Outcome{ID: i.id.Request, Status: there.status(), Deleted: there.status() == schemas.StatusDeleted})

@@ -120,7 +120,7 @@ func (c *clerk) end(ctx context.Context, r *schemas.Request, reason *schemas.Err
 	id := r.Identity
 	f := &schemas.Frame{
 		Kind: schemas.KindError, Op: r.Op, Writer: rand.Text()[:12], Data: reason.Encode(),
-		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason)}).Encode(), Trace: bus.TraceParent(ctx),
+		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(ctx),
 	}
 	var expect uint64
 	for {

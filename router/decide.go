@@ -40,10 +40,6 @@ func expired() *schemas.Error {
 	return schemas.Errorf(schemas.CodeDeadline, "the deadline passed before a worker had room; send the request again, or give it a later %s", schemas.HeaderDeadline)
 }
 
-func cancelled() *schemas.Error {
-	return schemas.Errorf(schemas.CodeCancelled, "the request was cancelled before it ran")
-}
-
 // known reports whether requests for the model may wait: it is configured, or a worker serves it, or the router has not
 // listened long enough to say that none does.
 func (l *loop) known(model string, now time.Time) bool {

@@ -71,8 +71,8 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 	case l.draining: // another router has it next
 	case ok && !e.Retryable():
 		l.answer(it, e)
-	case it.cancelled:
-		l.answer(it, cancelled())
+	case it.cancelled != "":
+		l.answer(it, schemas.Cancelled(it.cancelled))
 	default:
 		l.holdoff[it.model()] = now.Add(dispatchRetry)
 		l.queue.unpop(it)

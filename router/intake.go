@@ -44,13 +44,13 @@ type item struct {
 
 	// Owned by the loop.
 	delivery  delivery
-	place     *list.Element // in the queue
-	class     class         // in the queue; it grows more urgent with time
-	queued    time.Time     // since when it is in the class
-	alarm     int           // in the expiries, from 1
-	inspected bool          // its body, when that is an object
-	checked   bool          // that it has no result yet, when its caller chose the id
-	cancelled bool          // while a job had it in hand
+	place     *list.Element       // in the queue
+	class     class               // in the queue; it grows more urgent with time
+	queued    time.Time           // since when it is in the class
+	alarm     int                 // in the expiries, from 1
+	inspected bool                // its body, when that is an object
+	checked   bool                // that it has no result yet, when its caller chose the id
+	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
 }
 
 func (it *item) model() string { return it.req.ModelToken }

@@ -47,7 +47,7 @@ type loop struct {
 	permits  chan int   // to a fetcher: how many it may bring
 	arrivals chan batch // closed after the last fetcher
 	beats    chan *schemas.Heartbeat
-	cancels  chan schemas.Identity
+	cancels  chan hint
 	finished chan func()
 
 	// Owned by the goroutine in run.
@@ -76,7 +76,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, me
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
-		beats: make(chan *schemas.Heartbeat, hintsBehind), cancels: make(chan schemas.Identity, hintsBehind),
+		beats: make(chan *schemas.Heartbeat, hintsBehind), cancels: make(chan hint, hintsBehind),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
@@ -102,8 +102,8 @@ func (l *loop) run(ctx, work context.Context) {
 			l.arrive(b)
 		case h := <-l.beats:
 			l.beat(h)
-		case id := <-l.cancels:
-			l.cancel(id)
+		case h := <-l.cancels:
+			l.cancel(h)
 		case then := <-l.finished:
 			then()
 		case now := <-ticker.C:

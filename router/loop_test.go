@@ -352,9 +352,9 @@ func TestCancelOfAQueuedRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		d := b.arrive(nil)
-		b.loop.cancels <- schemas.Identity{Tenant: "other", Request: "idk_1"}
+		b.loop.cancels <- hint{id: schemas.Identity{Tenant: "other", Request: "idk_1"}, by: schemas.CancelledByCaller}
 		b.wantSettled(d, "held")
-		b.loop.cancels <- schemas.Identity{Tenant: "acme", Request: "idk_1"}
+		b.loop.cancels <- hint{id: schemas.Identity{Tenant: "acme", Request: "idk_1"}, by: schemas.CancelledByCaller}
 		b.wantAnswer("idk_1", schemas.CodeCancelled)
 		b.wantSettled(d, "ack")
 		b.beat(slots(1))
@@ -368,7 +368,7 @@ func TestCancelWhileTheDispatchFails(t *testing.T) {
 		b.bus.dispatchErr, b.bus.dispatchGate = errors.New("stream offline"), make(chan struct{})
 		b.beat(slots(1))
 		d := b.arrive(nil)
-		b.loop.cancels <- schemas.Identity{Tenant: "acme", Request: "idk_1"}
+		b.loop.cancels <- hint{id: schemas.Identity{Tenant: "acme", Request: "idk_1"}, by: schemas.CancelledByCaller}
 		b.wantSettled(d, "held")
 		close(b.bus.dispatchGate)
 		b.wantAnswer("idk_1", schemas.CodeCancelled)
@@ -493,7 +493,7 @@ func TestBoundsStopTheFetching(t *testing.T) {
 		}
 		b.arrive(func(it *item) { it.size = DefaultMaxQueuedBytes })
 		b.beat(slots(8))
-		b.loop.cancels <- schemas.Identity{}
+		b.loop.cancels <- hint{id: schemas.Identity{}, by: schemas.CancelledByCaller}
 		if got := permitted(); got != 3 {
 			t.Errorf("permit for %d requests when all have left, want 3", got)
 		}

@@ -31,8 +31,8 @@ func (l *loop) route(it *item) {
 	switch {
 	case it.fault != nil:
 		l.answer(it, it.fault)
-	case it.cancelled:
-		l.answer(it, cancelled())
+	case it.cancelled != "":
+		l.answer(it, schemas.Cancelled(it.cancelled))
 	case !l.clock.at(now).Before(it.deadline):
 		l.answer(it, expired())
 	case it.req.Object != nil && !it.inspected:
@@ -56,12 +56,18 @@ func (l *loop) enact(it *item, v verdict) {
 	}
 }
 
+// hint is that somebody wants a request to end.
+type hint struct {
+	id schemas.Identity
+	by schemas.CancelledBy
+}
+
 // cancel ends the requests that carry the identity and have not left. One that a job has in hand remembers it.
-func (l *loop) cancel(id schemas.Identity) {
-	for _, it := range l.held.with(id) {
-		it.cancelled = true
+func (l *loop) cancel(h hint) {
+	for _, it := range l.held.with(h.id) {
+		it.cancelled = h.by
 		if l.unqueue(it) {
-			l.answer(it, cancelled())
+			l.answer(it, schemas.Cancelled(h.by))
 		}
 	}
 }

@@ -175,9 +175,9 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	stopCancels, err := b.OnCancel(func(id schemas.Identity) {
+	stopCancels, err := b.OnCancel(func(id schemas.Identity, by schemas.CancelledBy) {
 		select {
-		case l.cancels <- id:
+		case l.cancels <- hint{id, by}:
 		default:
 		}
 	})

@@ -53,6 +53,11 @@ type Frame struct {
 	Cache    *CacheNote // on a start or terminal frame: what the cache did, if anybody asked for it (docs/adr/0014)
 	Trace    string     // traceparent, on accepted, start and terminal frames
 
+	// Of a delta frame, where the model server tells them, so that another can go on exactly (docs/adr/0019).
+	TokenIDs string // as [ParseTokenIDs] reads them
+	Prompt   string // as [ParsePrompt] reads it
+	Usage    string // of the answer so far, as JSON
+
 	Extra []string // members of Llm-Frame after the fifth, from a later version
 
 	// Known to a reader only.
@@ -138,6 +143,9 @@ func (f *Frame) Encode() Header {
 	h[HeaderFrame] = []string{f.Header()}
 	set(h, HeaderObject, f.Object.String())
 	if f.Kind == KindDelta {
+		set(h, HeaderTokenIDs, f.TokenIDs)
+		set(h, HeaderPrompt, f.Prompt)
+		set(h, HeaderUsage, f.Usage)
 		return h
 	}
 	set(h, HeaderBodyHash, f.BodyHash)
@@ -172,6 +180,7 @@ func DecodeFrame(h Header, data []byte) (*Frame, error) {
 		return nil, fmt.Errorf("decode frame: header %s %q counts more events than the payload has lines", HeaderFrame, f.Header())
 	}
 	if f.Kind == KindDelta {
+		f.TokenIDs, f.Prompt, f.Usage = get(h, HeaderTokenIDs), get(h, HeaderPrompt), get(h, HeaderUsage)
 		return f, nil
 	}
 	f.Cache = ParseCacheNote(get(h, HeaderCache))

@@ -39,10 +39,13 @@ const (
 	HeaderWork     = "Llm-Work"
 	HeaderBodyHash = "Llm-Body-Hash"
 	HeaderWorker   = "Llm-Worker"
-	HeaderSummary  = "Llm-Summary" // on an error frame and a unary end (docs/adr/0003)
-	HeaderObject   = "Llm-Object"  // the body is in LLM_OBJECTS (docs/adr/0003)
-	HeaderReason   = "Llm-Reason"  // on a DLQ record: why (docs/adr/0003)
-	HeaderPart     = "Llm-Part"    // on an answer to a NATS caller: `<n>/<of>` of an event too large for a message (docs/adr/0007)
+	HeaderSummary  = "Llm-Summary"    // on an error frame and a unary end (docs/adr/0003)
+	HeaderObject   = "Llm-Object"     // the body is in LLM_OBJECTS (docs/adr/0003)
+	HeaderReason   = "Llm-Reason"     // on a DLQ record: why (docs/adr/0003)
+	HeaderTokenIDs = "Llm-Token-Ids"  // on a delta frame: what its events were decoded from (docs/adr/0019)
+	HeaderPrompt   = "Llm-Prompt-Ids" // on a delta frame: a part of what the prompt was encoded to (docs/adr/0019)
+	HeaderUsage    = "Llm-Usage"      // on a delta frame: the usage so far (docs/adr/0019)
+	HeaderPart     = "Llm-Part"       // on an answer to a NATS caller: `<n>/<of>` of an event too large for a message (docs/adr/0007)
 )
 
 // Headers of NATS itself that the pipeline reads or writes.

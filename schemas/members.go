@@ -62,6 +62,16 @@ func (m *members) number(name string, v *int, keep bool) {
 	}
 }
 
+func (m *members) flag(name string, v *bool) {
+	if m.reading {
+		if m.read(name) {
+			*v = string(m.data) == "true"
+		}
+	} else if m.write(name, *v) {
+		m.b = append(m.b, "true"...)
+	}
+}
+
 func (m *members) count(name string, v *int64) {
 	if m.reading {
 		if m.read(name) {

@@ -41,6 +41,7 @@ type Usage struct {
 	TotalTokens      int64
 	PromptDetails    json.RawMessage
 	OutputDetails    json.RawMessage
+	Estimated        bool // counted here from what came, because the model server did not tell
 
 	Extra Extra // vendors add members of their own, such as a cost
 }
@@ -53,6 +54,7 @@ func (u *Usage) members(m *members) {
 	m.count("total_tokens", &u.TotalTokens)
 	m.raw("prompt_tokens_details", &u.PromptDetails)
 	m.raw("completion_tokens_details", &u.OutputDetails)
+	m.flag("estimated", &u.Estimated)
 }
 
 // MarshalJSON writes the object with its unknown members.
@@ -71,6 +73,7 @@ type Try struct {
 	Outcome      Code // empty: it succeeded
 	Cause        string
 	HTTPStatus   int
+	Usage        *Usage // what the call cost, as far as it is known
 
 	Extra Extra
 }
@@ -86,6 +89,7 @@ func (t *Try) members(m *members) {
 	m.text("outcome", (*string)(&t.Outcome), optional)
 	m.text("cause", &t.Cause, optional)
 	m.number("http_status", &t.HTTPStatus, optional)
+	m.usage("usage", &t.Usage)
 }
 
 // Summary is the payload of an end frame: how the answer came about. With the chain and the request it is all that is
@@ -99,6 +103,8 @@ type Summary struct {
 	FirstTokenMS  float64
 	DurationMS    float64
 	Model         string // the model that answered, when it differs
+	CancelledBy   CancelledBy
+	Malformed     int // events of the model server that could not be read and were left out
 	Tries         []Try
 
 	Extra Extra
@@ -118,6 +124,8 @@ func (s *Summary) members(m *members) {
 	m.milliseconds("ttft_ms", &s.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &s.DurationMS, optional)
 	m.text("model", &s.Model, optional)
+	m.text("cancelled_by", (*string)(&s.CancelledBy), optional)
+	m.number("malformed_events", &s.Malformed, optional)
 	m.tries("tries", &s.Tries)
 }
 
@@ -151,6 +159,8 @@ type Result struct {
 	Attempts      int
 	FirstTokenMS  float64
 	DurationMS    float64
+	CancelledBy   CancelledBy // who ended it before its time
+	Malformed     int         // events of the model server that could not be read and were left out
 	Tries         []Try
 
 	Priority Priority
@@ -242,6 +252,8 @@ func (r *Result) members(m *members) {
 	m.number("attempts", &r.Attempts, always)
 	m.milliseconds("ttft_ms", &r.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &r.DurationMS, optional)
+	m.text("cancelled_by", (*string)(&r.CancelledBy), optional)
+	m.number("malformed_events", &r.Malformed, optional)
 	m.tries("tries", &r.Tries)
 	m.text("priority", (*string)(&r.Priority), optional)
 	m.number("dispatch", &r.Dispatch, optional)

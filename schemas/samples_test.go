@@ -71,6 +71,20 @@ func samples() map[string]sample {
 		"frame-delta": frameSample(&Frame{
 			Kind: KindDelta, Attempt: 2, Writer: "W2", Index: 3, Count: 2, Data: []byte("{\"choices\":[]}\n{\"choices\":[{\"delta\":{\"content\":\"ü\"}}]}"),
 		}),
+		"frame-delta-tokens": frameSample(&Frame{
+			Kind: KindDelta, Attempt: 1, Writer: "W1", Count: 2, Data: []byte("{\"choices\":[]}\n{\"choices\":[]}"),
+			TokenIDs: "17,4;99", Prompt: "my-llama 3 1,2,3", Usage: `{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6}`,
+		}),
+		"cancel": {
+			value:  &Cancel{By: CancelledByDisconnect},
+			encode: func(v any) message { return message{Data: v.(*Cancel).Encode()} },
+			decode: func(m message) (any, error) { return DecodeCancel(m.Data), nil },
+		},
+		"try-usage": {
+			value:  &Summary{Status: StatusCancelled, CancelledBy: CancelledByCaller, Malformed: 2, Tries: []Try{{Attempt: 1, Backend: "b", Started: accepted, Usage: &Usage{PromptTokens: 7, CompletionTokens: 2, TotalTokens: 9, Estimated: true}}}},
+			encode: func(v any) message { return message{Data: v.(*Summary).Encode()} },
+			decode: func(m message) (any, error) { return DecodeSummary(m.Data) },
+		},
 		"frame-delta-object": frameSample(&Frame{
 			Kind: KindDelta, Attempt: 1, Writer: "W1", Count: 1, Object: &Object{Name: id.String() + "/W1/0", Size: 10 << 20, Digest: digest},
 		}),

@@ -25,7 +25,7 @@ func (b *Bus) CancelRequest(ctx context.Context, id schemas.Identity, reason *sc
 		return err
 	}
 	defer reader.Close()
-	if err := b.Cancel(id); err != nil {
+	if err := b.Cancel(id, reason.CancelledBy()); err != nil {
 		return err
 	}
 	waiting, stop := context.WithTimeout(ctx, cancelGrace)
@@ -56,7 +56,8 @@ func (b *Bus) writeCancel(ctx context.Context, id schemas.Identity, reason *sche
 		}
 		_, err = b.Append(ctx, id, last.Sequence, &schemas.Frame{
 			Kind: schemas.KindError, Attempt: last.Attempt, Writer: rand.Text()[:12], Index: last.Next(), Data: reason.Encode(),
-			Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), Attempts: last.Attempt}).Encode(), Trace: TraceParent(ctx),
+			Trace:   TraceParent(ctx),
+			Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), Attempts: last.Attempt, CancelledBy: reason.CancelledBy()}).Encode(),
 		})
 		if !errors.Is(err, ErrFenced) {
 			return err

@@ -19,7 +19,7 @@ func TestCancelWithALiveOwner(t *testing.T) {
 	server := bustest.Server(t)
 	b, owner := bustest.Connect(t, server, bus.Config{}), connect(t, server, bus.Config{})
 	last := write(t, owner, alice, 0, start("a"), delta("a", 0, "x"))
-	stop, err := owner.OnCancel(func(id schemas.Identity) {
+	stop, err := owner.OnCancel(func(id schemas.Identity, _ schemas.CancelledBy) {
 		if _, err := owner.Append(t.Context(), id, last, failure("a", 1, cancelled)); err != nil {
 			t.Error(err)
 		}
@@ -133,7 +133,7 @@ func TestCancelEndsWithItsContext(t *testing.T) {
 	reason := errors.New("the caller has gone")
 	ctx, stop := context.WithCancelCause(t.Context())
 	defer stop(nil)
-	quit, err := b.OnCancel(func(schemas.Identity) { stop(reason) })
+	quit, err := b.OnCancel(func(schemas.Identity, schemas.CancelledBy) { stop(reason) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,12 +10,18 @@ import (
 
 // Hints are messages of core NATS: at most once, seen by whoever listens now. Correctness never depends on one.
 
-// Cancel hints that a request should stop. Use [Bus.CancelRequest] where it must.
-func (b *Bus) Cancel(id schemas.Identity) error { return b.hint(id.Cancel(), nil) }
+// Cancel hints that a request should stop, and for whom. Use [Bus.CancelRequest] where it must.
+func (b *Bus) Cancel(id schemas.Identity, by schemas.CancelledBy) error {
+	return b.hint(id.Cancel(), (&schemas.Cancel{By: by}).Encode())
+}
 
 // OnCancel calls fn for every cancel hint until stop is called. Calls do not overlap; fn must not block.
-func (b *Bus) OnCancel(fn func(schemas.Identity)) (stop func(), err error) {
-	return b.listen(schemas.CancelAll, onIdentity(fn))
+func (b *Bus) OnCancel(fn func(schemas.Identity, schemas.CancelledBy)) (stop func(), err error) {
+	return b.listen(schemas.CancelAll, func(msg *nats.Msg) {
+		if id, ok := schemas.ParseIdentity(msg.Subject); ok {
+			fn(id, schemas.DecodeCancel(msg.Data).By)
+		}
+	})
 }
 
 // Attach hints that this process reads a request, so that another does not cancel it for want of a reader.

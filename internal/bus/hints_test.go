@@ -40,7 +40,17 @@ func TestHintsAreHeardByAll(t *testing.T) {
 		on   func(*bus.Bus, func(schemas.Identity)) (func(), error)
 		send func(schemas.Identity) error
 	}{
-		"cancel": {(*bus.Bus).OnCancel, b.Cancel},
+		"cancel": {
+			func(b *bus.Bus, fn func(schemas.Identity)) (func(), error) {
+				return b.OnCancel(func(id schemas.Identity, by schemas.CancelledBy) {
+					if by != schemas.CancelledByErasure {
+						t.Errorf("cancelled by %q", by)
+					}
+					fn(id)
+				})
+			},
+			func(id schemas.Identity) error { return b.Cancel(id, schemas.CancelledByErasure) },
+		},
 		"attach": {(*bus.Bus).OnAttach, b.Attach},
 	} {
 		var here, there heard[schemas.Identity]
@@ -70,15 +80,15 @@ func TestStopEndsTheListening(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
 	var first, second heard[schemas.Identity]
-	stop, err := b.OnCancel(first.add)
+	stop, err := b.OnAttach(first.add)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	if _, err := b.OnCancel(second.add); err != nil {
+	if _, err := b.OnAttach(second.add); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Cancel(alice); err != nil {
+	if err := b.Attach(alice); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the hint is heard", func() bool { return len(second.list()) == 1 })
@@ -132,10 +142,10 @@ func TestHintsOfAClosedBus(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Errorf("closed again: %v", err)
 	}
-	if err := b.Cancel(alice); err == nil {
+	if err := b.Cancel(alice, schemas.CancelledByCaller); err == nil {
 		t.Error("a hint was sent")
 	}
-	if _, err := b.OnCancel(func(schemas.Identity) {}); err == nil {
+	if _, err := b.OnCancel(func(schemas.Identity, schemas.CancelledBy) {}); err == nil {
 		t.Error("somebody listens")
 	}
 	b.Event("incident", nil) // may be lost
