@@ -18,9 +18,11 @@ var errEnded = errors.New("the frames ended before the request did")
 // ended, whatever became of the caller.
 func (c *call) unary(all frames) (finished bool, err error) {
 	for f, err := range all {
-		switch {
-		case err != nil:
+		if err != nil {
 			return false, err
+		}
+		c.tellCache(f)
+		switch {
 		case f.Kind == schemas.KindError:
 			return true, failureOf(f)
 		case f.Kind == schemas.KindEnd && f.Count == 0:
@@ -66,6 +68,9 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 	for f, err := range all {
 		if err != nil {
 			return false, err
+		}
+		if !how.resumable {
+			e.tellCache(f)
 		}
 		if how.resumable && f.Start != nil {
 			e.speak(dialectOf(opOf(f)))

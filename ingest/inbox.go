@@ -90,9 +90,11 @@ func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, er
 	i.beat(held, streams || first(i.ask.Header, schemas.HeaderStreamEvents) == schemas.TakesSigns)
 	defer i.rest()
 	for f, err := range all {
-		switch {
-		case err != nil:
+		if err != nil {
 			return false, err
+		}
+		i.tellCache(f)
+		switch {
 		case f.Kind == schemas.KindError:
 			return true, failureOf(f)
 		case f.Kind == schemas.KindEnd && f.Count == 0 && !streams:

@@ -135,6 +135,7 @@ func (r *responder) answer(streams bool, all frames, held func()) (finished bool
 		if err != nil {
 			return false, err
 		}
+		r.tellCache(f)
 		if background && !r.submission.ended { // it is queued, even if a worker was faster than this answer
 			player.Open(f)
 			return false, r.write(http.StatusOK, player.AppendResponse(nil))
@@ -183,6 +184,7 @@ func (e *eventStream) play(all frames, player *responses.Player, atOnce bool) (f
 		if err != nil {
 			return false, err
 		}
+		e.tellCache(f)
 		atOnce = atOnce || e.opened()
 		if f.Kind == schemas.KindError && !atOnce {
 			return true, failureOf(f)

@@ -48,7 +48,7 @@ func (l *loop) pumpAll() {
 // dispatch publishes a request to the workers of its model and takes up room from now on.
 func (l *loop) dispatch(it *item) {
 	l.fleet.sending(it.model())
-	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted}
+	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted, Cache: it.order()}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)
 		return func() { l.dispatched(it, sequence, err) }
@@ -61,6 +61,7 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		delete(l.holdoff, it.model())
 		l.fleet.sent(it.model(), sequence, now)
 		l.meters.dispatched(now.Sub(it.arrived))
+		l.meters.passed(it.order())
 		l.settle(it, bus.Ack)
 		l.pump(it.model())
 		return

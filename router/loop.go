@@ -16,6 +16,7 @@ const (
 	dispatchWidth = 16 // publishes in flight
 	answerWidth   = 8  // answers and look-ups in flight
 	checkWidth    = 2  // checks of unseen dispatches in flight
+	hitWidth      = 32 // answers from the cache, and look-ups there, in flight
 
 	hintsBehind = 4096 // heartbeats, or cancels, that may wait for the loop
 
@@ -34,15 +35,18 @@ type registrar interface {
 	answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool)
 	answered(it *item) (answered bool, outcome bus.Outcome)
 	body(it *item) ([]byte, error)
+	cached(it *item) (data []byte, stored time.Time, err error)
+	replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written bool)
 }
 
 // loop is the state of the router.
 type loop struct {
-	cfg    Config
-	log    *slog.Logger
-	meters *metrics
-	bus    broker
-	clerk  registrar
+	cfg     Config
+	log     *slog.Logger
+	meters  *metrics
+	bus     broker
+	clerk   registrar
+	caching *caching
 
 	permits  chan int   // to a fetcher: how many it may bring
 	arrivals chan batch // closed after the last fetcher
@@ -60,6 +64,7 @@ type loop struct {
 	dispatches *lane
 	answers    *lane
 	checks     *lane
+	hits       *lane
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
 	full       bool
 	draining   bool
@@ -70,17 +75,18 @@ type loop struct {
 	refreshed  time.Time // the configured models, last
 }
 
-func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, meters *metrics) *loop {
+func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+hitWidth)
 	return &loop{
-		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
+		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), cancels: make(chan hint, hintsBehind),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
 		checks:     &lane{width: checkWidth, finished: finished},
+		hits:       &lane{width: hitWidth, finished: finished},
 		holdoff:    make(map[string]time.Time),
 		began:      now, turned: now, refreshed: now,
 	}
@@ -198,12 +204,14 @@ func (l *loop) refuseUnknown(now time.Time) {
 	}
 }
 
-func (l *loop) busy() bool { return l.dispatches.running+l.answers.running+l.checks.running > 0 }
+func (l *loop) busy() bool {
+	return l.dispatches.running+l.answers.running+l.checks.running+l.hits.running > 0
+}
 
 // drain stops everything that has not begun. What is in flight is finished.
 func (l *loop) drain() {
 	l.draining = true
-	for _, lane := range []*lane{l.dispatches, l.answers, l.checks} {
+	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.hits} {
 		lane.clear()
 	}
 }

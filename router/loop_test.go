@@ -105,6 +105,10 @@ func (b *fakeBus) body(it *item) ([]byte, error) {
 	return []byte(it.req.Object.Name), nil
 }
 
+func (b *fakeBus) cached(*item) ([]byte, time.Time, error) { return nil, time.Time{}, bus.ErrNotFound }
+
+func (b *fakeBus) replay(*item, *schemas.Frame) (bus.Outcome, bool) { return bus.Ack, true }
+
 // bench is a loop over fakes in a bubble of simulated time.
 type bench struct {
 	t    *testing.T
@@ -128,9 +132,13 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	caching, err := newCaching(cfg.Cache, cfg.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
 	fake := &fakeBus{answers: make(map[string]schemas.Code), gone: make(map[uint64]bool), known: make(map[string]bool)}
 	ctx, stop := context.WithCancel(t.Context())
-	b := &bench{t: t, bus: fake, loop: newLoop(cfg, testLease, fake, fake, meters), stop: stop, done: make(chan struct{}), next: 1}
+	b := &bench{t: t, bus: fake, loop: newLoop(cfg, testLease, fake, fake, caching, meters), stop: stop, done: make(chan struct{}), next: 1}
 	go func() { <-ctx.Done(); close(b.loop.arrivals) }()
 	go func() { b.loop.run(ctx, t.Context()); close(b.done) }()
 	t.Cleanup(func() { stop(); <-b.done })

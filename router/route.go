@@ -39,6 +39,10 @@ func (l *loop) route(it *item) {
 		l.inspectObject(it)
 	case it.chosen() && !it.checked:
 		l.lookUp(it)
+	case it.seeking() && l.known(it.model(), now):
+		l.consult(it)
+	case it.barred():
+		l.answer(it, notCached())
 	default:
 		l.enact(it, l.decide(it, now))
 	}

@@ -67,6 +67,8 @@ type Config struct {
 	// asked when a tenant begins to wait. Optional: without it all are equal.
 	Weight func(tenant string) int
 
+	Cache CacheConfig
+
 	// The router stops fetching while it holds this much; the rest waits in LLM_REQUESTS.
 	MaxQueued      int   // requests; default DefaultMaxQueued
 	MaxQueuedBytes int64 // of their bodies; default DefaultMaxQueuedBytes
@@ -119,8 +121,9 @@ func (c *Config) setDefaults() {
 
 // Router is the router stage.
 type Router struct {
-	cfg    Config
-	meters *metrics
+	cfg     Config
+	caching *caching
+	meters  *metrics
 }
 
 // New checks the configuration. It starts nothing.
@@ -129,11 +132,15 @@ func New(cfg Config) (*Router, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
+	caching, err := newCaching(cfg.Cache, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
 	meters, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}
-	return &Router{cfg: cfg, meters: meters}, nil
+	return &Router{cfg: cfg, caching: caching, meters: meters}, nil
 }
 
 // Run routes until ctx ends, and then drains: it stops fetching, finishes the publishes in flight and gives back what is
@@ -146,12 +153,17 @@ func (r *Router) Run(ctx context.Context) error {
 		stopWork()
 	})()
 
-	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.meters)
+	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.caching, r.meters)
 	unsubscribe, err := subscribe(r.cfg.Bus, l)
 	if err != nil {
 		return fmt.Errorf("run router: %w", err)
 	}
 	defer unsubscribe()
+	unfollow, err := r.caching.follow(r.cfg.Bus)
+	if err != nil {
+		return fmt.Errorf("run router: %w", err)
+	}
+	defer unfollow()
 
 	var fetchers sync.WaitGroup
 	for _, p := range r.cfg.Partitions {

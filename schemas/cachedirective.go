@@ -118,7 +118,7 @@ func CacheControl(own string, control []string) (string, error) {
 			out += "," + name
 		case cacheMaxAge:
 			if _, ok := deltaSeconds(strings.Trim(value, `"`)); !ok {
-				return "", badHeader("Cache-Control", word, "max-age=<seconds>")
+				return "", badHeader(HeaderCacheControl, word, "max-age=<seconds>")
 			}
 			out += "," + name + "=" + strings.Trim(value, `"`)
 		}

@@ -28,6 +28,7 @@ type Config struct {
 	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
+	Cache       Cache             `yaml:"cache,omitempty" doc:"Answers that equal requests are given again. Off, unless a request or its tenant asks for it."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
@@ -105,7 +106,8 @@ type AuthCallout struct {
 
 // Tenant is what a tenant may have.
 type Tenant struct {
-	Weight int `yaml:"weight,omitempty" doc:"Share of a model in relation to other tenants while several wait for it, 1 to 1000; default 1."`
+	Weight int         `yaml:"weight,omitempty" doc:"Share of a model in relation to other tenants while several wait for it, 1 to 1000; default 1."`
+	Cache  TenantCache `yaml:"cache,omitempty" doc:"Whether answers are kept and given again."`
 }
 
 // Ingest has what the doors allow.

@@ -77,7 +77,7 @@ type CacheNews struct {
 // is called when some may have been missed. Calls of fn do not overlap; neither may block.
 func (b *Bus) OnCache(fn func(CacheNews), gap func()) (stop func(), err error) {
 	unheard := b.onGap(gap)
-	stop, err = b.listen(schemas.CacheAll, func(msg *nats.Msg) {
+	unlisten, err := b.listen(schemas.CacheAll, func(msg *nats.Msg) {
 		if tenant, key, ok := schemas.ParseCacheSubject(msg.Subject); ok {
 			fn(CacheNews{Tenant: tenant, Key: key, Data: msg.Data})
 		}
@@ -86,7 +86,7 @@ func (b *Bus) OnCache(fn func(CacheNews), gap func()) (stop func(), err error) {
 		unheard()
 		return nil, err
 	}
-	return func() { stop(); unheard() }, nil
+	return func() { unlisten(); unheard() }, nil
 }
 
 // onGap calls fn whenever the connection that hints come by was lost, or gave some up, until stop is called.
