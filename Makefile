@@ -41,6 +41,10 @@ fmt-check: ## Fail when fmt would change something
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
 	go fix -diff ./...
 
+.PHONY: proto
+proto: ## Write internal/pb from schemas/proto, with the versions of tools/go.mod; deploy-check compares
+	cd tools && go run ./proto -root ..
+
 .PHONY: tidy-check
 tidy-check: ## Fail when a go.mod is not tidy
 	go mod tidy -diff
@@ -48,7 +52,7 @@ tidy-check: ## Fail when a go.mod is not tidy
 	cd conformance && go mod tidy -diff
 
 .PHONY: deploy-check
-deploy-check: ## Parse Dockerfile, docker-compose.yml and deploy/weir.yaml
+deploy-check: ## Parse Dockerfile, docker-compose.yml and deploy/weir.yaml, and compare internal/pb with schemas/proto
 	cd tools && go vet ./... && go test ./...
 	WEIR_KEY_SHA256=$$(printf check | sha256sum | cut -d' ' -f1) go run ./cmd/weir check deploy/weir.yaml
 

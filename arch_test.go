@@ -34,6 +34,7 @@ var areas = map[string][]string{
 	"bench":       {"bench", "client", "ingest", "router", "inference", "sink", "internal", "schemas"},
 	"chaos":       {"chaos", "client", "ingest", "router", "inference", "sink", "internal", "schemas"},
 	"conformance": {"conformance"},
+	"examples":    {"examples", "internal"},
 }
 
 // fenced libraries may be imported only under these folders.
@@ -46,6 +47,7 @@ var fenced = []struct {
 	{"github.com/synadia-io/orbit.go", []string{"internal/bus", "internal/natsd", "client"}},
 	{"github.com/nats-io/jwt", []string{"internal/callout"}},
 	{"github.com/nats-io/nkeys", []string{"internal/callout"}},
+	{"google.golang.org/grpc", []string{"inference/rpc", "inference/backendv1", "inference/triton", "examples", "bench"}},
 	{"database/sql", []string{"sink"}},
 	{"modernc.org/sqlite", []string{"sink"}},
 	{"github.com/jackc/pgx", []string{"sink"}},

@@ -46,6 +46,10 @@ type Config struct {
 	// required and must be the key's, since it is part of every subject; over HTTP the key alone decides.
 	Tenant string
 
+	// ReadOnly says that the API key is one of scope audit, or that this client shall count as nobody: a request that it reads
+	// is cancelled, or goes on, as if it did not. Over NATS such a key needs it; over HTTP the key says it by itself.
+	ReadOnly bool
+
 	Username, Password string // optional: of a trusted service
 	CredsFile          string // optional: a NATS credentials file of a trusted service
 

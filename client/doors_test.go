@@ -177,7 +177,8 @@ func TestOperationsOverHTTP(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	c, ctx := way{"http", server.URL, client.Config{}}.connect(t, server.URL)
-	for op, want := range map[schemas.Op]string{"": "/v1/chat/completions", schemas.OpChat: "/v1/chat/completions", schemas.OpCompletion: "/v1/completions", schemas.OpEmbedding: "/v1/embeddings"} {
+	for op, want := range map[schemas.Op]string{"": "/v1/chat/completions", schemas.OpChat: "/v1/chat/completions", schemas.OpCompletion: "/v1/completions", schemas.OpEmbedding: "/v1/embeddings",
+		schemas.OpMessages: "/v1/messages", schemas.OpCountTokens: "/v1/messages/count_tokens"} {
 		request := words(`"x":1`)
 		request.Op = op
 		if _, err := c.Complete(ctx, request); err != nil {
@@ -188,11 +189,8 @@ func TestOperationsOverHTTP(t *testing.T) {
 		}
 	}
 	request := words(`"x":1`)
-	request.Op = schemas.OpResponses
-	if _, err := c.Complete(ctx, request); code(err) != schemas.CodeUnsupported {
-		t.Errorf("responses: %v", err)
-	}
-	if _, err := c.Send(ctx, request); code(err) != schemas.CodeUnsupported {
-		t.Errorf("responses: %v", err)
+	request.Op = "sing"
+	if _, err := c.Complete(ctx, request); code(err) != schemas.CodeInvalidValue {
+		t.Errorf("an operation that does not exist: %v", err)
 	}
 }

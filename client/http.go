@@ -14,12 +14,14 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
 const (
 	headerRequestID      = "X-Request-Id"
+	headerMessagesID     = "Request-Id" // of the Messages dialect
 	headerIdempotencyKey = "Idempotency-Key"
 
 	connectTimeout = 10 * time.Second
@@ -31,7 +33,7 @@ const (
 	maxRefusal = 64 << 10
 )
 
-// paths are the routes of the operations whose events any door gives back by their index.
+// pathOf is the route of an operation.
 func pathOf(op schemas.Op) (string, error) {
 	switch op {
 	case "", schemas.OpChat:
@@ -40,8 +42,14 @@ func pathOf(op schemas.Op) (string, error) {
 		return "/v1/completions", nil
 	case schemas.OpEmbedding:
 		return "/v1/embeddings", nil
+	case schemas.OpMessages:
+		return "/v1/messages", nil
+	case schemas.OpCountTokens:
+		return "/v1/messages/count_tokens", nil
+	case schemas.OpResponses:
+		return "/v1/responses", nil
 	}
-	return "", schemas.Errorf(schemas.CodeUnsupported, "the operation %q is not possible over HTTP with this client: use the SDK of its dialect, or connect over NATS", op)
+	return "", schemas.Errorf(schemas.CodeInvalidValue, "the operation %q is not known: leave Request.Op out for chat, or use one of the schemas.Op constants", op)
 }
 
 // overHTTP speaks to the HTTP door.
@@ -122,7 +130,7 @@ func (t *overHTTP) do(ctx context.Context, method, path string, body []byte, hea
 
 // refusal is the error of an answer without success.
 func refusal(response *http.Response, text []byte) error {
-	e, err := schemas.DecodeError(text)
+	e, err := decodeRefusal(text)
 	switch {
 	case err == nil && e.Code == schemas.CodeShutdown:
 		return &broken{cause: e} // another door has the request, or this one after its restart
@@ -135,6 +143,14 @@ func refusal(response *http.Response, text []byte) error {
 		return &broken{cause: fmt.Errorf("status %s without an answer of a door", response.Status), pause: retryAfter(response.Header)}
 	}
 	return schemas.Errorf(schemas.CodeUnavailable, "status %s, which no door of Weir answers: is the URL right?", response.Status)
+}
+
+// decodeRefusal reads an error in the dialect of either surface.
+func decodeRefusal(text []byte) (*schemas.Error, error) {
+	if e, ok := anthropic.DecodeError(text); ok {
+		return e, nil
+	}
+	return schemas.DecodeError(text)
 }
 
 func retryAfter(h http.Header) time.Duration {
@@ -154,6 +170,12 @@ func (r *outgoing) headers() http.Header {
 	if r.key != "" {
 		h.Del(schemas.HeaderRequestID)
 		h.Set(headerIdempotencyKey, r.key)
+	}
+	for name, own := range map[string]string{anthropic.HeaderVersion: schemas.HeaderAnthropicVersion, anthropic.HeaderBeta: schemas.HeaderAnthropicBeta} {
+		if value := h.Get(own); value != "" {
+			h.Del(own)
+			h.Set(name, value)
+		}
 	}
 	return h
 }

@@ -35,13 +35,32 @@ func (t *overHTTP) send(ctx context.Context, r *outgoing) error {
 
 // named takes the id under which the door has the request: that of the run which it belongs to.
 func (r *outgoing) named(response *http.Response) {
-	if id := response.Header.Get(headerRequestID); schemas.ValidateRequestID(id) == nil {
+	id := response.Header.Get(headerRequestID)
+	if id == "" {
+		id = response.Header.Get(headerMessagesID)
+	}
+	if schemas.ValidateRequestID(id) == nil {
 		r.Identity.Request = id
+	}
+}
+
+// sendAndRead hands the request over and reads its frames' own events from the first: what a door answers to a request in
+// the Responses dialect is made of them, and has other events.
+func (t *overHTTP) sendAndRead(ctx context.Context, r *outgoing) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		if err := t.send(ctx, r); err != nil {
+			yield(Event{}, err)
+			return
+		}
+		t.resume(ctx, r.Identity, 0)(yield)
 	}
 }
 
 // stream posts the request until a door has begun to answer, and reads on from any door after that.
 func (t *overHTTP) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, error] {
+	if r.Op == schemas.OpResponses {
+		return t.sendAndRead(ctx, r)
+	}
 	path, err := pathOf(r.Op)
 	if err != nil {
 		return func(yield func(Event, error) bool) { yield(Event{}, err) }
@@ -143,9 +162,16 @@ func (r *outgoing) answer(response *http.Response, alive func(), emit func(Event
 	return nil
 }
 
-var errorObject = []byte(`{"error":`)
+// Events that are none of an answer's.
+var (
+	errorObject   = []byte(`{"error":`)
+	messagesError = []byte(`{"type":"error",`)
+	messagesPing  = []byte(`{"type":"ping"}`)
+	// messagesStop is the last event of an answer in the Messages dialect, and the only mark of its end.
+	messagesStop = []byte(`{"type":"message_stop"`)
+)
 
-// readEvents reads server-sent events until their end mark, which is nil, or until an error.
+// readEvents reads server-sent events of either dialect until their end mark, which is nil, or until an error.
 func readEvents(body io.Reader, emit func(Event) bool) error {
 	reader := openai.NewReader(body)
 	defer reader.Release()
@@ -159,8 +185,10 @@ func readEvents(body io.Reader, emit func(Event) bool) error {
 			return &broken{cause: errCut}
 		case event.Done():
 			return nil
-		case bytes.HasPrefix(event.Data, errorObject):
+		case bytes.HasPrefix(event.Data, errorObject), bytes.HasPrefix(event.Data, messagesError):
 			return inBand(event.Data)
+		case len(event.ID) == 0 && bytes.Equal(event.Data, messagesPing):
+			continue
 		}
 		cursor, err := schemas.ParseCursor(string(event.ID))
 		if err != nil {
@@ -169,13 +197,16 @@ func readEvents(body io.Reader, emit func(Event) bool) error {
 		if !emit(Event{Cursor: cursor, Data: bytes.Clone(event.Data)}) {
 			return &broken{cause: errCut}
 		}
+		if bytes.HasPrefix(event.Data, messagesStop) {
+			return nil
+		}
 	}
 	return &broken{cause: errCut}
 }
 
 // inBand is an error that came after the status. A door that stops leaves the request to the others.
 func inBand(data []byte) error {
-	e, err := schemas.DecodeError(data)
+	e, err := decodeRefusal(data)
 	if err != nil {
 		return schemas.AsError(err)
 	}

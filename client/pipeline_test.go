@@ -31,7 +31,10 @@ var (
 	pipelineBus *bus.Bus // of the pipeline, for doors of a test's own
 )
 
-const apiKey = "sk-test-acme"
+const (
+	apiKey   = "sk-test-acme"
+	auditKey = "sk-test-audit" // of the same tenant
+)
 
 // TestMain runs one pipeline for all of the package: a server, something that answers, and a door. It fails when
 // goroutines are left after all tests.
@@ -166,8 +169,13 @@ func newServer(dir string) (*natsd.Server, error) {
 }
 
 func newRing() (*keys.Ring, error) {
-	sum := sha256.Sum256([]byte(apiKey))
-	return keys.New(keys.Config{Configured: []keys.Configured{{ID: "k", SHA256: hex.EncodeToString(sum[:]), Tenant: "acme"}}})
+	hash := func(key string) string {
+		sum := sha256.Sum256([]byte(key))
+		return hex.EncodeToString(sum[:])
+	}
+	return keys.New(keys.Config{Configured: []keys.Configured{
+		{ID: "k", SHA256: hash(apiKey), Tenant: "acme"}, {ID: "a", SHA256: hash(auditKey), Tenant: "acme", Scope: keys.ScopeAudit},
+	}})
 }
 
 func newDoor(drain time.Duration) (*ingest.Ingest, error) {
@@ -265,10 +273,17 @@ func (o *order) frames(r *schemas.Request, hash string) []*schemas.Frame {
 		}
 		return append(frames, &schemas.Frame{Kind: schemas.KindEnd, Attempt: 1, Writer: writer, Count: 1, Data: []byte(answer), Summary: summary})
 	}
-	for i, word := range o.Words {
-		frames = append(frames, &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: writer, Index: uint64(i), Count: 1, Data: fmt.Appendf(nil, "{\"word\":%q}", word)})
+	events := make([]string, 0, len(o.Words)+1)
+	for _, word := range o.Words {
+		events = append(events, fmt.Sprintf(`{"word":%q}`, word))
 	}
-	end := &schemas.Frame{Kind: schemas.KindEnd, Attempt: 1, Writer: writer, Index: uint64(len(o.Words)), Data: summary}
+	if r.Op == schemas.OpMessages && !o.Fail && !o.Hang {
+		events = append(events, `{"type":"message_stop"}`)
+	}
+	for i, event := range events {
+		frames = append(frames, &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: writer, Index: uint64(i), Count: 1, Data: []byte(event)})
+	}
+	end := &schemas.Frame{Kind: schemas.KindEnd, Attempt: 1, Writer: writer, Index: uint64(len(events)), Data: summary}
 	if o.Fail {
 		end.Kind, end.Data = schemas.KindError, schemas.Errorf(schemas.CodeUpstreamInterrupted, "the model broke off").Encode()
 	}

@@ -29,7 +29,8 @@ const (
 // tenant speaks to the NATS service of the doors (docs/adr/0007).
 type tenant struct {
 	follower
-	conn *nats.Conn
+	conn     *nats.Conn
+	readOnly bool // of a key that may only read
 
 	mu      sync.Mutex
 	inboxes map[*inbox]bool // that wait for answers
@@ -42,7 +43,7 @@ func newTenant(ctx context.Context, cfg Config) (transport, error) {
 	case cfg.Context != "" || cfg.CredsFile != "" || cfg.Username != "":
 		return nil, errors.New("connect with an API key over NATS: there are other credentials too: leave them out, or leave the key out to connect as a trusted service")
 	}
-	t := &tenant{follower: cfg.follower(), inboxes: map[*inbox]bool{}}
+	t := &tenant{follower: cfg.follower(), readOnly: cfg.ReadOnly, inboxes: map[*inbox]bool{}}
 	options := []nats.Option{
 		nats.Name(cfg.Name), nats.Token(cfg.APIKey), nats.CustomInboxPrefix(schemas.EdgeInbox(cfg.Tenant)),
 		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectWait/4, reconnectWait/2), nats.ReconnectBufSize(-1),
@@ -243,8 +244,16 @@ func (t *tenant) once(ctx context.Context, subject string, header schemas.Header
 	return answer, err
 }
 
+// readSubject is where a request is read.
+func (t *tenant) readSubject(id schemas.Identity) string {
+	if t.readOnly {
+		return schemas.ReadSubject(id)
+	}
+	return schemas.ResumeSubject(id)
+}
+
 func (t *tenant) result(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
-	msg, err := t.once(ctx, schemas.ResumeSubject(id), nil, []byte(schemas.AskResult))
+	msg, err := t.once(ctx, t.readSubject(id), nil, []byte(schemas.AskResult))
 	if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamNotFound {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}

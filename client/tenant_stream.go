@@ -70,7 +70,7 @@ func (t *tenant) read(ctx context.Context, id schemas.Identity, next uint64, hea
 	if next > 0 {
 		cursor = strconv.AppendUint(nil, next-1, 10)
 	}
-	i, err := t.ask(ctx, schemas.ResumeSubject(id), nil, cursor)
+	i, err := t.ask(ctx, t.readSubject(id), nil, cursor)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (r *run) cacheAnswer(ctx context.Context, order *schemas.CacheNote, said *a
 	switch {
 	case r.attempt != 1 || r.chain.Attempts() != 1:
 		return cacheAttempts
-	case r.answering != r.m:
+	case r.by != r.m:
 		return cacheFallback
 	}
 	whole := &cache.Said{Op: r.work.Op, Response: said.response, Events: r.chain.Events(), Finishes: said.finishes, Usage: said.usage}

@@ -106,7 +106,12 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS
 	}
 	if said != nil {
-		s.FinishReasons, s.Usage, s.Cost = said.finishes, said.usage, r.m.price.Of(said.usage)
+		s.FinishReasons, s.Usage = said.finishes, said.usage
+		if r.by != nil { // the last call gave the answer
+			s.Cost = r.by.price.Of(said.usage)
+			last := &r.tries[len(r.tries)-1]
+			last.Usage, last.Cost = s.Usage, s.Cost
+		}
 		if said.model != r.m.name {
 			s.Model = said.model
 		}

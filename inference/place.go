@@ -14,6 +14,7 @@ type place struct {
 	backend Backend
 	call    *balance.Call
 	guest   bool // the call is for a request of another model
+	free    bool // it was given back
 }
 
 // pick takes a place at the backend that should have the next call, of those that are not excluded.
@@ -36,10 +37,10 @@ func (m *model) pick(guest bool, ask balance.Ask, excluded func(Backend) bool) (
 // release gives the place back and says how the call ended. Only the first time counts.
 func (p *place) release(o balance.Outcome) {
 	p.call.Done(o)
-	if !p.guest {
+	if !p.guest || p.free {
 		return
 	}
-	p.guest = false
+	p.free = true
 	p.model.mu.Lock()
 	p.model.guests--
 	p.model.mu.Unlock()

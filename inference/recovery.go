@@ -19,7 +19,7 @@ type recovery struct {
 	models   []*model                               // the model asked for, then those that may stand in for it
 	backends []Backend                              // which can make the call; nil = all
 	call     func(ctx context.Context, t *try) said // makes it, and yields events as callers see them
-	record   func(schemas.Try)                      // is told of every call when it has ended
+	record   func(*model, schemas.Try)              // is told of every call when it has ended
 	ask      balance.Ask                            // what it needs
 	attempt  int
 	deadline time.Time
@@ -70,7 +70,7 @@ func (p *recovery) run(ctx context.Context, t *try, yield func(Event, error) boo
 	failed := t.run(p.call(ctx, t), yield)
 	t.place.release(outcomeOf(t, failed))
 	if t.called {
-		p.record(t.record(p.attempt, failed))
+		p.record(t.place.model, t.record(p.attempt, failed))
 	}
 	return failed
 }
@@ -188,10 +188,24 @@ func (p *recovery) begin(place *place) *try {
 	p.number++
 	p.calls++
 	p.paid = false
+	t := &try{place: place, number: p.number, mode: p.mode(place.backend), started: time.Now()}
 	if !slices.Contains(p.called, place.backend) {
 		p.called = append(p.called, place.backend)
 	}
-	return &try{place: place, number: p.number, started: time.Now()}
+	return t
+}
+
+// mode is why a backend of the current model is called.
+func (p *recovery) mode(b Backend) schemas.TryMode {
+	switch {
+	case p.at > 0 && p.calls == 1:
+		return schemas.TryFallback
+	case slices.Contains(p.called, b):
+		return schemas.TryRetry
+	case p.number > 1:
+		return schemas.TryFailover
+	}
+	return ""
 }
 
 // over learns from a call that failed, and reports whether no other may follow.

@@ -62,7 +62,7 @@ func retried(ctx context.Context, p Retry, s *scripted, deadline time.Time) (eve
 
 // recovered makes the calls of a recovery until there is an answer or none will be.
 func recovered(ctx context.Context, r *recovery) (events int, tries []schemas.Try, err error) {
-	r.record = func(t schemas.Try) { tries = append(tries, t) }
+	r.record = func(_ *model, t schemas.Try) { tries = append(tries, t) }
 	r.call = func(ctx context.Context, t *try) said {
 		return t.heard(t.place.backend.Generate(ctx, &GenerateRequest{Try: t.number}))
 	}
@@ -217,7 +217,7 @@ func TestRetryOfALoopThatBreaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &recovery{
-		models: []*model{m}, record: func(t schemas.Try) { tries = append(tries, t) },
+		models: []*model{m}, record: func(_ *model, t schemas.Try) { tries = append(tries, t) },
 		call: func(ctx context.Context, t *try) said { return t.heard(s.Generate(ctx, &GenerateRequest{})) },
 	}
 	for range r.events(t.Context()) {

@@ -32,14 +32,14 @@ type run struct {
 	body    []byte          // as the caller sent it
 	began   time.Time
 
-	chain     *bus.Chain // as this run knows it
-	attempt   int
-	writer    string
-	tries     []schemas.Try
-	answering *model           // whose backend was called last
-	refused   *schemas.Error   // why the item could never run, if so
-	dead      string           // why the request goes to the DLQ, if so
-	ended     *schemas.Summary // of the terminal frame, if this run wrote it
+	chain   *bus.Chain // as this run knows it
+	attempt int
+	writer  string
+	tries   []schemas.Try
+	by      *model           // that was called last
+	refused *schemas.Error   // why the item could never run, if so
+	dead    string           // why the request goes to the DLQ, if so
+	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 }
 
 // run decides what a delivery is and carries it out.
@@ -200,7 +200,7 @@ func (r *run) generate(ctx context.Context, p plan) said {
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), deadline: r.deadline(), attempt: r.attempt,
 		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
-		record: func(t schemas.Try) { r.tries = append(r.tries, t) },
+		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
 	}
 	return calls.events(ctx)
 }
@@ -216,7 +216,6 @@ func (r *run) models(p plan) []*model {
 
 // call makes a call of a backend and yields what callers see of it.
 func (r *run) call(ctx context.Context, p plan, t *try) said {
-	r.answering = t.place.model
 	request := r.request
 	if t.place.model != r.m {
 		other := *request

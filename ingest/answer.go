@@ -83,7 +83,7 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 				err = e.events(f)
 			}
 		case schemas.KindEnd:
-			return true, e.end(f)
+			return true, e.end(f, how)
 		}
 		if err != nil {
 			return false, err
@@ -92,14 +92,15 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 	return false, errEnded
 }
 
-// end finishes a whole answer. A unary one is a single event.
-func (e *eventStream) end(f *schemas.Frame) error {
+// end finishes a whole answer. A unary one is a single event. A stream that is read by cursor has an end mark in every
+// dialect, because nothing else tells its reader that a unary answer was all.
+func (e *eventStream) end(f *schemas.Frame, how streaming) error {
 	if f.Count > 0 {
 		if err := e.events(f); err != nil {
 			return err
 		}
 	}
-	return e.done()
+	return e.done(how.resumable)
 }
 
 // failureOf is the error that an error frame holds.

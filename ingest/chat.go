@@ -222,12 +222,18 @@ func (s *Ingest) submit(n *submission) error {
 		}
 		// A stream may be open for long, and the request is on the bus: what it has is not kept here too.
 		accepted := n.acceptedFrame()
-		n.request = nil
+		n.forget()
 		if n.background {
 			s.makeFindable(n, accepted)
 		}
 		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n, accepted) })
 	})
+}
+
+// forget lets go of what the bus has.
+func (n *submission) forget() {
+	n.request = nil
+	n.letGo()
 }
 
 // accept stores the request. A caller that leaves meanwhile must not leave the outcome open.

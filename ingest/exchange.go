@@ -29,8 +29,9 @@ type exchange struct {
 	began time.Time
 
 	id       identity
-	status   int  // of HTTP, as the caller was told; 0 before
-	onlooker bool // the caller may only read, so that its leaving ends nothing
+	status   int   // of HTTP, as the caller was told; 0 before
+	onlooker bool  // the caller may only read, so that its leaving ends nothing
+	held     int64 // bytes of its body that take up room
 }
 
 // way is how the answer of an exchange goes back to its caller.
@@ -61,6 +62,7 @@ func (x *exchange) logPanic(reason any) {
 
 // record counts the exchange and ends its span and its context.
 func (x *exchange) record() {
+	x.letGo()
 	x.s.meters.open.Dec()
 	x.s.meters.answered(x.route, x.status, time.Since(x.began))
 	if x.span.IsRecording() {

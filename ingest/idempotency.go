@@ -82,7 +82,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 			}
 		}
 		op := n.request.Op
-		n.request = nil
+		n.forget()
 		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, op, hash), nil)
 		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
 			finished = true // the request is somebody else's: it does not miss this reader

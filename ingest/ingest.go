@@ -54,6 +54,7 @@ type Config struct {
 	CORSOrigins []string
 
 	MaxBodyBytes int64 // of a request; default 10 MiB
+	MaxBodies    int64 // bytes of bodies held until they are stored, less 64 KiB of each; beyond, the answer is 503; default 256 MiB
 	MaxStreams   int   // requests being answered at once, beyond which the answer is 503; default 10,000
 
 	MaxStreamsPerKey         int // of those, for one key; beyond, the answer is 429; default 2,000
@@ -105,6 +106,7 @@ func (c *Config) setDefaults() error {
 		c.TracerProvider = noop.NewTracerProvider()
 	}
 	orDefault(&c.MaxBodyBytes, defaultBodyBytes)
+	orDefault(&c.MaxBodies, 256<<20)
 	orDefault(&c.MaxStreams, 10_000)
 	orDefault(&c.MaxStreamsPerKey, 2_000)
 	orDefault(&c.MaxStreamsPerAddress, 2_000)
@@ -144,6 +146,7 @@ type Ingest struct {
 	readers *readers
 	live    *liveModels
 	places  *places
+	bodies  bodyRoom
 	proxies proxies
 	buffers buffers
 
@@ -182,6 +185,7 @@ func New(cfg Config) (*Ingest, error) {
 		readers:  newReaders(cfg.DisconnectGrace, cfg.DetachedMax),
 		live:     newLiveModels(),
 		places:   newPlaces(cfg.MaxStreams, cfg.MaxStreamsPerKey, cfg.MaxStreamsPerAddress),
+		bodies:   bodyRoom{max: cfg.MaxBodies},
 		proxies:  cfg.TrustedProxies,
 	}, nil
 }

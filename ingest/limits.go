@@ -44,7 +44,11 @@ func (s *Ingest) readBody(c *call) ([]byte, error) {
 	if c.r.ContentLength > s.cfg.MaxBodyBytes {
 		return nil, s.tooLarge()
 	}
-	body, err := readAll(http.MaxBytesReader(c.w, c.r.Body, s.cfg.MaxBodyBytes), c.r.ContentLength)
+	reader := weighed{Reader: http.MaxBytesReader(c.w, c.r.Body, s.cfg.MaxBodyBytes), x: &c.exchange, free: freeBody}
+	body, err := readAll(&reader, c.r.ContentLength)
+	if full, ok := errors.AsType[*schemas.Error](err); ok {
+		return nil, full
+	}
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
 		return nil, s.tooLarge()
 	}

@@ -268,6 +268,9 @@ func TestMessagesHeartbeat(t *testing.T) {
 	}
 }
 
+// doneMark ends a stream that is read by cursor.
+const doneMark = "event: done\ndata: [DONE]\n\n"
+
 // TestMessagesResume reads a stream from behind each event, while its chain is there and from the result.
 func TestMessagesResume(t *testing.T) {
 	t.Parallel()
@@ -275,7 +278,7 @@ func TestMessagesResume(t *testing.T) {
 	id := w.messages(messagesStream).wants(t, 200).id()
 	for last := range messageEvents {
 		got := w.ask("GET", "/v1/streams/"+id, "", "Last-Event-ID", fmt.Sprintf("%s.%d", id, last)).wants(t, 200)
-		if want := named(id, messageEvents, last+1); got.body != want || got.header.Get("Request-Id") != id {
+		if want := named(id, messageEvents, last+1) + doneMark; got.body != want || got.header.Get("Request-Id") != id {
 			t.Errorf("after %d (-want +got):\n%s", last, cmp.Diff(want, got.body))
 		}
 	}
@@ -307,10 +310,11 @@ func TestMessagesResumeWhileItRuns(t *testing.T) {
 	go func() { second <- w.ask("GET", "/v1/streams/"+id, "") }()
 	close(gate)
 	want := named(id, messageEvents, 0)
-	for name, got := range map[string]answer{"first": <-first, "second": <-second} {
-		if got.body != want {
-			t.Errorf("the %s reader (-want +got):\n%s", name, cmp.Diff(want, got.body))
-		}
+	if got := <-first; got.body != want {
+		t.Errorf("the first reader (-want +got):\n%s", cmp.Diff(want, got.body))
+	}
+	if got, want := <-second, want+doneMark; got.body != want {
+		t.Errorf("the second reader (-want +got):\n%s", cmp.Diff(want, got.body))
 	}
 }
 

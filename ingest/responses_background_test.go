@@ -118,6 +118,7 @@ func (w *bench) replaysEverywhere(id, events string) {
 		}
 	}
 	w.ask("GET", fmt.Sprintf("/v1/responses/%s?stream=true&starting_after=%d", id, len(list)), "").wants(w.t, 400, "starting_after")
+	w.ask("GET", "/v1/responses/"+id+"?stream=maybe", "").wants(w.t, 400, `"param":"stream"`)
 	last := gjson.Get(dataOf(events)[len(list)-1], "response")
 	if diff := cmp.Diff(last.Raw, w.response(id).wants(w.t, 200).body); diff != "" {
 		w.t.Error(diff)

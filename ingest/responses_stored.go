@@ -181,7 +181,13 @@ func (s *Ingest) retrieveResponse(c *call) error {
 // wantsEvents reports whether a response is to be read as a stream. The SDK for Go says so in the body of its GET.
 func (s *Ingest) wantsEvents(c *call) (bool, error) {
 	if query := c.r.URL.Query(); query.Has("stream") {
-		return query.Get("stream") == "true", nil
+		switch query.Get("stream") {
+		case "true":
+			return true, nil
+		case "false":
+			return false, nil
+		}
+		return false, schemas.Errorf(schemas.CodeInvalidValue, "stream is %.20q: use true or false", query.Get("stream")).WithParam("stream")
 	}
 	if c.r.ContentLength == 0 {
 		return false, nil

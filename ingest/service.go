@@ -48,6 +48,7 @@ func (s *Ingest) serve(work context.Context) (*service, error) {
 	endpoints := []bus.Endpoint{
 		{Name: "chat", Subject: schemas.ChatAll, Handle: v.endpoint("chat", v.takePlace, v.chat)},
 		{Name: "resume", Subject: schemas.ResumeAll, Handle: v.endpoint("resume", v.takePlace, v.resume)},
+		{Name: "read", Subject: schemas.ReadAll, Handle: v.endpoint("read", v.takePlace, v.read)},
 		// In the account of the pipeline the subject is a hint that stages listen to; a tenant's cancel is made certain here.
 		{Name: "cancel", Subject: schemas.CancelAll, Handle: v.endpoint("cancel", v.takeCancel, v.cancel), Edge: true},
 	}
@@ -132,6 +133,9 @@ func (v *service) chat(i *inbox) error {
 	if int64(len(i.ask.Data)) > v.s.cfg.MaxBodyBytes {
 		return v.s.tooLarge()
 	}
+	if err := i.hold(max(int64(len(i.ask.Data))-freeBody, 0)); err != nil {
+		return err
+	}
 	body, err := openai.FillModel(i.ask.Data, model)
 	if err != nil {
 		return err
@@ -167,6 +171,13 @@ func (v *service) resume(i *inbox) error {
 	return v.s.readOn(&i.exchange, there, from, func(all frames) (finished bool, err error) {
 		return i.answer(true, all, nil)
 	})
+}
+
+// read answers llm.read.<tenant>.<request> as resume does, for a caller whose leaving ends nothing. It has a subject of its
+// own because that is what the server holds a key to; who the caller is, the service cannot see.
+func (v *service) read(i *inbox) error {
+	i.onlooker = true
+	return v.resume(i)
 }
 
 // cancel answers llm.cancel.<tenant>.<request> of a tenant: once it has answered, the request has ended.

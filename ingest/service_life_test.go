@@ -110,7 +110,7 @@ func TestServiceIsShared(t *testing.T) {
 				t.Errorf("%s is in queue group %q", e.Name, e.Queue)
 			}
 		}
-		want := map[string]string{"chat": "llm.chat.*.*", "resume": "llm.resume.*.*"}
+		want := map[string]string{"chat": "llm.chat.*.*", "resume": "llm.resume.*.*", "read": "llm.read.*.*"}
 		if one.Metadata["account"] == "EDGE" {
 			want["cancel"] = "llm.cancel.*.*"
 		}

@@ -6,10 +6,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
 const (
+	// doneEvent is the end mark in a dialect that has none. Its clients ignore events whose name they do not know.
+	doneEvent = "event: done\n" + openai.Done
 	// keepBuffer is the largest buffer that is kept for the next frame of any stream.
 	keepBuffer = 64 << 10
 	// deadlineSlack is how old a write deadline may be before it is set again: setting it costs more than a small write.
@@ -119,11 +122,15 @@ func (e *eventStream) piece(events []byte) error {
 	return e.send(events)
 }
 
-// done ends a whole answer.
-func (e *eventStream) done() error {
+// done ends a whole answer, with a mark if the dialect has one or marked asks for it.
+func (e *eventStream) done(marked bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.send([]byte(e.dialect.done))
+	mark := e.dialect.done
+	if mark == "" && marked {
+		mark = doneEvent
+	}
+	return e.send([]byte(mark))
 }
 
 // fail ends an answer that is not whole, in band: without it a reader would take what came for everything.

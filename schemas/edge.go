@@ -9,6 +9,10 @@ func ChatSubject(tenant, modelToken string) string { return "llm.chat." + tenant
 // ResumeSubject is the service endpoint where a NATS tenant reads a request's frames again.
 func ResumeSubject(id Identity) string { return "llm.resume." + id.Tenant + "." + id.Request }
 
+// ReadSubject is the service endpoint that does the same for a caller who may only read: that it reads, and leaves,
+// changes nothing about the request.
+func ReadSubject(id Identity) string { return "llm.read." + id.Tenant + "." + id.Request }
+
 // What a caller of the service may say besides the headers of a request (docs/adr/0011).
 const (
 	HeaderPrefer = "Prefer"        // as on HTTP
@@ -21,6 +25,7 @@ const (
 const (
 	ChatAll   = "llm.chat.*.*"
 	ResumeAll = "llm.resume.*.*"
+	ReadAll   = "llm.read.*.*"
 )
 
 // ParseChatSubject splits the subject of a request to the service into tenant and encoded model.
@@ -41,7 +46,7 @@ func EdgeInbox(tenant string) string { return "_INBOX_" + tenant }
 
 // EdgePublish is what a tenant's connection may publish to, and nothing else.
 func EdgePublish(tenant string) []string {
-	return []string{"llm.chat." + tenant + ".*", "llm.resume." + tenant + ".*", "llm.cancel." + tenant + ".*"}
+	return []string{"llm.chat." + tenant + ".*", "llm.resume." + tenant + ".*", "llm.read." + tenant + ".*", "llm.cancel." + tenant + ".*"}
 }
 
 // EdgeSubscribe is what a tenant's connection may subscribe to, and nothing else.

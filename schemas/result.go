@@ -63,17 +63,31 @@ func (u Usage) MarshalJSON() ([]byte, error) { return appendRecord(nil, &u), nil
 // UnmarshalJSON keeps unknown members. The raw ones share data.
 func (u *Usage) UnmarshalJSON(data []byte) error { return decodeRecord(data, u) }
 
+// TryMode is why a call of a backend was made.
+type TryMode string
+
+// The modes. The first call of an attempt has none.
+const (
+	TryRetry    TryMode = "retry"    // of a backend that was called before
+	TryFailover TryMode = "failover" // of another backend of the model
+	TryFallback TryMode = "fallback" // of another model
+	TryHedge    TryMode = "hedge"    // beside a call whose first token is late
+)
+
 // Try is one call of a backend.
 type Try struct {
 	Attempt      int
 	Backend      string
+	Model        string // when it is a fallback of the one asked for
+	Mode         TryMode
 	Started      time.Time
 	FirstTokenMS float64
 	DurationMS   float64
 	Outcome      Code // empty: it succeeded
 	Cause        string
 	HTTPStatus   int
-	Usage        *Usage // what the call cost, as far as it is known
+	Usage        *Usage // what the call took, as far as it is known
+	Cost         *Cost  // of that, by the price table
 
 	Extra Extra
 }
@@ -83,6 +97,8 @@ func (t *Try) extra() *Extra { return &t.Extra }
 func (t *Try) members(m *members) {
 	m.number("attempt", &t.Attempt, always)
 	m.text("backend", &t.Backend, always)
+	m.text("model", &t.Model, optional)
+	m.text("mode", (*string)(&t.Mode), optional)
 	m.time("started", &t.Started, always)
 	m.milliseconds("first_token_ms", &t.FirstTokenMS, optional)
 	m.milliseconds("duration_ms", &t.DurationMS, always)
@@ -90,6 +106,7 @@ func (t *Try) members(m *members) {
 	m.text("cause", &t.Cause, optional)
 	m.number("http_status", &t.HTTPStatus, optional)
 	m.usage("usage", &t.Usage)
+	m.cost("cost", &t.Cost)
 }
 
 // Summary is the payload of an end frame: how the answer came about. With the chain and the request it is all that is

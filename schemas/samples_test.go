@@ -80,6 +80,11 @@ func samples() map[string]sample {
 			encode: func(v any) message { return message{Data: v.(*Cancel).Encode()} },
 			decode: func(m message) (any, error) { return DecodeCancel(m.Data), nil },
 		},
+		"try-fallback": {
+			value:  &Summary{Status: StatusCompleted, Model: "larger", Tries: []Try{{Attempt: 1, Backend: "b", Model: "larger", Mode: TryFallback, Started: accepted, Cost: &Cost{Amount: 14_500, Currency: "USD"}}}},
+			encode: func(v any) message { return message{Data: v.(*Summary).Encode()} },
+			decode: func(m message) (any, error) { return DecodeSummary(m.Data) },
+		},
 		"try-usage": {
 			value:  &Summary{Status: StatusCancelled, CancelledBy: CancelledByCaller, Malformed: 2, Tries: []Try{{Attempt: 1, Backend: "b", Started: accepted, Usage: &Usage{PromptTokens: 7, CompletionTokens: 2, TotalTokens: 9, Estimated: true}}}},
 			encode: func(v any) message { return message{Data: v.(*Summary).Encode()} },

@@ -51,9 +51,10 @@ type Model struct {
 // Backend is one upstream.
 type Backend struct {
 	Name                string           `yaml:"name" doc:"Name in results, logs and metrics; unique within the model."`
-	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. echo: built in, answers with the prompt."`
-	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1."`
+	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,ollama,grpc,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. ollama: Ollama's own POST /api/chat. grpc: a server of llm.backend.v1. echo: built in, answers with the prompt."`
+	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1; of an ollama backend the server's address, such as http://127.0.0.1:11434; over gRPC grpc://host:port, or grpcs:// for TLS."`
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
+	CA                  string           `yaml:"ca,omitempty" doc:"grpc with TLS: PEM file of the authorities that the server's certificate must come from; default: those of the system."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
 	MaxInFlight         int              `yaml:"max_in_flight,omitempty" doc:"Calls that may run at once; default 32."`
 	Deterministic       *bool            `yaml:"deterministic,omitempty" doc:"The same request at temperature 0 gives the same answer, so that a cut answer may be spliced from a second run. Default: true for echo, else false."`
@@ -61,6 +62,8 @@ type Backend struct {
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`
 	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic: limit of the answer to a chat request that sets none; default 4096."`
 	AnthropicVersion    string           `yaml:"anthropic_version,omitempty" doc:"anthropic: version of the protocol for chat requests and for messages requests that name none; default 2023-06-01."`
+	KeepAlive           string           `yaml:"keep_alive,omitempty" doc:"ollama: how long the model stays loaded after a request, such as 10m, 0, or -1 for ever. Default: the server's own."`
+	NumCtx              int              `yaml:"num_ctx,omitempty" doc:"ollama: size of the context in tokens. A request that does not fit is refused, never cut. Default: the server's own, which may be small."`
 	Echo                Echo             `yaml:"echo,omitempty" doc:"Dials of an echo backend."`
 }
 
@@ -113,6 +116,7 @@ type Tenant struct {
 // Ingest has what the doors allow.
 type Ingest struct {
 	MaxBodyBytes             int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
+	MaxBodiesBytes           int64    `yaml:"max_bodies_bytes,omitempty" doc:"Bytes of request bodies that are held at once, from their arrival until they are stored, less 64 KiB of each; beyond, the answer is 503; default 268435456."`
 	MaxStreams               int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
 	MaxStreamsPerKey         int      `yaml:"max_streams_per_key,omitempty" doc:"Of those, for one API key, beyond which the answer is 429; default 2000."`
 	MaxStreamsPerAddress     int      `yaml:"max_streams_per_address,omitempty" doc:"Of those, for one address of a caller or one /64 of IPv6, beyond which the answer is 429; default 2000."`

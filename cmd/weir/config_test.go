@@ -76,7 +76,13 @@ func TestConfigErrors(t *testing.T) {
 		"price of a token":    {"models:\n  m:\n    backends: [{name: b, protocol: echo}]\n    price: {output: 1000001}", ":4: models.m.price.output: 1000001 is out of range; prices are for a million tokens"},
 		"no backend":          {"models:\n  m: {}", ":2: models.m.backends: the model has no backend; add one"},
 		"no name":             {"models:\n  m:\n    backends: [{protocol: echo}]", ":3: models.m.backends[0].name: the backend has no name; name it"},
-		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: grpc", `:5: models.m.backends[0].protocol: "grpc" is not known; use openai, anthropic or echo`},
+		"protocol":            {"models:\n  m:\n    backends:\n    - name: b\n      protocol: soap", `:5: models.m.backends[0].protocol: "soap" is not known; use openai, anthropic, ollama, grpc or echo`},
+		"url of grpc":         {rpcBackend("grpc", "http://h:1", ""), `:3: models.m.backends[0].url: "http://h:1" is not a grpc or grpcs address; write it like grpc://`},
+		"port of grpc":        {rpcBackend("grpc", "grpc://u:p@h", ""), `:3: models.m.backends[0].url: "xxxxx@h" has no port; write it like`},
+		"ca without TLS":      {rpcBackend("grpc", "grpc://h:1", ", ca: ca.pem"), ":3: models.m.backends[0].ca: it is for TLS, which the url does not ask for; write the url with grpcs://"},
+		"ca of openai":        {fmt.Sprintf(backend, ", ca: ca.pem"), ":4: models.m.backends[0].ca: only a backend over gRPC has it; remove it"},
+		"limit of grpc":       {rpcBackend("grpc", "grpc://h:1", ", max_tokens: 5"), ":3: models.m.backends[0].max_tokens: it means nothing to a grpc backend; remove it"},
+		"dials of grpc":       {rpcBackend("grpc", "grpc://h:1", ", echo: {tokens: 5}"), ":3: models.m.backends[0].echo: it means nothing to a grpc backend"},
 		"nats odd password":   {"nats: 'nats://u:p w@h:4222'", `:1: nats: "xxxxx@h:4222" is not the URL of a NATS server`},
 		"url odd password":    {"models:\n  m:\n    backends: [{name: b, protocol: openai, url: 'http://u:p w@h/v1'}]", `:3: models.m.backends[0].url: "xxxxx@h/v1" is not a URL`},
 		"no url":              {"models:\n  m:\n    backends: [{name: b, protocol: openai}]", `:3: models.m.backends[0].url: "" is not a URL; write the base URL`},
@@ -88,6 +94,12 @@ func TestConfigErrors(t *testing.T) {
 		"limit of anthropic":  {anthropicBackend("max_tokens: -1"), ":3: models.m.backends[0].max_tokens: -1 is out of range"},
 		"name of the limit":   {anthropicBackend("max_completion_tokens: true"), ":3: models.m.backends[0].max_completion_tokens: only an openai backend has it"},
 		"deterministic":       {anthropicBackend("deterministic: true"), ":3: models.m.backends[0]: deterministic and require_finish_reason mean nothing to an anthropic backend"},
+		"context of openai":   {fmt.Sprintf(backend, ", num_ctx: 5"), ":4: models.m.backends[0].num_ctx: only an ollama backend has it; remove it"},
+		"keeping of openai":   {fmt.Sprintf(backend, ", keep_alive: 5m"), ":4: models.m.backends[0].keep_alive: only an ollama backend has it; remove it"},
+		"url of ollama":       {ollamaBackend("http://x:11434/v1", ""), `:3: models.m.backends[0].url: "http://x:11434/v1" is not the address of Ollama's own API; write the server's address alone`},
+		"context of ollama":   {ollamaBackend("http://x", ", num_ctx: -1"), ":3: models.m.backends[0].num_ctx: -1 is out of range"},
+		"keeping of ollama":   {ollamaBackend("http://x", ", keep_alive: '10'"), `:3: models.m.backends[0].keep_alive: "10" is no duration; write a duration such as 10m`},
+		"finish of ollama":    {ollamaBackend("http://x", ", require_finish_reason: true"), ":3: models.m.backends[0].require_finish_reason: it means nothing to an ollama backend"},
 		"bool":                {fmt.Sprintf(backend, ", deterministic: maybe"), `:4: models.m.backends[0].deterministic: "maybe" is not a switch; write true or false`},
 		"in flight":           {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
 		"same backend twice":  {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
@@ -116,8 +128,16 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+func rpcBackend(protocol, url, more string) string {
+	return fmt.Sprintf("models:\n  m:\n    backends: [{name: b, protocol: %s, url: '%s'%s}]", protocol, url, more)
+}
+
 func anthropicBackend(more string) string {
 	return "models:\n  m:\n    backends: [{name: b, protocol: anthropic, url: http://x, " + more + "}]"
+}
+
+func ollamaBackend(url, more string) string {
+	return "models:\n  m:\n    backends: [{name: b, protocol: ollama, url: '" + url + "'" + more + "}]"
 }
 
 func TestConfigOrder(t *testing.T) {

@@ -186,18 +186,22 @@ func checkBackend(at string, b Backend) *configError {
 	switch {
 	case b.Name == "":
 		return problem(join(at, "name"), "name it: it is what results, logs and metrics show", "the backend has no name")
-	case b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "echo":
-		return problem(join(at, "protocol"), "use openai, anthropic or echo", "%q is not known", b.Protocol)
+	case !slices.Contains(protocols(), b.Protocol):
+		return problem(join(at, "protocol"), "use "+either(protocols()), "%q is not known", b.Protocol)
 	case b.Echo.Tokens < 0 || b.Echo.IntervalMS < 0:
 		return problem(join(at, "echo"), "use numbers from 0", "a dial is negative")
 	case b.MaxInFlight < 0:
 		return problem(join(at, "max_in_flight"), "use a number from 1", "%d is out of range", b.MaxInFlight)
+	case b.MaxTokens < 0:
+		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
+	case overGRPC(b.Protocol):
+		return checkRPC(at, b)
+	case b.CA != "":
+		return problem(join(at, "ca"), "remove it", "only a backend over gRPC has it")
 	case b.Protocol != "echo" && !webURL(b.URL):
 		return problem(join(at, "url"), "write the base URL with the version, such as https://api.openai.com/v1", "%q is not a URL", withoutUser(b.URL))
 	case b.Protocol == "echo" && b.URL != "":
 		return problem(join(at, "url"), "remove it, or set protocol: openai", "an echo backend calls nobody")
-	case b.MaxTokens < 0:
-		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
 	case b.Protocol != "openai" && b.MaxCompletionTokens:
 		return problem(join(at, "max_completion_tokens"), "remove it, or set protocol: openai", "only an openai backend has it")
 	case b.Protocol != "anthropic" && b.MaxTokens != 0:
@@ -211,7 +215,7 @@ func checkBackend(at string, b Backend) *configError {
 	case b.Protocol != "echo" && b.Echo != (Echo{}):
 		return problem(join(at, "echo"), "remove it, or set protocol: echo", "only an echo backend has these dials")
 	}
-	return nil
+	return checkOllama(at, b)
 }
 
 func webURL(s string) bool {

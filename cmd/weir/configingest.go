@@ -12,6 +12,9 @@ func (i *Ingest) check() *configError {
 	if i.MaxBodyBytes < 0 || i.MaxBodyBytes > schemas.MaxBodyBytes {
 		return problem("ingest.max_body_bytes", fmt.Sprintf("use 1 to %d", schemas.MaxBodyBytes), "%d is out of range", i.MaxBodyBytes)
 	}
+	if i.MaxBodiesBytes != 0 && i.MaxBodiesBytes < max(i.MaxBodyBytes, 1) {
+		return problem("ingest.max_bodies_bytes", "use at least ingest.max_body_bytes", "%d is less than one body may have", i.MaxBodiesBytes)
+	}
 	for _, limit := range []struct {
 		key    string
 		number int

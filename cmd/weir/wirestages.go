@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -36,7 +37,7 @@ func (n *node) share(part float64, alone bool) time.Duration {
 func (n *node) ingest(alone bool) (part, error) {
 	door, err := ingest.New(ingest.Config{
 		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: n.keys, Models: n.cfg.modelNames,
-		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
+		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxBodies: n.cfg.Ingest.MaxBodiesBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
 		MaxStreamsPerKey: n.cfg.Ingest.MaxStreamsPerKey, MaxStreamsPerAddress: n.cfg.Ingest.MaxStreamsPerAddress,
 		MaxConnectionsPerAddress: n.cfg.Ingest.MaxConnectionsPerAddress, TrustedProxies: n.cfg.Ingest.proxies(),
 		Heartbeat:       time.Duration(n.cfg.Ingest.Heartbeat),
@@ -94,6 +95,9 @@ func (n *node) model(name string, m Model) (inference.Model, error) {
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
 		}
+		if closer, ok := backend.(io.Closer); ok {
+			n.onClose(closer.Close)
+		}
 		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b)})
 	}
 	return served, nil
@@ -117,6 +121,12 @@ func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) 
 	}
 	timeouts := inference.Timeouts{
 		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	}
+	if overGRPC(b.Protocol) {
+		return newRPCBackend(b, timeouts)
+	}
+	if b.Protocol == "ollama" {
+		return newOllama(b, timeouts)
 	}
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{

@@ -70,7 +70,7 @@ func dials(s backendtest.Script, r anthropictest.Request) anthropictest.Dials {
 		}
 	case r.Path == "/v1/models":
 	case gjson.Get(r.Body, "stream").Bool():
-		d.Pace = s.Pace
+		d.Pace, d.Pings = s.Pace, true
 		var before int
 		d.Events, before = events(s)
 		switch s.Fault {

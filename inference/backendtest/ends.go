@@ -202,16 +202,17 @@ func timeouts(t *testing.T, s Subject) {
 	})
 }
 
-// slowConsumer has a loop body that takes longer than the server may be silent.
+// slowConsumer has a loop body that takes longer than the server may be silent, while the next piece is still to come.
 func slowConsumer(t *testing.T, s Subject) {
 	const idle = time.Second
-	b, _ := s.Start(t, Whole(), inference.Timeouts{Idle: idle})
-	first := true
+	script := Whole()
+	script.Pace = brief
+	b, _ := s.Start(t, script, inference.Timeouts{Idle: idle})
+	events := 0
 	a := s.ask(t.Context(), t, b, s.request(true), func() {
-		if first {
-			first = false
+		if events++; events == 3 {
 			time.Sleep(idle + idle/2) // the loop body's own time is what is tested
 		}
 	})
-	s.wantWhole(t, a, Whole())
+	s.wantWhole(t, a, script)
 }

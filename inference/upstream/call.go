@@ -6,8 +6,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"sync/atomic"
-	"time"
 
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/internal/openai"
@@ -27,13 +25,7 @@ type Call struct {
 	stopped bool // the loop body broke out
 	held    bool // the last event was passed on with the promise of more
 
-	ctx     context.Context // of the call: ends when a timeout passes, with that as its cause
-	cancel  context.CancelCauseFunc
-	release context.CancelFunc
-
-	silence   *time.Timer                   // ends the call when the server stays silent; one for all phases
-	listening bool                          // silence is running
-	why       atomic.Pointer[schemas.Error] // what silence ends the call with
+	Clock
 
 	nothing openai.Chunk // what an event that only lets another go says
 }
@@ -42,48 +34,17 @@ type Call struct {
 // caller must close it.
 func (c *Client) NewCall(ctx context.Context, r *inference.GenerateRequest, yield func(inference.Event, error) bool) *Call {
 	call := &Call{client: c, request: r, yield: yield}
-	ctx, call.cancel = context.WithCancelCause(ctx)
-	end, cause := time.Now().Add(c.config.Timeouts.Total), error(c.overdue.total)
-	if !r.Deadline.IsZero() && r.Deadline.Before(end) {
-		end, cause = r.Deadline, context.DeadlineExceeded
-	}
-	call.ctx, call.release = context.WithDeadlineCause(ctx, end, cause)
+	call.Begin(ctx, c.bounds, r.Deadline)
 	return call
-}
-
-// Close ends the call upstream, if it is still under way.
-func (c *Call) Close() {
-	c.hush()
-	c.cancel(nil)
-	c.release()
 }
 
 // Stopped reports whether the loop body broke out, after which nothing may be passed on.
 func (c *Call) Stopped() bool { return c.stopped }
 
-// listen ends the call with err when nothing stops it within d.
-func (c *Call) listen(d time.Duration, err *schemas.Error) {
-	c.why.Store(err)
-	c.listening = true
-	if c.silence == nil {
-		c.silence = time.AfterFunc(d, func() { c.cancel(c.why.Load()) })
-		return
-	}
-	c.silence.Reset(d)
-}
-
-// hush stops what listen has started.
-func (c *Call) hush() {
-	if c.listening {
-		c.silence.Stop()
-		c.listening = false
-	}
-}
-
 // Send makes the HTTP call and returns a reply whose status is success. The header is added to those of the client.
 func (c *Call) Send(method, path string, body []byte, header http.Header) (*http.Response, error) {
 	if c.request.Stream {
-		c.listen(c.client.config.Timeouts.FirstToken, c.client.overdue.first)
+		c.AwaitFirst()
 	}
 	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, bytes.NewReader(body))
 	if err != nil {
@@ -98,7 +59,7 @@ func (c *Call) Send(method, path string, body []byte, header http.Header) (*http
 		return reply, nil
 	}
 	defer reply.Body.Close()
-	c.listen(c.client.config.Timeouts.Idle, c.client.overdue.idle)
+	c.AwaitNext()
 	text, _, _ := readAtMost(reply.Body, reply.ContentLength, maxErrorBytes) // the status alone tells enough
 	return nil, openai.ReplyError(reply.StatusCode, reply.Header, text)
 }
@@ -114,16 +75,18 @@ func (c *Call) setHeaders(h http.Header, method string, more http.Header) {
 	if method == http.MethodPost {
 		h.Set("Content-Type", "application/json")
 	}
-	accept := "application/json"
-	if c.request.Stream {
-		accept = "text/event-stream"
+	switch {
+	case more.Get("Accept") != "":
+	case c.request.Stream:
+		h.Set("Accept", "text/event-stream")
+	default:
+		h.Set("Accept", "application/json")
 	}
-	h.Set("Accept", accept)
 }
 
 // Pass hands an event to the loop body, and reports whether to go on.
 func (c *Call) Pass(event inference.Event) bool {
-	c.hush() // the loop body's time is not the server's
+	c.Hush() // the loop body's time is not the server's
 	c.stopped = !c.yield(event, nil)
 	c.held = event.More
 	return !c.stopped
@@ -139,9 +102,9 @@ func (c *Call) letGo() {
 // Document reads a reply that is not a stream and has at most limit bytes.
 func (c *Call) Document(reply *http.Response, limit int64) ([]byte, error) {
 	defer reply.Body.Close()
-	c.listen(c.client.config.Timeouts.Idle, c.client.overdue.idle)
+	c.AwaitNext()
 	data, more, err := readAtMost(activity{reply.Body, c}, reply.ContentLength, limit)
-	c.hush()
+	c.Hush()
 	switch {
 	case err != nil:
 		return nil, c.broken(err)
@@ -180,7 +143,7 @@ type activity struct {
 func (a activity) Read(p []byte) (int, error) {
 	n, err := a.Reader.Read(p)
 	if n > 0 && err == nil {
-		a.call.silence.Reset(a.call.client.config.Timeouts.Idle)
+		a.call.Alive()
 	}
 	return n, err
 }

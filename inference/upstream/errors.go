@@ -14,17 +14,6 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// overdue are the errors of calls that took too long. They are shared and never changed.
-type overdue struct{ first, idle, total *schemas.Error }
-
-func newOverdue(t inference.Timeouts) overdue {
-	return overdue{
-		first: timeout("sent no first token within %v (first-token timeout)", t.FirstToken),
-		idle:  timeout("fell silent for %v (idle timeout)", t.Idle),
-		total: timeout("did not finish within %v (total timeout)", t.Total),
-	}
-}
-
 func timeout(format string, after time.Duration) *schemas.Error {
 	return schemas.Errorf(schemas.CodeUpstreamTimeout, "the model server "+format+"; try again, or have the operator allow more time", after)
 }
@@ -37,16 +26,21 @@ func (c *Call) failed(err error) *schemas.Error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // without the address, which is the operator's business
 	}
-	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
-		connect := c.client.config.Timeouts.Connect
-		return timeout("did not accept a connection within %v (connect timeout)", connect).WithCause(err)
-	}
 	if errors.Is(err, io.EOF) {
 		return schemas.Errorf(schemas.CodeUpstreamError, "the model server closed the connection without an answer; try again").WithCause(err)
 	}
+	return c.bounds.Unreachable(err, "did not answer in HTTP")
+}
+
+// Unreachable is the error of a call that found no server: err is what became of the connection, and otherwise what is said
+// when that does not tell.
+func (b *Bounds) Unreachable(err error, otherwise string) *schemas.Error {
+	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
+		return timeout("did not accept a connection within %v (connect timeout)", b.Connect).WithCause(err)
+	}
 	what := "cannot be reached" + reason(err)
 	if _, ok := errors.AsType[*net.OpError](err); !ok && reason(err) == "" {
-		what = "did not answer in HTTP"
+		what = otherwise
 	}
 	return schemas.Errorf(schemas.CodeUpstreamError, "the model server %s; try again, and have the operator check the backend's url", what).WithCause(err)
 }
@@ -56,6 +50,11 @@ func (c *Call) broken(err error) *schemas.Error {
 	if c.ctx.Err() != nil {
 		return inference.ContextError(c.ctx)
 	}
+	return Broken(err)
+}
+
+// Broken is the error of an answer whose connection ended in err.
+func Broken(err error) *schemas.Error {
 	return schemas.Errorf(schemas.CodeUpstreamInterrupted, "the connection to the model server broke%s before the answer was whole; try again", reason(err)).WithCause(err)
 }
 

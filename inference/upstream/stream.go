@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/weir-llm/weir/internal/openai"
@@ -31,25 +32,56 @@ type Protocol interface {
 	NoStream(data []byte) error
 }
 
-// Stream passes on the events of a reply, until the answer is whole or the error that it is not.
+// Stream passes on the server-sent events of a reply, until the answer is whole or the error that it is not.
 func (c *Call) Stream(body io.ReadCloser, protocol Protocol) error {
 	defer body.Close()
 	reader := openai.NewReader(body)
 	defer reader.Release()
 	first, err := reader.Sniff()
 	switch {
-	case errors.Is(err, io.EOF):
-		return EmptyStream()
 	case err != nil:
-		return c.broken(err)
+		return c.unsaid(err)
 	case first == '{' || first == '[' || first == '<':
-		data, err := reader.ReadAll(maxErrorBytes)
-		if err != nil {
-			return c.broken(err)
-		}
-		return protocol.NoStream(data)
+		return c.document(reader, protocol)
 	}
-	for event, err := range reader.Events() {
+	return c.follow(body, reader.Events(), protocol)
+}
+
+// Lines passes on a reply that has an event in each line, as Stream does for server-sent ones.
+func (c *Call) Lines(body io.ReadCloser, protocol Protocol) error {
+	defer body.Close()
+	reader := openai.NewReader(body)
+	defer reader.Release()
+	first, err := reader.Sniff()
+	switch {
+	case err != nil:
+		return c.unsaid(err)
+	case first == '<':
+		return c.document(reader, protocol)
+	}
+	return c.follow(body, reader.Lines(), protocol)
+}
+
+// unsaid is the error of a reply that ended in err before it said anything.
+func (c *Call) unsaid(err error) error {
+	if errors.Is(err, io.EOF) {
+		return EmptyStream()
+	}
+	return c.broken(err)
+}
+
+// document reads what came in place of a stream.
+func (c *Call) document(reader *openai.Reader, protocol Protocol) error {
+	data, err := reader.ReadAll(maxErrorBytes)
+	if err != nil {
+		return c.broken(err)
+	}
+	return protocol.NoStream(data)
+}
+
+// follow passes on events.
+func (c *Call) follow(body io.Reader, events iter.Seq2[openai.Event, error], protocol Protocol) error {
+	for event, err := range events {
 		if err != nil {
 			return c.ended(err, protocol)
 		}
@@ -66,10 +98,12 @@ func (c *Call) Stream(body io.ReadCloser, protocol Protocol) error {
 			continue
 		}
 		if !counts {
-			c.letGo()
+			if c.letGo(); c.stopped {
+				return nil
+			}
 		}
 		if counts || !c.listening {
-			c.listen(c.patience(protocol), c.client.overdue.idle)
+			c.listen(c.patience(protocol), c.bounds.idle)
 		}
 	}
 	return protocol.Ended()
@@ -89,21 +123,14 @@ func (c *Call) ended(err error, protocol Protocol) error {
 // patience is how long the next event may take.
 func (c *Call) patience(protocol Protocol) time.Duration {
 	if protocol.Whole() {
-		return min(c.client.config.Timeouts.Idle, tailWait)
+		return min(c.bounds.Idle, tailWait)
 	}
-	return c.client.config.Timeouts.Idle
-}
-
-// Alive tells that the server is there although it has sent nothing of the answer.
-func (c *Call) Alive() {
-	if c.listening {
-		c.silence.Reset(c.client.config.Timeouts.Idle)
-	}
+	return c.bounds.Idle
 }
 
 // drain reads to the end of the reply, which is due, so that its connection can serve the next call.
 func (c *Call) drain(body io.Reader) {
-	c.listen(drainWait, c.client.overdue.idle)
+	c.listen(drainWait, c.bounds.idle)
 	_, _, _ = readAtMost(body, -1, maxErrorBytes) // whatever follows the end mark says nothing
-	c.hush()
+	c.Hush()
 }

@@ -66,10 +66,10 @@ func (c Config) Validate() error {
 
 // Client calls one server over a pool of connections that it owns. It is safe for concurrent use.
 type Client struct {
-	config  Config
-	http    *http.Client
-	header  http.Header // of every call
-	overdue overdue
+	config Config
+	http   *http.Client
+	header http.Header // of every call
+	bounds *Bounds
 }
 
 // NewClient makes a client. It does not connect. Close releases its connections.
@@ -82,7 +82,7 @@ func NewClient(config Config) (*Client, error) {
 	for name, value := range config.Headers {
 		header.Set(name, value)
 	}
-	return &Client{config: config, http: newHTTP(config), header: header, overdue: newOverdue(config.Timeouts)}, nil
+	return &Client{config: config, http: newHTTP(config), header: header, bounds: NewBounds(config.Timeouts)}, nil
 }
 
 func newHTTP(config Config) *http.Client {

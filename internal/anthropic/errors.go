@@ -3,6 +3,8 @@ package anthropic
 import (
 	"net/http"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -30,6 +32,15 @@ func EncodeError(e *schemas.Error, request string) []byte {
 	o.out = append(details.out, "}}"...)
 	o.text("request_id", request)
 	return append(o.out, '}')
+}
+
+// DecodeError reads what EncodeError wrote, and reports whether data is that.
+func DecodeError(data []byte) (e *schemas.Error, ok bool) {
+	said := gjson.GetManyBytes(data, "type", "error.details.error_code", "error.message", "error.details.param")
+	if said[0].Str != "error" || said[1].Str == "" || !gjson.ValidBytes(data) {
+		return nil, false
+	}
+	return &schemas.Error{Code: schemas.Code(said[1].Str), Message: said[2].Str, Param: said[3].Str}, true
 }
 
 // Status is the HTTP status of an error code in this dialect.

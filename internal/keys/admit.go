@@ -59,11 +59,12 @@ func (k *Key) publish() []string {
 	if k.MaySend() && k.AllowsModel(AllModels) {
 		return schemas.EdgePublish(k.Tenant)
 	}
-	resume := schemas.ResumeSubject(schemas.Identity{Tenant: k.Tenant, Request: "*"})
+	every := schemas.Identity{Tenant: k.Tenant, Request: "*"}
+	allowed := []string{schemas.ReadSubject(every)}
 	if !k.MaySend() {
-		return []string{resume}
+		return allowed
 	}
-	allowed := []string{resume, schemas.Identity{Tenant: k.Tenant, Request: "*"}.Cancel()}
+	allowed = append(allowed, schemas.ResumeSubject(every), every.Cancel())
 	for _, model := range k.Models {
 		if token, err := schemas.EncodeModel(model); err == nil {
 			allowed = append(allowed, schemas.ChatSubject(k.Tenant, token))

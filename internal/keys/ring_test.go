@@ -370,8 +370,8 @@ func TestGrants(t *testing.T) {
 		want []string
 	}{
 		"all":    {Key{Tenant: "acme", Scope: ScopeFull, Models: []string{"*"}}, schemas.EdgePublish("acme")},
-		"models": {Key{Tenant: "acme", Scope: ScopeFull, Models: []string{"gpt-4.1", "echo"}}, []string{"llm.resume.acme.*", "llm.cancel.acme.*", "llm.chat.acme.gpt-4=2E1", "llm.chat.acme.echo"}},
-		"audit":  {Key{Tenant: "acme", Scope: ScopeAudit, Models: []string{"*"}}, []string{"llm.resume.acme.*"}},
+		"models": {Key{Tenant: "acme", Scope: ScopeFull, Models: []string{"gpt-4.1", "echo"}}, []string{"llm.read.acme.*", "llm.resume.acme.*", "llm.cancel.acme.*", "llm.chat.acme.gpt-4=2E1", "llm.chat.acme.echo"}},
+		"audit":  {Key{Tenant: "acme", Scope: ScopeAudit, Models: []string{"*"}}, []string{"llm.read.acme.*"}},
 	} {
 		grant := tt.key.grant()
 		if diff := cmp.Diff(tt.want, grant.Publish); diff != "" {

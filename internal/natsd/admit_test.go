@@ -132,10 +132,10 @@ func TestScopesOnNATS(t *testing.T) {
 		refused map[string]bool
 	}{
 		"audit": {keys.Request{Tenant: "acme", Scope: keys.ScopeAudit}, map[string]bool{
-			"llm.chat.acme.echo": true, "llm.cancel.acme.r1": true, "llm.resume.acme.r1": false,
+			"llm.chat.acme.echo": true, "llm.cancel.acme.r1": true, "llm.resume.acme.r1": true, "llm.read.acme.r1": false,
 		}},
 		"models": {keys.Request{Tenant: "acme", Models: []string{"gpt-4.1"}}, map[string]bool{
-			"llm.chat.acme.echo": true, "llm.chat.acme.gpt-4=2E1": false, "llm.cancel.acme.r1": false, "llm.resume.acme.r1": false,
+			"llm.chat.acme.echo": true, "llm.chat.acme.gpt-4=2E1": false, "llm.cancel.acme.r1": false, "llm.resume.acme.r1": false, "llm.read.acme.r1": false,
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

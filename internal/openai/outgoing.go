@@ -85,6 +85,19 @@ func IncludesUsage(body []byte) bool {
 	return gjson.GetBytes(body, "stream_options.include_usage").Bool()
 }
 
+// WithAnswerUsage returns a unary answer, which must be a JSON object, with its usage set.
+func WithAnswerUsage(answer []byte, usage string) []byte {
+	if value := gjson.GetBytes(answer, "usage"); value.Exists() {
+		return replace(answer, value.Index, value.Index+len(value.Raw), usage)
+	}
+	end := bytes.LastIndexByte(answer, '}')
+	comma := ","
+	if before := bytes.TrimRight(answer[:end], " \t\r\n"); before[len(before)-1] == '{' {
+		comma = ""
+	}
+	return replace(answer, end, end, comma+`"usage":`+usage)
+}
+
 // OneLine returns JSON without line breaks, data itself when it has none.
 func OneLine(data []byte) []byte {
 	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') < 0 {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -35,11 +37,34 @@ func (e *UpstreamError) HTTPStatus() int { return e.Status }
 func ReplyError(status int, header http.Header, body []byte) *schemas.Error {
 	u := readUpstream(body)
 	u.status = status
-	e := u.toError().WithRetryAfter(RetryAfter(header))
-	if e.Code == schemas.CodeRateLimit && e.RetryAfter > 0 {
-		e.Message = fmt.Sprintf("the model server is at its rate limit. Please try again in %v.", e.RetryAfter) // LangChain reads this
+	return patient(u.toError(), RetryAfter(header))
+}
+
+// patient adds when to come back.
+func patient(e *schemas.Error, after time.Duration) *schemas.Error {
+	if e.Code == schemas.CodeRateLimit && after > 0 {
+		e.Message = fmt.Sprintf("the model server is at its rate limit. Please try again in %v.", after) // LangChain reads this
 	}
-	return e
+	return e.WithRetryAfter(after)
+}
+
+// Refusal is how a model server reports an error when it speaks neither HTTP nor in events.
+type Refusal struct {
+	Status     int    // the HTTP status that means the same; 0 = none
+	Said       string // what the server said instead of a status, such as gRPC UNAVAILABLE
+	Code       string // the server's own code, if it gave one
+	Message    string
+	Param      string // the request field at fault, if it named one
+	RetryAfter time.Duration
+}
+
+// RefusalError turns a refusal into the Error that the caller sees, by the rules of [ReplyError].
+func RefusalError(r Refusal) *schemas.Error {
+	u := upstream{status: r.Status, said: r.Said, code: r.Code, message: r.Message, param: r.Param, recognised: true}
+	if u.code == "" {
+		u.kind = identifier(r.Said[strings.LastIndexByte(r.Said, ' ')+1:])
+	}
+	return patient(u.toError(), min(r.RetryAfter, maxRetryAfter))
 }
 
 // EventError turns an error inside a stream, the data of its event or its error member, into the Error that the caller sees.
@@ -57,6 +82,7 @@ func EventError(data []byte) *schemas.Error {
 // upstream is an error object of any of the known forms.
 type upstream struct {
 	status     int
+	said       string // instead of a status; empty is HTTP
 	code       string
 	kind       string
 	message    string
@@ -134,9 +160,9 @@ func (u *upstream) classify() *schemas.Error {
 	case s == http.StatusNotFound && u.recognised && strings.Contains(strings.ToLower(u.message), "model"):
 		return modelNotFound()
 	case s == http.StatusNotFound, s == http.StatusMethodNotAllowed:
-		return u.misconfigured(fmt.Sprintf("has no such endpoint (HTTP %d)", s))
+		return u.misconfigured(fmt.Sprintf("has no such endpoint (%s)", u.reply()))
 	case s == http.StatusRequestTimeout, s == http.StatusGatewayTimeout:
-		return schemas.Errorf(schemas.CodeUpstreamTimeout, "the model server gave up waiting (HTTP %d); try again", s)
+		return schemas.Errorf(schemas.CodeUpstreamTimeout, "the model server gave up waiting (%s); try again", u.reply())
 	case s == http.StatusRequestEntityTooLarge:
 		return schemas.Errorf(schemas.CodeRequestTooLarge, "the request is too large for the model server; send a smaller one")
 	case s == http.StatusTooManyRequests:
@@ -150,7 +176,15 @@ func (u *upstream) classify() *schemas.Error {
 	case s == 0:
 		return schemas.Errorf(schemas.CodeUpstreamError, "the model server reported an error; try again")
 	}
-	return schemas.Errorf(schemas.CodeUpstreamError, "the model server failed (HTTP %d); try again", u.status)
+	return schemas.Errorf(schemas.CodeUpstreamError, "the model server failed (%s); try again", u.reply())
+}
+
+// reply is the status as the server gave it.
+func (u *upstream) reply() string {
+	if u.said != "" {
+		return u.said
+	}
+	return "HTTP " + strconv.Itoa(u.status)
 }
 
 // byName recognises what servers of every make name the same way, whatever status they send it with.
@@ -159,7 +193,7 @@ func (u *upstream) byName() *schemas.Error {
 	message := strings.ToLower(u.message)
 	switch {
 	case strings.Contains(name, "context_length"), strings.Contains(name, "exceed_context_size"),
-		u.status < 500 && (strings.Contains(message, "maximum context length") || strings.Contains(message, "prompt is too long")):
+		u.status < 500 && tooLong(message):
 		return schemas.Errorf(schemas.CodeContextLength, "the request does not fit the model's context: %s; shorten the messages or lower max_tokens", u.explanation()).WithParam(u.safeParam())
 	case strings.Contains(name, "content_filter"), strings.Contains(name, "content_policy"):
 		return schemas.Errorf(schemas.CodeContentFilter, "the model server's content filter refused the request; change the messages")
@@ -168,10 +202,29 @@ func (u *upstream) byName() *schemas.Error {
 		return refusedCredentials()
 	case strings.Contains(name, "model_not_found"), u.status == 404 && strings.Contains(name, "notfounderror"):
 		return modelNotFound()
-	case strings.Contains(name, "overloaded"):
+	case strings.Contains(name, "overloaded"), u.status == http.StatusServiceUnavailable && strings.Contains(message, "server busy"): // Ollama
 		return overloaded()
 	}
 	return nil
+}
+
+// tooLong reports whether an explanation, in lower case, says that a request does not fit the context. Not every server has
+// a code for it.
+func tooLong(message string) bool {
+	for _, phrase := range [...]string{
+		"maximum context length",                                       // OpenAI, vLLM
+		"prompt is too long",                                           // Anthropic
+		"max context length",                                           // Ollama's chat
+		"exceeds the context length", "exceeds maximum context length", // Ollama's embeddings, its older and newer words
+		"exceeds the available context size",           // llama.cpp
+		"longer than the context length",               // Ollama on llama.cpp
+		"exceeds the maximum number of tokens allowed", // Gemini
+	} {
+		if strings.Contains(message, phrase) {
+			return true
+		}
+	}
+	return false
 }
 
 // impliedStatus is the status that an error inside a stream would have had.
@@ -195,7 +248,7 @@ func (u *upstream) impliedStatus() int {
 }
 
 func (u *upstream) rejected() *schemas.Error {
-	return schemas.Errorf(schemas.CodeUpstreamRejected, "the model server refused the request (HTTP %d): %s; correct it and send it again", u.status, u.explanation()).
+	return schemas.Errorf(schemas.CodeUpstreamRejected, "the model server refused the request (%s): %s; correct it and send it again", u.reply(), u.explanation()).
 		WithParam(u.safeParam())
 }
 
