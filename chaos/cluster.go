@@ -20,7 +20,7 @@ import (
 type layout string
 
 const (
-	separate   layout = "separate"   // each stage a process, two workers, one nats-server
+	separate   layout = "separate"   // each stage a process, two workers and two routers, one nats-server
 	replicated layout = "replicated" // the same on a cluster of three nats-servers, with three replicas of each stream
 	single     layout = "serve"      // everything in one
 )
@@ -33,7 +33,7 @@ func (l layout) victims() []string {
 	case replicated:
 		return []string{leaderAndDisk}
 	}
-	return []string{"ingest", "router", "worker-1", "sink", "nats"}
+	return []string{"ingest", activeRouter, "worker-1", "sink", "nats"}
 }
 
 // lease of the deliveries, short so that a take-over is soon seen.
@@ -48,17 +48,18 @@ type cluster struct {
 	nodes      map[string]natsNode // of a NATS cluster
 	cells      int                 // that ran
 
-	mu    sync.Mutex
-	procs map[string]*exec.Cmd
+	mu      sync.Mutex
+	procs   map[string]*exec.Cmd
+	started map[string]time.Time
 }
 
 func newCluster(dir string, l layout) (*cluster, error) {
-	c := &cluster{dir: dir, layout: l, admin: map[string]string{}, procs: map[string]*exec.Cmd{}}
+	c := &cluster{dir: dir, layout: l, admin: map[string]string{}, procs: map[string]*exec.Cmd{}, started: map[string]time.Time{}}
 	var err error
 	if c.work, err = os.MkdirTemp(dir, string(l)+"-"); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(10)
+	ports, err := freePorts(12)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func (c *cluster) config() string { return filepath.Join(c.work, "weir.yaml") }
 
 // names of the processes in the order of starting.
 func (c *cluster) names() []string {
-	stages := []string{"sink", "worker-1", "worker-2", "router", "ingest"}
+	stages := []string{"sink", "worker-1", "worker-2", "router-1", "router-2", "ingest"}
 	switch c.layout {
 	case single:
 		return []string{"serve"}
@@ -141,7 +142,7 @@ func (c *cluster) start(name string) error {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	c.mu.Lock()
-	c.procs[name] = command
+	c.procs[name], c.started[name] = command, time.Now()
 	c.mu.Unlock()
 	return nil
 }
@@ -163,6 +164,8 @@ func (c *cluster) command(name string) *exec.Cmd {
 		return weir("serve", "--nats", c.nats)
 	case "worker-1", "worker-2":
 		return weir("inference", "--nats", url)
+	case "router-1", "router-2":
+		return weir("router", "--nats", url)
 	}
 	return weir(name, "--nats", url)
 }

@@ -67,14 +67,19 @@ func runLayout(ctx context.Context, dir string, l layout, moments []moment, repo
 		}
 	}
 	if l == separate {
-		calls, err := runZombie(ctx, c, report)
-		if err != nil {
-			return err
+		for _, run := range []special{runZombie, runStandby} {
+			calls, err := run(ctx, c, report)
+			if err != nil {
+				return err
+			}
+			done = append(done, calls...)
 		}
-		done = append(done, calls...)
 	}
 	return checkStore(ctx, c, done, report)
 }
+
+// special is a cell of its own kind.
+type special func(context.Context, *cluster, *report) ([]*call, error)
 
 // runCell sends the requests of a cell, kills the victim at the moment, brings it back, and checks every ending.
 func runCell(ctx context.Context, c *cluster, victim string, m moment, report *report) ([]*call, error) {
@@ -123,8 +128,11 @@ func (c *cluster) allReady(ctx context.Context) error {
 
 // strike kills the victim, and returns which process that was.
 func (c *cluster) strike(ctx context.Context, victim string) (name string, err error) {
-	if victim == leaderAndDisk {
+	switch victim {
+	case leaderAndDisk:
 		return c.loseLeader(ctx)
+	case activeRouter:
+		victim = c.activeRouter()
 	}
 	return victim, c.kill(victim)
 }

@@ -18,7 +18,7 @@ const firstDispatch = 1
 
 // roomFor is how many requests of the model may go now.
 func (l *loop) roomFor(model string, now time.Time) int {
-	if now.Before(l.holdoff[model]) {
+	if now.Before(l.holdoff[model]) || l.asleep(now) {
 		return 0
 	}
 	return l.fleet.room(model)

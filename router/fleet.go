@@ -162,6 +162,16 @@ func (f *fleet) sweep(now time.Time) (gone []string) {
 	return gone
 }
 
+// excuse starts the silence of every worker anew, because this router was deaf.
+func (f *fleet) excuse(now time.Time) {
+	for _, w := range f.workers {
+		w.seen = now
+	}
+	for model := range f.advertised {
+		f.advertised[model] = now
+	}
+}
+
 // serves reports whether a worker serves the model or did so lately.
 func (f *fleet) serves(model string) bool {
 	_, ok := f.advertised[model]

@@ -3,6 +3,7 @@ package router
 import (
 	"container/list"
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -44,6 +45,8 @@ type item struct {
 	fault    *schemas.Error // why it cannot be parsed
 	nameless bool           // there is nobody to answer
 
+	partition int // of LLM_REQUESTS
+
 	// Owned by the loop.
 	delivery  delivery
 	place     *list.Element       // in the queue
@@ -66,37 +69,65 @@ func (it *item) chosen() bool {
 
 // batch is what one fetch brought.
 type batch struct {
-	items []*item
-	fresh bool // the first of them was published just now
+	partition int
+	items     []*item
+	fresh     bool   // the first of them was published just now
+	pin       string // of the partition
+	unpinned  bool   // another router is served the partition now
+	ended     bool   // nothing more comes until the partition is served again
 }
+
+// keepPin is how often a pin is kept while the router fetches nothing.
+const keepPin = time.Second
 
 // fetch brings the requests of a partition into the loop until ctx ends. It takes only as many as the loop permits.
 func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 	puller := r.cfg.Bus.Requests(partition)
+	defer func() { l.arrivals <- batch{partition: partition, ended: true} }()
 	defer puller.Close()
 	behind := true // until a fetch has returned, what comes may have waited for long
 	for {
-		var most int
-		select {
-		case most = <-l.permits:
-		case <-ctx.Done():
+		most := permitted(ctx, l, puller)
+		if most == 0 {
 			return
 		}
 		asked := time.Now()
 		deliveries, err := puller.Fetch(ctx, most)
 		if len(deliveries) > 0 {
-			b := batch{fresh: !behind && deliveries[0].Delivered == 1 && time.Since(asked) > fetchFresh}
+			b := batch{partition: partition, pin: puller.Pin(), fresh: !behind && deliveries[0].Delivered == 1 && time.Since(asked) > fetchFresh}
 			for _, d := range deliveries {
 				it := read(d, r.caching)
+				it.partition = partition
 				it.open(work, r.cfg.Bus, d)
 				b.items = append(b.items, it)
 			}
 			l.arrivals <- b
 			behind = false
 		}
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, bus.ErrUnpinned):
+			l.arrivals <- batch{partition: partition, unpinned: true}
+		default:
 			r.cfg.Logger.Warn("fetching requests failed; it is tried again", keyPartition, partition, keyError, err)
 			pause(ctx, fetchRetry)
+		}
+	}
+}
+
+// permitted waits until the loop takes more, and returns how many; 0 when ctx has ended. The pin is kept meanwhile: a
+// router that is full is not gone.
+func permitted(ctx context.Context, l *loop, puller *bus.Puller) int {
+	ticker := time.NewTicker(keepPin)
+	defer ticker.Stop()
+	for {
+		select {
+		case most := <-l.permits:
+			return most
+		case <-ticker.C:
+			puller.Keep()
+		case <-ctx.Done():
+			return 0
 		}
 	}
 }

@@ -27,7 +27,8 @@ const (
 type broker interface {
 	Dispatch(ctx context.Context, w *schemas.Work) (sequence uint64, err error)
 	WorkExists(ctx context.Context, sequence uint64) (bool, error)
-	RouterBeat(name string) error
+	RouterBeat(*schemas.RouterBeat) error
+	Adopt(ctx context.Context, partition int, pin string, held int) (unsettled int, err error)
 }
 
 // registrar writes answers and finds what is written; [clerk] outside tests.
@@ -48,9 +49,11 @@ type loop struct {
 	clerk   registrar
 	caching *caching
 
-	permits  chan int   // to a fetcher: how many it may bring
-	arrivals chan batch // closed after the last fetcher
+	start    func(partition int) (stop func()) // starts a fetcher
+	permits  chan int                          // to a fetcher: how many it may bring
+	arrivals chan batch
 	beats    chan *schemas.Heartbeat
+	routers  chan *schemas.RouterBeat
 	cancels  chan hint
 	finished chan func()
 
@@ -61,34 +64,47 @@ type loop struct {
 	fleet      *fleet
 	clock      streamClock
 	configured *catalog
+	peers      *peers
+	partitions map[int]*served
+	heldOf     [schemas.Partitions]int
+	lease      time.Duration
 	dispatches *lane
 	answers    *lane
 	checks     *lane
 	hits       *lane
+	adoptions  *lane
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
 	full       bool
 	draining   bool
 	settled    bool      // has listened long enough to know the workers
 	began      time.Time // listening
+	ticked     time.Time // last
 	turned     time.Time // the wheel of leases, last
 	beaten     time.Time // our own heartbeat, last
+	figured    time.Time // the figures in it, last
+	soon       bool      // a heartbeat has news
 	refreshed  time.Time // the configured models, last
 }
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+hitWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+hitWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
-		beats: make(chan *schemas.Heartbeat, hintsBehind), cancels: make(chan hint, hintsBehind),
+		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
 		checks:     &lane{width: checkWidth, finished: finished},
 		hits:       &lane{width: hitWidth, finished: finished},
-		holdoff:    make(map[string]time.Time),
-		began:      now, turned: now, refreshed: now,
+		adoptions:  &lane{width: adoptWidth, finished: finished},
+		peers: newPeers(schemas.RouterBeat{
+			V: schemas.Version, Router: cfg.Name, Started: now.UnixMilli(), Eligible: cfg.Partitions,
+		}, cfg.Active),
+		partitions: make(map[int]*served), lease: lease,
+		holdoff: make(map[string]time.Time),
+		began:   now, ticked: now, turned: now, refreshed: now,
 	}
 }
 
@@ -96,18 +112,21 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, ca
 func (l *loop) run(ctx, work context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	stop, arrivals := ctx.Done(), l.arrivals
-	for arrivals != nil || l.busy() {
+	stop := ctx.Done()
+	l.allot(time.Now())
+	for !l.draining || len(l.partitions) > 0 || l.busy() {
+		if l.soon {
+			l.beatSelf(time.Now())
+		}
 		permits, most := l.permit()
 		select {
 		case permits <- most:
-		case b, ok := <-arrivals:
-			if !ok {
-				arrivals = nil
-			}
+		case b := <-l.arrivals:
 			l.arrive(b)
 		case h := <-l.beats:
 			l.beat(h)
+		case b := <-l.routers:
+			l.hear(b)
 		case h := <-l.cancels:
 			l.cancel(h)
 		case then := <-l.finished:
@@ -150,13 +169,22 @@ func (l *loop) beat(h *schemas.Heartbeat) {
 }
 
 func (l *loop) tick(work context.Context, now time.Time) {
+	l.wake(now)
+	l.ticked = now
 	l.renew(now)
 	for it := l.expiries.due(l.clock.at(now)); it != nil; it = l.expiries.due(l.clock.at(now)) {
 		l.unqueue(it)
 		l.answer(it, expired())
 	}
-	for _, worker := range l.fleet.sweep(now) {
-		l.log.Warn("worker is gone: it missed its heartbeats", keyWorker, worker)
+	for _, name := range l.peers.sweep(now) {
+		l.log.Warn("router is gone: it missed its heartbeats", keyRouter, name)
+	}
+	l.allot(now)
+	l.adopt(work, now)
+	if l.peers.listening(now) {
+		for _, worker := range l.fleet.sweep(now) {
+			l.log.Warn("worker is gone: it missed its heartbeats", keyWorker, worker)
+		}
 	}
 	l.checkUnseen(work, now)
 	if now.Sub(l.refreshed) >= catalogAge {
@@ -171,13 +199,7 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	if !l.draining {
 		l.pumpAll()
 	}
-	if now.Sub(l.beaten) >= schemas.HeartbeatInterval {
-		l.beaten = now
-		if err := l.bus.RouterBeat(l.cfg.Name); err != nil {
-			l.log.Debug("heartbeat not sent", keyError, err)
-		}
-		l.measure()
-	}
+	l.beatSelf(now)
 }
 
 // renew extends the leases whose turn it is, all of them within a third of a lease.
@@ -205,14 +227,18 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.hits.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.hits.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
 func (l *loop) drain() {
-	l.draining = true
-	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.hits} {
+	l.draining, l.soon = true, true
+	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.hits} {
 		lane.clear()
+	}
+	for _, s := range l.partitions {
+		s.leaving = true
+		s.stop()
 	}
 }
 
@@ -223,5 +249,7 @@ func (l *loop) giveBack() {
 		it.delivery.Settle(bus.Nak)
 		it.end()
 	}
+	l.soon = true
+	l.beatSelf(time.Now()) // a goodbye
 	l.log.Info("router drained", keyCount, left)
 }

@@ -53,7 +53,11 @@ type fakeBus struct {
 	dispatched []string // request ids, in order
 	answers    map[string]schemas.Code
 	gone       map[uint64]bool // work sequences that are no longer in LLM_WORK
-	beats      int
+	beats      []*schemas.RouterBeat
+	echo       chan<- *schemas.RouterBeat // back to the loop
+	deaf       bool                       // nothing comes back
+	adopted    []int                      // partitions, in order
+	adoptErr   error
 
 	dispatchErr  error
 	dispatchGate chan struct{}   // a dispatch waits for it, when set
@@ -82,11 +86,24 @@ func (b *fakeBus) WorkExists(_ context.Context, sequence uint64) (bool, error) {
 	return !b.gone[sequence], nil
 }
 
-func (b *fakeBus) RouterBeat(string) error {
+func (b *fakeBus) RouterBeat(beat *schemas.RouterBeat) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.beats++
+	b.beats = append(b.beats, beat)
+	if !b.deaf {
+		b.echo <- beat
+	}
 	return nil
+}
+
+func (b *fakeBus) Adopt(_ context.Context, partition int, _ string, _ int) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.adoptErr != nil {
+		return 0, b.adoptErr
+	}
+	b.adopted = append(b.adopted, partition)
+	return 1, nil
 }
 
 func (b *fakeBus) answer(it *item, reason *schemas.Error) (bus.Outcome, bool) {
@@ -139,7 +156,10 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 	fake := &fakeBus{answers: make(map[string]schemas.Code), gone: make(map[uint64]bool), known: make(map[string]bool)}
 	ctx, stop := context.WithCancel(t.Context())
 	b := &bench{t: t, bus: fake, loop: newLoop(cfg, testLease, fake, fake, caching, meters), stop: stop, done: make(chan struct{}), next: 1}
-	go func() { <-ctx.Done(); close(b.loop.arrivals) }()
+	fake.echo = b.loop.routers
+	b.loop.start = func(partition int) (stop func()) {
+		return func() { go func() { b.loop.arrivals <- batch{partition: partition, ended: true} }() }
+	}
 	go func() { b.loop.run(ctx, t.Context()); close(b.done) }()
 	t.Cleanup(func() { stop(); <-b.done })
 	return b
@@ -539,8 +559,14 @@ func TestOwnHeartbeat(t *testing.T) {
 		b := newBench(t, nil)
 		time.Sleep(10*time.Second + tick/2)
 		synctest.Wait()
-		if got := b.bus.beats; got < 19 || got > 21 {
-			t.Errorf("%d heartbeats in 10 s, want 20", got)
+		figures := 0
+		for _, beat := range b.bus.beats {
+			if beat.Figures != nil {
+				figures++
+			}
+		}
+		if got := len(b.bus.beats); got < 50 || got > 52 || figures < 17 || figures > 21 {
+			t.Errorf("%d heartbeats in 10 s and %d with figures, want about 50 and 20", got, figures)
 		}
 	})
 }

@@ -19,6 +19,7 @@ type metrics struct {
 	answers                  *prometheus.CounterVec
 	hits, unanswered         *prometheus.CounterVec
 	cacheBytes, cacheEntries prometheus.Gauge
+	adoptions                prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -37,11 +38,12 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		unanswered:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_router_cache_passed_total", Help: "Requests that the cache was asked for and that ran all the same, by why: miss, refresh, or the reason of a bypass."}, []string{"reason"}),
 		cacheBytes:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_cache_bytes", Help: "Memory taken for the entries of the first level of the cache."}),
 		cacheEntries: prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_cache_entries", Help: "Entries in the first level of the cache, those whose time is over included."}),
+		adoptions:    prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_adoptions_total", Help: "Partitions taken over with requests that another router had left unsettled."}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.hits, m.unanswered, m.cacheBytes, m.cacheEntries} {
+	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.adoptions, m.hits, m.unanswered, m.cacheBytes, m.cacheEntries} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register router metrics: %w", err)
 		}

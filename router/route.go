@@ -8,6 +8,7 @@ import (
 )
 
 func (l *loop) arrive(b batch) {
+	l.note(b)
 	for i, it := range b.items {
 		l.clock.observe(it.arrived, it.accepted, b.fresh && i == 0)
 		switch old := l.held.get(it.sequence); {
@@ -19,9 +20,19 @@ func (l *loop) arrive(b batch) {
 			old.delivery = it.delivery
 			it.end()
 		default:
-			l.held.add(it)
+			l.hold(it, 1)
 			l.route(it)
 		}
+	}
+}
+
+// hold begins to hold a request, or ends it with -1.
+func (l *loop) hold(it *item, by int) {
+	l.heldOf[it.partition] += by
+	if by > 0 {
+		l.held.add(it)
+	} else {
+		l.held.remove(it)
 	}
 }
 
@@ -85,7 +96,7 @@ func (l *loop) unqueue(it *item) bool {
 // settle ends what the router has to do with a request.
 func (l *loop) settle(it *item, outcome bus.Outcome) {
 	l.unqueue(it)
-	l.held.remove(it)
+	l.hold(it, -1)
 	it.delivery.Settle(outcome)
 	it.end()
 }

@@ -49,6 +49,7 @@ const (
 	keyModel     = telemetry.KeyModel
 	keyWorker    = telemetry.KeyWorker
 	keyPartition = telemetry.KeyPartition
+	keyRouter    = telemetry.KeyRouter
 	keyCode      = telemetry.KeyCode
 	keyCount     = telemetry.KeyCount
 	keyError     = telemetry.KeyError
@@ -62,7 +63,10 @@ type Config struct {
 	// Models names the configured models, as requests name them. It is asked again every few seconds and before a request
 	// is refused, so that a reload takes effect. Optional: without it only models that a worker advertises are known.
 	Models     func() []string
-	Partitions []int // of LLM_REQUESTS to serve; default all
+	Partitions []int // of LLM_REQUESTS that it may serve; default all
+	// Active is how many routers serve at once, the partitions spread over them; the others stand by. All routers must have the
+	// same. Requests of one model share it fairly within a router only. Default 1, at most [schemas.Partitions].
+	Active int
 	// Weight is the share of a tenant in relation to those of others, from 1 to [MaxWeight], when several wait for one model. It is
 	// asked when a tenant begins to wait. Optional: without it all are equal.
 	Weight func(tenant string) int
@@ -89,6 +93,9 @@ func (c *Config) validate() error {
 			return fmt.Errorf("router: partition %d does not exist: use 0 to %d", p, schemas.Partitions-1)
 		}
 	}
+	if c.Active < 0 || c.Active > schemas.Partitions {
+		return fmt.Errorf("router: %d routers active at once: use 1 to %d", c.Active, schemas.Partitions)
+	}
 	if c.MaxQueued < 0 || c.MaxQueuedBytes < 0 {
 		return errors.New("router: the bounds of the queue cannot be negative")
 	}
@@ -107,6 +114,7 @@ func (c *Config) setDefaults() {
 			c.Partitions = append(c.Partitions, p)
 		}
 	}
+	c.Active = max(c.Active, 1)
 	c.Partitions = slices.Compact(slices.Sorted(slices.Values(c.Partitions)))
 	if c.MaxQueued == 0 {
 		c.MaxQueued = DefaultMaxQueued
@@ -166,13 +174,13 @@ func (r *Router) Run(ctx context.Context) error {
 	defer unfollow()
 
 	var fetchers sync.WaitGroup
-	for _, p := range r.cfg.Partitions {
-		fetchers.Go(func() { r.fetch(ctx, work, p, l) })
+	l.start = func(partition int) (stop func()) {
+		fetching, stop := context.WithCancel(work)
+		fetchers.Go(func() { r.fetch(fetching, work, partition, l) })
+		return stop
 	}
-	var closer sync.WaitGroup
-	closer.Go(func() { fetchers.Wait(); close(l.arrivals) })
 	l.run(ctx, work)
-	closer.Wait()
+	fetchers.Wait()
 	return nil
 }
 
@@ -187,6 +195,16 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	stopRouters, err := b.OnRouterBeat(func(beat *schemas.RouterBeat) {
+		select {
+		case l.routers <- beat:
+		default:
+		}
+	})
+	if err != nil {
+		stopBeats()
+		return nil, err
+	}
 	stopCancels, err := b.OnCancel(func(id schemas.Identity, by schemas.CancelledBy) {
 		select {
 		case l.cancels <- hint{id, by}:
@@ -195,7 +213,8 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 	})
 	if err != nil {
 		stopBeats()
+		stopRouters()
 		return nil, err
 	}
-	return func() { stopBeats(); stopCancels() }, nil
+	return func() { stopBeats(); stopRouters(); stopCancels() }, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
+	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -39,8 +40,13 @@ type pipeline struct {
 func setup(t *testing.T) *pipeline {
 	t.Helper()
 	t.Parallel()
-	server := bustest.Server(t)
-	b := bustest.Connect(t, server, bus.Config{})
+	return setupOn(t, bustest.Server(t), bus.Config{})
+}
+
+// setupOn is setup at a server, with a bus as configured.
+func setupOn(t *testing.T, server *natsd.Server, cfg bus.Config) *pipeline {
+	t.Helper()
+	b := bustest.Connect(t, server, cfg)
 	nc, err := nats.Connect(server.ClientURL())
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +56,7 @@ func setup(t *testing.T) *pipeline {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return &pipeline{t: t, bus: b, nc: nc, js: js, ctx: ctx}
 }
@@ -59,10 +65,15 @@ func setup(t *testing.T) *pipeline {
 func (p *pipeline) route() (stop func()) {
 	p.t.Helper()
 	p.registry = prometheus.NewRegistry()
-	r, err := router.New(router.Config{
-		Bus: p.bus, Name: "r1", Models: func() []string { return []string{"m"} },
-		Logger: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Registerer: p.registry,
-	})
+	return p.routeOn(router.Config{Bus: p.bus, Name: "r1", Registerer: p.registry})
+}
+
+// routeOn runs a router of a test, which fills in the rest.
+func (p *pipeline) routeOn(cfg router.Config) (stop func()) {
+	p.t.Helper()
+	cfg.Models = func() []string { return []string{"m"} }
+	cfg.Logger = slog.New(slog.NewTextHandler(p.t.Output(), nil)).With("at", cfg.Name)
+	r, err := router.New(cfg)
 	if err != nil {
 		p.t.Fatal(err)
 	}

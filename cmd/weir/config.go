@@ -30,6 +30,7 @@ type Config struct {
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
 	Cache       Cache             `yaml:"cache,omitempty" doc:"Answers that equal requests are given again. Off, unless a request or its tenant asks for it."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
+	Router      Router            `yaml:"router,omitempty" doc:"How several routers work together."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
@@ -181,6 +182,7 @@ func defaultConfig() Config {
 	return Config{
 		HTTP: "127.0.0.1:8080", NATS: "127.0.0.1:4222", Admin: "127.0.0.1:8081", DataDir: "./weir-data", LogLevel: "info", Currency: "USD",
 		Durability: "power", Lease: Duration(30 * time.Second), Replicas: 1, DrainTimeout: Duration(30 * time.Second),
+		Router: Router{Active: 1},
 	}
 }
 

@@ -64,6 +64,8 @@ func TestConfigErrors(t *testing.T) {
 		"otlp":                {"telemetry: {otlp_endpoint: collector}", `:1: telemetry.otlp_endpoint: "collector" is not the URL of a collector`},
 		"body limit":          {"ingest: {max_body_bytes: 99999999999}", ":1: ingest.max_body_bytes: 99999999999 is out of range; use 1 to 10485760"},
 		"streams of a key":    {"ingest: {max_streams_per_key: -1}", ":1: ingest.max_streams_per_key: -1 is out of range; use a number from 1"},
+		"active routers":      {"router: {active: 5}", ":1: router.active: 5 is out of range; use 1 to 4"},
+		"partition":           {"router:\n  partitions:\n  - 0\n  - 4", ":4: router.partitions[1]: partition 4 does not exist; use 0 to 3"},
 		"trusted proxy":       {"ingest:\n  trusted_proxies:\n  - 10.0.0.1\n  - proxy", `:4: ingest.trusted_proxies[1]: "proxy" is neither an address nor a network; write an address`},
 		"half a certificate":  {"tls:\n  http: {cert: a.pem}", ":2: tls.http: TLS needs both cert and key"},
 		"no certificate":      {"tls:\n  nats: {client_auth: none}", ":2: tls.nats: TLS needs both cert and key"},

@@ -43,6 +43,8 @@ var (
 	ErrFenced = errors.New("fenced: somebody else owns the request")
 	// ErrUnresolved says that the outcome of a write stayed unknown. The writer must go silent; the lease decides.
 	ErrUnresolved = errors.New("the outcome of the write is unknown")
+	// ErrUnpinned says that another puller is served now.
+	ErrUnpinned = errors.New("another puller is served now")
 	// ErrNotFound says that there is no such record.
 	ErrNotFound = errors.New("not found")
 )

@@ -2,10 +2,8 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,23 +74,6 @@ func (b *Bus) ResetConsumers(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// unpin ends the pin of a consumer's group if it is the one given. Whoever unpins ends any pin, so the holder is looked up.
-func (b *Bus) unpin(ctx context.Context, stream, consumer, group, pin string) error {
-	live, err := b.js.Consumer(ctx, stream, consumer)
-	if err != nil {
-		return fmt.Errorf("look up consumer %s of %s: %w", consumer, stream, err)
-	}
-	mine := func(g jetstream.PriorityGroupState) bool { return g.Group == group && g.PinnedClientID == pin }
-	if !slices.ContainsFunc(live.CachedInfo().PriorityGroups, mine) {
-		return nil
-	}
-	body, err := json.Marshal(map[string]string{"group": group})
-	if err != nil {
-		return err
-	}
-	return b.callConsumer(ctx, "UNPIN", stream, consumer, body)
 }
 
 func (b *Bus) callConsumer(ctx context.Context, verb, stream, consumer string, body []byte) error {

@@ -50,7 +50,22 @@ func (b *Bus) OnBeat(fn func(*schemas.Heartbeat)) (stop func(), err error) {
 }
 
 // RouterBeat publishes a router's heartbeat.
-func (b *Bus) RouterBeat(name string) error { return b.hint(schemas.RouterSubject(name), nil) }
+func (b *Bus) RouterBeat(beat *schemas.RouterBeat) error {
+	return b.hint(schemas.RouterSubject(beat.Router), beat.Encode())
+}
+
+// OnRouterBeat calls fn for every router's heartbeat, this process's own as well, until stop is called. Calls do not
+// overlap; fn must not block.
+func (b *Bus) OnRouterBeat(fn func(*schemas.RouterBeat)) (stop func(), err error) {
+	return b.listen(schemas.RoutersAll, func(msg *nats.Msg) {
+		beat, err := schemas.DecodeRouterBeat(msg.Data)
+		if err != nil {
+			b.log.Warn("a heartbeat was dropped", "subject", msg.Subject, "error", err)
+			return
+		}
+		fn(beat)
+	})
+}
 
 func (b *Bus) hint(subject string, data []byte) error {
 	return wrap("publish to "+subject, b.control.Publish(subject, data))

@@ -121,7 +121,7 @@ func TestBeats(t *testing.T) {
 	if err := b.Beat(want); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.RouterBeat("router-1"); err != nil {
+	if err := b.RouterBeat(&schemas.RouterBeat{V: 1, Router: "router-1"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the beat", func() bool { return len(beats.list()) > 0 })

@@ -26,6 +26,7 @@ type Puller struct {
 	stream, consumer string
 	group            string // of a pinned consumer
 	pin              string // proof of being the pinned client
+	unpinned         bool   // the pin was lost since the last Fetch
 
 	sub   *nats.Subscription
 	in    chan *nats.Msg
@@ -38,6 +39,7 @@ type Puller struct {
 
 // pull is a request for messages that the server has not yet used up.
 type pull struct {
+	pin    string
 	left   int
 	expiry time.Time
 	sign   time.Time // when the server last said something about it
@@ -61,13 +63,18 @@ func (b *Bus) puller(stream, consumer, group string) *Puller {
 }
 
 // Fetch blocks for at least one delivery and returns what is there, at most want (itself at most 512). It returns the
-// cause of ctx when ctx ends. While it blocks, up to want messages may be under way to this process.
+// cause of ctx when ctx ends, and [ErrUnpinned] once when another puller has become the one that is served. While it
+// blocks, up to want messages may be under way to this process.
 func (p *Puller) Fetch(ctx context.Context, want int) ([]*Delivery, error) {
 	if err := p.open(); err != nil {
 		return nil, err
 	}
 	want = min(want, maxPull)
 	for {
+		if p.unpinned {
+			p.unpinned = false
+			return nil, ErrUnpinned
+		}
 		if err := p.pull(ctx, want); err != nil {
 			return nil, err
 		}
@@ -76,6 +83,26 @@ func (p *Puller) Fetch(ctx context.Context, want int) ([]*Delivery, error) {
 			return batch, err
 		}
 	}
+}
+
+// Pin is the proof that the server serves this puller of all, or empty.
+func (p *Puller) Pin() string { return p.pin }
+
+// Keep keeps the pin while nothing is fetched. It asks for a message of one byte, which there is not: the server has then
+// heard from the holder of the pin and delivers nothing.
+func (p *Puller) Keep() {
+	if p.pin == "" {
+		return
+	}
+	body := fmt.Appendf(nil, `{"batch":1,"no_wait":true,"max_bytes":1,"group":%q,"id":%q}`, p.group, p.pin)
+	_ = p.bus.control.PublishRequest(p.nextSubject(), p.inbox+keepReply, body)
+}
+
+// keepReply ends the reply subject of [Puller.Keep]; pulls are numbered from 1.
+const keepReply = ".0"
+
+func (p *Puller) nextSubject() string {
+	return "$JS.API.CONSUMER.MSG.NEXT." + p.stream + "." + p.consumer
 }
 
 func (p *Puller) open() error {
@@ -125,11 +152,11 @@ func (p *Puller) pull(ctx context.Context, want int) error {
 		return err
 	}
 	reply := p.inbox + "." + strconv.FormatUint(p.number, 10)
-	if err := p.bus.control.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, reply, body); err != nil {
+	if err := p.bus.control.PublishRequest(p.nextSubject(), reply, body); err != nil {
 		// Not connected: the client re-establishes the connection by itself.
 		return sleep(ctx, 250*time.Millisecond)
 	}
-	p.pulls[p.number] = &pull{left: want, expiry: now.Add(pullExpiry + pullHeartbeat), sign: now}
+	p.pulls[p.number] = &pull{pin: p.pin, left: want, expiry: now.Add(pullExpiry + pullHeartbeat), sign: now}
 	return nil
 }
 
@@ -195,6 +222,9 @@ func (p *Puller) used() {
 // status is a message of the server about a pull.
 func (p *Puller) status(msg *nats.Msg, status string) {
 	number, _ := strconv.ParseUint(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:], 10, 64)
+	if number == 0 && status != "423" {
+		return // of Keep
+	}
 	switch status {
 	case "100": // it lives
 		if open := p.pulls[number]; open != nil {
@@ -203,6 +233,10 @@ func (p *Puller) status(msg *nats.Msg, status string) {
 		p.backoff = 0
 		return
 	case "423": // another client is pinned now
+		if open := p.pulls[number]; open != nil && open.pin != p.pin {
+			break // it was sent with a pin of before
+		}
+		p.unpinned = p.unpinned || p.pin != ""
 		p.pin = ""
 	case "408", "404": // expired
 		p.backoff = 0

@@ -214,7 +214,73 @@ func TestPullerGetsOverALostPin(t *testing.T) {
 	take(t, puller, 1, atOnce)
 	unpin(t, server, partition)
 	accept(t, b, "r-2")
+	if _, err := puller.Fetch(deadline(t, patience), 1); !errors.Is(err, bus.ErrUnpinned) || puller.Pin() != "" {
+		t.Errorf("the pin is %q, error %v", puller.Pin(), err)
+	}
 	take(t, puller, 1, atOnce)
+	if pin := pinOf(t, server, partition); pin == "" || puller.Pin() != pin {
+		t.Errorf("the pin is %q, the puller has %q", pin, puller.Pin())
+	}
+}
+
+// A puller that takes nothing keeps its pin for as long as it says so.
+func TestPinIsKept(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	b := bustest.Connect(t, server, bus.Config{Lease: longLease})
+	partition := partitionOf(t, b, "acme")
+	puller := b.Requests(partition)
+	t.Cleanup(puller.Close)
+	puller.Keep() // of no pin is nothing
+	accept(t, b, "r-1")
+	take(t, puller, 1, atOnce)
+	pin := puller.Pin()
+	accept(t, b, "r-2")
+	for range 12 { // half as long again as a pin lasts
+		puller.Keep()
+		time.Sleep(500 * time.Millisecond)
+	}
+	if now := pinOf(t, server, partition); pin == "" || now != pin {
+		t.Errorf("the pin was %q and is %q", pin, now)
+	}
+	if d := take(t, puller, 1, atOnce)[0]; d.Delivered != 1 {
+		t.Errorf("the request is delivered for the %d. time: keeping the pin took it", d.Delivered)
+	}
+}
+
+// What a router that is gone had taken is there for the next at once, and what is held already does not come twice.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	b := bustest.Connect(t, server, bus.Config{Lease: longLease})
+	partition := partitionOf(t, b, "acme")
+	dead, next := b.Requests(partition), b.Requests(partition)
+	t.Cleanup(dead.Close)
+	t.Cleanup(next.Close)
+	for _, id := range []string{"r-1", "r-2", "r-3"} {
+		accept(t, b, id)
+	}
+	take(t, dead, 3, atOnce)
+	accept(t, b, "r-4")
+	nothing(t, next, 300*time.Millisecond)
+	if n, err := b.Adopt(t.Context(), partition, next.Pin(), 0); err != nil || n < 3 {
+		t.Fatalf("%d requests were left, error %v, want 3 at least", n, err)
+	}
+	take(t, next, 4, atOnce)
+	pin := pinOf(t, server, partition)
+	if n, err := b.Adopt(t.Context(), partition, next.Pin(), 4); err != nil || n != 0 {
+		t.Errorf("%d requests were left, error %v, want none", n, err)
+	}
+	nothing(t, next, 300*time.Millisecond)
+	if now := pinOf(t, server, partition); pin == "" || now != pin {
+		t.Errorf("the pin was %q and is %q", pin, now)
+	}
+	if _, err := dead.Fetch(deadline(t, patience), 1); !errors.Is(err, bus.ErrUnpinned) {
+		t.Errorf("who was taken for dead fetches: %v, want that it is not served", err)
+	}
+	if _, err := b.Adopt(t.Context(), schemas.Partitions, "", 0); err == nil {
+		t.Error("a partition that does not exist was adopted")
+	}
 }
 
 func accept(t testing.TB, b *bus.Bus, id string) {

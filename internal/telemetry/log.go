@@ -16,6 +16,7 @@ const (
 	KeyError     = "error"
 	KeyStage     = "stage"
 	KeyWorker    = "worker"
+	KeyRouter    = "router"
 	KeyPartition = "partition"
 	KeySequence  = "sequence"
 	KeySubject   = "subject"
