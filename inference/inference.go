@@ -47,6 +47,7 @@ type Config struct {
 type Model struct {
 	Backends []Slot         // required: one at least
 	Retry    Retry          // of calls that failed before their first event
+	Hedge    Hedge          // of streams whose first token is late
 	Fallback []string       // models of this worker that stand in when this one does not answer, in order
 	Context  int            // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
 	Price    *schemas.Price // by which results say what an answer cost; optional

@@ -21,6 +21,7 @@ type model struct {
 	context     int // tokens that it takes; 0 = unknown
 	retry       Retry
 	budget      *budget
+	hedge       *hedger        // nil: no request is hedged
 	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
@@ -44,10 +45,13 @@ func newModel(name string, m Model) (*model, error) {
 	if err := m.Retry.Validate(); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
+	if err := m.Hedge.Validate(); err != nil {
+		return nil, fmt.Errorf("inference: model %q: %w", name, err)
+	}
 	retry := m.Retry.withDefaults()
 	served := &model{
 		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
-		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), freed: make(chan struct{}, 1),
+		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
@@ -63,6 +67,14 @@ func newModel(name string, m Model) (*model, error) {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	return served, nil
+}
+
+// request counts one request in what the model may spend on further calls.
+func (m *model) request() {
+	m.budget.request()
+	if m.hedge != nil {
+		m.hedge.share.request()
+	}
 }
 
 // newModels makes the models of a worker, and lets each know those that may stand in for it.

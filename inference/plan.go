@@ -11,6 +11,7 @@ type plan struct {
 	mode     schemas.Mode
 	refuse   *schemas.Error // instead of an attempt
 	backends []Backend      // of the model, which can carry it out; nil = all, and those of the fallbacks
+	visible  seen           // what it goes on from, whatever is written to the chain meanwhile
 }
 
 // plan chooses fresh, splice, or an error, in that order. An answer that was cut is never made to look whole.
@@ -20,11 +21,12 @@ func (r *run) plan() plan {
 		r.dead = poison.Error()
 		return plan{refuse: poison}
 	}
+	visible := (&bus.Chain{Frames: r.chain.Frames}).Events()
 	if !r.chain.Visible() {
-		return plan{mode: schemas.ModeFresh}
+		return plan{mode: schemas.ModeFresh, visible: visible}
 	}
 	if backends := r.repeaters(); len(backends) > 0 {
-		return plan{mode: schemas.ModeSplice, backends: backends}
+		return plan{mode: schemas.ModeSplice, backends: backends, visible: visible}
 	}
 	return plan{refuse: schemas.Errorf(schemas.CodeUpstreamInterrupted, "the worker was lost in the middle of the answer and the model cannot continue it; send the request again")}
 }
@@ -72,12 +74,12 @@ func (r *run) repeats(c Capabilities) bool {
 // follow makes what turns the events of one call into those that callers see next. It is made anew for every call, since
 // each begins behind what is visible.
 func (r *run) follow(p plan, d dialect, request *openai.Request) (func(said) said, error) {
-	listen, err := d.listener(r.work.Identity, request, r.chain.Events())
+	listen, err := d.listener(r.work.Identity, request, p.visible)
 	if err != nil || p.mode != schemas.ModeSplice {
 		return listen, err
 	}
 	s := &splice{left: &openai.Chunk{}}
-	if s.splicer, err = d.splicer(r.chain.Events()); err != nil {
+	if s.splicer, err = d.splicer(p.visible); err != nil {
 		return nil, err
 	}
 	return func(events said) said { return listen(s.events(events)) }, nil

@@ -21,6 +21,7 @@ type recovery struct {
 	call     func(ctx context.Context, t *try) said // makes it, and yields events as callers see them
 	record   func(*model, schemas.Try)              // is told of every call when it has ended
 	ask      balance.Ask                            // what it needs
+	stream   bool                                   // the answer comes in events
 	attempt  int
 	deadline time.Time
 
@@ -42,37 +43,47 @@ type recovery struct {
 // something is visible, else the one that tells the caller most.
 func (p *recovery) events(ctx context.Context) said {
 	return func(yield func(Event, error) bool) {
-		p.models[0].budget.request()
+		p.models[0].request()
 		for {
 			t, failed := p.next(ctx)
 			if failed != nil {
 				yield(Event{}, failed)
 				return
 			}
-			failed = p.run(ctx, t, yield)
-			switch {
-			case failed == nil:
+			if t, failed = p.run(ctx, t, yield); failed == nil {
 				return
-			case t.visible, p.over(t, failed):
-				if !t.visible {
-					failed = p.shown
-				}
+			}
+			if t.visible {
 				yield(Event{}, failed)
+				return
+			}
+			if p.over(t, failed) {
+				yield(Event{}, p.shown)
 				return
 			}
 		}
 	}
 }
 
-// run makes a call and records it.
-func (p *recovery) run(ctx context.Context, t *try, yield func(Event, error) bool) *schemas.Error {
-	defer t.place.release(balance.Outcome{}) // should it panic
-	failed := t.run(p.call(ctx, t), yield)
-	t.place.release(outcomeOf(t, failed))
+// run makes a call, or two of which one counts. It returns the one that does.
+func (p *recovery) run(ctx context.Context, t *try, yield func(Event, error) bool) (*try, *schemas.Error) {
+	var failed *schemas.Error
+	if hedge := p.models[0].hedge; hedge != nil && p.stream && p.number == 1 && p.at == 0 && hedge.patience() > 0 {
+		t, failed = p.hedged(ctx, t, yield)
+	} else {
+		defer t.place.release(balance.Outcome{}) // should it panic
+		failed = t.run(p.call(ctx, t), yield)
+		t.place.release(outcomeOf(t, failed))
+	}
+	p.ended(t, failed)
+	return t, failed
+}
+
+// ended records a call.
+func (p *recovery) ended(t *try, failed *schemas.Error) {
 	if t.called {
 		p.record(t.place.model, t.record(p.attempt, failed))
 	}
-	return failed
 }
 
 // next is the next call, made ready. It blocks while a pause lasts.

@@ -198,7 +198,7 @@ var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline p
 // generate calls backends until one says something, noting every call.
 func (r *run) generate(ctx context.Context, p plan) said {
 	calls := &recovery{
-		models: r.models(p), backends: p.backends, ask: r.ask(), deadline: r.deadline(), attempt: r.attempt,
+		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
 		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
 		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
 	}

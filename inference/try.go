@@ -48,6 +48,7 @@ func (t *try) heard(events said) said {
 				t.first = time.Now()
 				if t.stream {
 					t.place.call.FirstToken()
+					t.place.model.hedge.took(t.first.Sub(t.started))
 				}
 			}
 			if err == nil && event.Chunk.Usage != "" {

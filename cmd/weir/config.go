@@ -46,6 +46,9 @@ type Model struct {
 	Backends []Backend `yaml:"backends" doc:"Who is called. At least one."`
 	Timeouts Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
 	Retry    Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+	Fallback []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
+	Context  int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
+	Hedge    Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
 	Price    *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
 }
 
@@ -81,13 +84,6 @@ type Timeouts struct {
 	FirstToken Duration `yaml:"first_token,omitempty" doc:"To the first token; default 60s."`
 	Idle       Duration `yaml:"idle,omitempty" doc:"Between two tokens; default 60s."`
 	Total      Duration `yaml:"total,omitempty" doc:"For the whole answer; default 15m."`
-}
-
-// Retry says how a call that failed before its first token is tried again.
-type Retry struct {
-	MaxTries int      `yaml:"max_tries,omitempty" doc:"Calls in all; default 3."`
-	Initial  Duration `yaml:"initial,omitempty" doc:"First pause; default 200ms."`
-	Max      Duration `yaml:"max,omitempty" doc:"Longest pause; default 5s."`
 }
 
 // Key is an API key, of which only the hash is stored.

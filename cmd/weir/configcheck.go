@@ -138,6 +138,9 @@ func (c *Config) checkModels() *configError {
 		if err := checkModel(key, c.Models[name]); err != nil {
 			return err
 		}
+		if err := c.checkRecovery(key, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -158,12 +161,6 @@ func (c *Config) checkTenants() *configError {
 func checkModel(key string, m Model) *configError {
 	if len(m.Backends) == 0 {
 		return problem(join(key, "backends"), "add one: - {name: mine, protocol: openai, url: http://host:8000/v1}", "the model has no backend")
-	}
-	if m.Retry.MaxTries < 0 {
-		return problem(join(key, "retry.max_tries"), "use a number from 1", "%d is out of range", m.Retry.MaxTries)
-	}
-	if m.Retry.Max != 0 && m.Retry.Max < m.Retry.Initial {
-		return problem(join(key, "retry.max"), "make it at least initial", "%s is shorter than initial, %s", m.Retry.Max, m.Retry.Initial)
 	}
 	if err := m.Price.check(join(key, "price")); err != nil {
 		return err

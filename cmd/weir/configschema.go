@@ -21,6 +21,8 @@ func schemaOf(t reflect.Type) map[string]any {
 	switch {
 	case t == reflect.TypeFor[Duration]():
 		return map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|` + variablePattern, "examples": []string{"200ms", "30s", "5m"}}
+	case t == reflect.TypeFor[Percent]():
+		return map[string]any{"type": "string", "pattern": `^([1-9][0-9]?|100)%$|` + variablePattern, "examples": []string{"10%"}}
 	case t == reflect.TypeFor[Amount]():
 		return orVariable(map[string]any{"type": "number", "minimum": 0})
 	case t.Kind() == reflect.Pointer:

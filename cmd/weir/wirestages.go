@@ -89,7 +89,11 @@ func (n *node) inference(alone bool) (part, error) {
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
 		Price: n.cfg.price(name),
-		Retry: inference.Retry{MaxTries: m.Retry.MaxTries, Initial: time.Duration(m.Retry.Initial), Max: time.Duration(m.Retry.Max)},
+		Retry: m.Retry.config(), Fallback: m.Fallback, Context: m.Context,
+	}
+	var err error
+	if served.Hedge, err = m.Hedge.config(); err != nil {
+		return served, fmt.Errorf("model %s: hedge: %w", name, err)
 	}
 	for _, b := range m.Backends {
 		backend, err := newBackend(name, b, m.Timeouts)
