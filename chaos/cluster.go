@@ -23,6 +23,7 @@ const (
 	separate   layout = "separate"   // each stage a process, two workers and two routers, one nats-server
 	replicated layout = "replicated" // the same on a cluster of three nats-servers, with three replicas of each stream
 	single     layout = "serve"      // everything in one
+	patient    layout = "long lease" // as separate, with a lease that nobody can wait for
 )
 
 // victims are the processes of a layout that get killed.
@@ -32,12 +33,21 @@ func (l layout) victims() []string {
 		return []string{"serve"}
 	case replicated:
 		return []string{leaderAndDisk}
+	case patient:
+		return nil // its cells are of their own kind
 	}
 	return []string{"ingest", activeRouter, "worker-1", "sink", "nats"}
 }
 
 // lease of the deliveries, short so that a take-over is soon seen.
 const lease = 2 * time.Second
+
+func (l layout) lease() time.Duration {
+	if l == patient {
+		return cellTimeout
+	}
+	return lease
+}
 
 // cluster is a running layout.
 type cluster struct {
@@ -77,7 +87,7 @@ func newCluster(dir string, l layout) (*cluster, error) {
 
 func (c *cluster) writeConfig() error {
 	config := fmt.Sprintf("lease: %s\nreplicas: %d\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
-		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", lease, max(len(c.nodes), 1), c.work)
+		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", c.layout.lease(), max(len(c.nodes), 1), c.work)
 	return os.WriteFile(c.config(), []byte(config), 0o600)
 }
 

@@ -3,6 +3,7 @@
 //
 //	go run ./chaos            the whole matrix
 //	go run ./chaos --short    a part of it, for every landing
+//	go run ./chaos --layout "long lease"   one layout: separate, replicated, serve, long lease
 //
 // It builds weir and nats-server, runs them as processes on loopback ports of its own, and leaves nothing behind. With
 // --keep the folder with stores and logs stays.
@@ -34,6 +35,7 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	short := flags.Bool("short", false, "half of the moments, and no NATS cluster")
+	only := flags.String("layout", "", "only this layout")
 	rounds := flags.Int("rounds", 1, "how often the whole matrix runs")
 	keep := flags.Bool("keep", false, "keep the folder with stores and logs")
 	if err := flags.Parse(args); err != nil {
@@ -54,13 +56,18 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	report := &report{out: out}
 	for range *rounds {
 		for _, layout := range layouts(*short) {
+			if *only != "" && *only != string(layout) {
+				continue
+			}
 			if err := runLayout(ctx, dir, layout, moments(*short), report); err != nil {
 				return err
 			}
 		}
 	}
-	if err := runFullDisk(ctx, dir, report); err != nil {
-		return err
+	if *only == "" {
+		if err := runFullDisk(ctx, dir, report); err != nil {
+			return err
+		}
 	}
 	return report.close()
 }
@@ -70,7 +77,7 @@ func layouts(short bool) []layout {
 	if short {
 		return []layout{separate, single}
 	}
-	return []layout{separate, replicated, single}
+	return []layout{separate, replicated, single, patient}
 }
 
 // build compiles what the matrix runs.

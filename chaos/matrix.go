@@ -66,20 +66,28 @@ func runLayout(ctx context.Context, dir string, l layout, moments []moment, repo
 			done = append(done, calls...)
 		}
 	}
-	if l == separate {
-		for _, run := range []special{runZombie, runStandby} {
-			calls, err := run(ctx, c, report)
-			if err != nil {
-				return err
-			}
-			done = append(done, calls...)
+	for _, run := range l.specials() {
+		calls, err := run(ctx, c, report)
+		if err != nil {
+			return err
 		}
+		done = append(done, calls...)
 	}
 	return checkStore(ctx, c, done, report)
 }
 
 // special is a cell of its own kind.
 type special func(context.Context, *cluster, *report) ([]*call, error)
+
+func (l layout) specials() []special {
+	switch l {
+	case separate:
+		return []special{runZombie, runStandby}
+	case patient:
+		return []special{runLostWorker}
+	}
+	return nil
+}
 
 // runCell sends the requests of a cell, kills the victim at the moment, brings it back, and checks every ending.
 func runCell(ctx context.Context, c *cluster, victim string, m moment, report *report) ([]*call, error) {

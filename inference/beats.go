@@ -19,12 +19,13 @@ type beats struct {
 	name     string
 	log      *slog.Logger
 	models   []*model
+	usage    *usage
 	changed  chan struct{} // capacity 1
 	draining atomic.Bool
 }
 
-func newBeats(b *bus.Bus, name string, log *slog.Logger, models []*model) *beats {
-	return &beats{bus: b, name: name, log: log, models: models, changed: make(chan struct{}, 1)}
+func newBeats(b *bus.Bus, name string, log *slog.Logger, models []*model, u *usage) *beats {
+	return &beats{bus: b, name: name, log: log, models: models, usage: u, changed: make(chan struct{}, 1)}
 }
 
 // soon asks for a beat.
@@ -46,29 +47,35 @@ func (b *beats) run(ctx context.Context) {
 	defer ticker.Stop()
 	gap := time.NewTimer(beatGap)
 	defer gap.Stop()
+	figures := true // they are told at each interval, and not at every take and release
 	for {
-		b.send()
+		b.send(figures)
 		select {
 		case <-ctx.Done():
-			b.send() // the last releases
+			b.send(true) // the last releases
 			return
 		case <-gap.C:
 		}
 		select {
 		case <-ctx.Done():
-			b.send()
+			b.send(true)
 			return
 		case <-ticker.C:
+			figures = true
 		case <-b.changed:
+			figures = false
 		}
 		gap.Reset(beatGap)
 	}
 }
 
-func (b *beats) send() {
+func (b *beats) send(figures bool) {
 	beat := &schemas.Heartbeat{V: schemas.Version, Worker: b.name, Draining: b.draining.Load()}
 	for _, m := range b.models {
-		beat.Models = append(beat.Models, m.beat())
+		beat.Models = append(beat.Models, m.beat(figures))
+	}
+	if figures {
+		beat.Tenants = b.usage.beat()
 	}
 	if err := b.bus.Beat(beat); err != nil {
 		b.log.Debug("a heartbeat was not sent", "error", err)

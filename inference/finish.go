@@ -87,6 +87,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 			return bus.Silent
 		}
 	}
+	r.counted()
 	r.w.meters.finished(r.m.name, result)
 	return bus.Ack
 }

@@ -91,6 +91,7 @@ type Worker struct {
 	meters *metrics
 	models []*model
 	beats  *beats
+	usage  *usage
 	runs   *runs
 	frames sync.Pool // of frameData
 }
@@ -105,13 +106,13 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{
-		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(),
+		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(), usage: newUsage(),
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
 	if w.models, err = newModels(cfg.Models); err != nil {
 		return nil, err
 	}
-	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models)
+	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models, w.usage)
 	return w, nil
 }
 

@@ -31,7 +31,9 @@ type model struct {
 	mu       sync.Mutex
 	guests   int      // calls for requests of other models
 	held     []uint64 // LLM_WORK sequences that run
+	repeat   []uint64 // those of them that another worker can go on with, whatever is visible
 	released []uint64 // sequences let go since the last beat
+	finished schemas.ModelUsage
 }
 
 func newModel(name string, m Model) (*model, error) {
@@ -162,6 +164,9 @@ func (m *model) letGo(sequence uint64) {
 	if i := slices.Index(m.held, sequence); i >= 0 {
 		m.held = slices.Delete(m.held, i, i+1)
 	}
+	if i := slices.Index(m.repeat, sequence); i >= 0 {
+		m.repeat = slices.Delete(m.repeat, i, i+1)
+	}
 	if !slices.Contains(m.held, sequence) { // a copy that was dropped leaves the item held
 		m.released = append(m.released, sequence)
 	}
@@ -176,13 +181,36 @@ func (m *model) slotFreed() {
 	}
 }
 
-// beat is the model's part of a heartbeat.
-func (m *model) beat() schemas.ModelBeat {
+// beat is the model's part of a heartbeat, with figures or without.
+func (m *model) beat(figures bool) schemas.ModelBeat {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	beat := schemas.ModelBeat{Model: m.token, Slots: m.slots, Used: min(m.used(), m.slots), Held: slices.Clone(m.held), Released: m.released}
+	beat := schemas.ModelBeat{
+		Model: m.token, Slots: m.slots, Used: min(m.used(), m.slots),
+		Held: slices.Clone(m.held), Repeatable: slices.Clone(m.repeat), Released: m.released,
+	}
 	m.released = nil
+	if figures {
+		finished := m.finished
+		beat.Finished, beat.Backends = &finished, m.backendBeats()
+	}
 	return beat
+}
+
+func (m *model) backendBeats() (all []schemas.BackendBeat) {
+	for _, s := range m.pool.State() {
+		beat := schemas.BackendBeat{Name: s.Name, InFlight: s.InFlight, Limit: s.Limit}
+		switch {
+		case s.Drained:
+			beat.State = "drained"
+		case s.Refused:
+			beat.State = "refusing"
+		case s.Breaker != balance.Closed:
+			beat.State = s.Breaker.String()
+		}
+		all = append(all, beat)
+	}
+	return all
 }
 
 // handle runs one delivery and settles it. It is the one place where a panic of a run is caught.

@@ -31,6 +31,7 @@ type run struct {
 	request *openai.Request // in that op's dialect; nil until it is read
 	body    []byte          // as the caller sent it
 	began   time.Time
+	tenant  *tenantUsage // nil of a request that could not be read
 
 	chain   *bus.Chain // as this run knows it
 	attempt int
@@ -56,9 +57,15 @@ func (w *Worker) run(ctx context.Context, m *model, d *bus.Delivery) bus.Outcome
 	ctx, span := w.bus.Process(ctx, d, "llm.work.{model}", work.Identity)
 	defer span.End()
 	r := w.newRun(m, work, d)
+	r.tenant = w.usage.begin(work.Tenant)
+	defer w.usage.end(r.tenant)
 	if err := r.load(ctx); err != nil {
 		span.RecordError(err)
 		return r.loadFailed(ctx, err)
+	}
+	if r.survives() {
+		m.repeatable(d.Sequence)
+		w.beats.soon()
 	}
 	return r.do(ctx)
 }
@@ -252,6 +259,7 @@ func (r *run) write(ctx context.Context, f *schemas.Frame) error {
 	}
 	f.Sequence, f.Time = sequence, time.Now()
 	r.chain.Frames = append(r.chain.Frames, f)
+	r.count(f)
 	r.w.meters.frames.Inc()
 	r.w.meters.events.Add(float64(f.Count))
 	return nil

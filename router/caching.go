@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/cache"
 	"github.com/weir-llm/weir/internal/openai"
@@ -48,9 +50,10 @@ type caching struct {
 	cfg    CacheConfig
 	memory *cache.Memory // nil without the first level
 	log    *slog.Logger
+	meters *cacheMetrics
 }
 
-func newCaching(cfg CacheConfig, log *slog.Logger) (*caching, error) {
+func newCaching(cfg CacheConfig, log *slog.Logger, registerer prometheus.Registerer) (*caching, error) {
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultCacheTTL
 	}
@@ -63,11 +66,14 @@ func newCaching(cfg CacheConfig, log *slog.Logger) (*caching, error) {
 	if cfg.Revision == nil {
 		cfg.Revision = func(string) string { return "" }
 	}
-	c := &caching{cfg: cfg, log: log}
+	meters, err := newCacheMetrics(registerer)
+	if err != nil {
+		return nil, err
+	}
+	c := &caching{cfg: cfg, log: log, meters: meters}
 	if cfg.NoMemory {
 		return c, nil
 	}
-	var err error
 	c.memory, err = cache.NewMemory(cache.MemoryConfig{MB: cfg.MemoryMB, MaxEntry: cfg.MaxEntry})
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)
@@ -284,7 +290,7 @@ func (l *loop) replay(it *item, h *hit) {
 		outcome, written := l.clerk.replay(it, f)
 		return func() {
 			if written {
-				l.meters.hit(h.level)
+				l.caching.meters.hits.WithLabelValues(h.level).Inc()
 			}
 			l.settle(it, outcome)
 		}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/weir-llm/weir/schemas"
@@ -131,17 +132,20 @@ func (f *fleet) unseen(now time.Time) iter.Seq2[string, uint64] {
 	}
 }
 
-// sweep drops the workers that missed too many beats and returns their names. What they held is pending again: it comes
-// back to LLM_WORK when its lease ends and will take somebody's slot.
-func (f *fleet) sweep(now time.Time) (gone []string) {
+// sweep drops the workers that missed too many beats and returns what they ran. That is pending again: it comes back to
+// LLM_WORK, when its lease ends or before, and will take somebody's slot.
+func (f *fleet) sweep(now time.Time) (lost []lostWork) {
 	for name, w := range f.workers {
 		if now.Sub(w.seen) < workerGone {
 			continue
 		}
 		delete(f.workers, name)
-		gone = append(gone, name)
 		for model, m := range w.models {
-			for _, sequence := range m.Held {
+			held := f.only(model, m.Held)
+			if len(held) > 0 || !w.draining { // one that drained has left in order
+				lost = append(lost, lostWork{worker: name, model: model, held: held, repeatable: m.Repeatable})
+			}
+			for _, sequence := range held {
 				f.outstanding(model).pending[sequence] = now
 			}
 		}
@@ -159,7 +163,21 @@ func (f *fleet) sweep(now time.Time) (gone []string) {
 	if now.Sub(f.rotated) >= verifyAfter {
 		f.shown, f.shownBefore, f.rotated = make(map[uint64]struct{}), f.shown, now
 	}
-	return gone
+	return lost
+}
+
+// only is the sequences that no worker shows.
+func (f *fleet) only(model string, sequences []uint64) (all []uint64) {
+	for _, sequence := range sequences {
+		shown := false
+		for _, w := range f.workers {
+			shown = shown || slices.Contains(w.models[model].Held, sequence)
+		}
+		if !shown {
+			all = append(all, sequence)
+		}
+	}
+	return all
 }
 
 // excuse starts the silence of every worker anew, because this router was deaf.

@@ -84,14 +84,18 @@ func TestSilentWorkerIsGoneAndItsWorkIsPending(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
 	f := newFleet(start)
-	f.beat(beatOf("dead", schemas.ModelBeat{Model: "m", Slots: 4, Used: 2, Held: []uint64{1, 2}}), start)
+	f.beat(beatOf("dead", schemas.ModelBeat{Model: "m", Slots: 4, Used: 3, Held: []uint64{1, 2, 3}, Repeatable: []uint64{2}}), start)
+	drained := beatOf("drained", schemas.ModelBeat{Model: "m", Slots: 3})
+	drained.Draining = true
+	f.beat(drained, start)
 	f.beat(beatOf("live", schemas.ModelBeat{Model: "m", Slots: 3}), start)
 	at := start.Add(workerGone - time.Millisecond)
-	f.beat(beatOf("live", schemas.ModelBeat{Model: "m", Slots: 3}), at)
+	f.beat(beatOf("live", schemas.ModelBeat{Model: "m", Slots: 4, Used: 1, Held: []uint64{3}}), at) // it has one of them already
 	if gone := f.sweep(at); len(gone) != 0 {
 		t.Errorf("gone too early: %v", gone)
 	}
-	if diff := cmp.Diff([]string{"dead"}, f.sweep(start.Add(workerGone))); diff != "" {
+	want := []lostWork{{worker: "dead", model: "m", held: []uint64{1, 2}, repeatable: []uint64{2}}}
+	if diff := cmp.Diff(want, f.sweep(start.Add(workerGone)), cmp.AllowUnexported(lostWork{})); diff != "" {
 		t.Errorf("gone (-want +got):\n%s", diff)
 	}
 	if got := f.room("m"); got != 1 {

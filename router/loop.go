@@ -28,6 +28,7 @@ type broker interface {
 	Dispatch(ctx context.Context, w *schemas.Work) (sequence uint64, err error)
 	WorkExists(ctx context.Context, sequence uint64) (bool, error)
 	RouterBeat(*schemas.RouterBeat) error
+	Event(kind string, data []byte)
 	Adopt(ctx context.Context, partition int, pin string, held int) (unsettled int, err error)
 }
 
@@ -38,6 +39,7 @@ type registrar interface {
 	body(it *item) ([]byte, error)
 	cached(it *item) (data []byte, stored time.Time, err error)
 	replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written bool)
+	rescue(ctx context.Context, lost lostWork) (back int, err error)
 }
 
 // loop is the state of the router.
@@ -73,6 +75,8 @@ type loop struct {
 	checks     *lane
 	hits       *lane
 	adoptions  *lane
+	rescues    *lane
+	suspects   map[string]time.Time // worker: when work was taken back from it
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
 	full       bool
 	draining   bool
@@ -88,7 +92,7 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+hitWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
@@ -99,6 +103,8 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, ca
 		checks:     &lane{width: checkWidth, finished: finished},
 		hits:       &lane{width: hitWidth, finished: finished},
 		adoptions:  &lane{width: adoptWidth, finished: finished},
+		rescues:    &lane{width: rescueWidth, finished: finished},
+		suspects:   make(map[string]time.Time),
 		peers: newPeers(schemas.RouterBeat{
 			V: schemas.Version, Router: cfg.Name, Started: now.UnixMilli(), Eligible: cfg.Partitions,
 		}, cfg.Active),
@@ -162,6 +168,7 @@ func (l *loop) permit() (permits chan int, most int) {
 func (l *loop) beat(h *schemas.Heartbeat) {
 	if l.fleet.beat(h, time.Now()) {
 		l.log.Info("worker joined", keyWorker, h.Worker)
+		l.heardAgain(h.Worker)
 	}
 	for _, m := range h.Models {
 		l.pump(m.Model)
@@ -182,14 +189,13 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	l.allot(now)
 	l.adopt(work, now)
 	if l.peers.listening(now) {
-		for _, worker := range l.fleet.sweep(now) {
-			l.log.Warn("worker is gone: it missed its heartbeats", keyWorker, worker)
-		}
+		l.suspect(work, l.fleet.sweep(now), now)
 	}
 	l.checkUnseen(work, now)
 	if now.Sub(l.refreshed) >= catalogAge {
 		l.queue.age(now)
 		l.configured.refresh()
+		l.forgive(now)
 		l.refreshed = now
 	}
 	if !l.settled && now.Sub(l.began) >= workerGone {
@@ -227,13 +233,13 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.hits.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
 func (l *loop) drain() {
 	l.draining, l.soon = true, true
-	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.hits} {
+	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues, l.hits} {
 		lane.clear()
 	}
 	for _, s := range l.partitions {

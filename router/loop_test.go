@@ -58,6 +58,8 @@ type fakeBus struct {
 	deaf       bool                       // nothing comes back
 	adopted    []int                      // partitions, in order
 	adoptErr   error
+	rescued    []lostWork
+	events     []string
 
 	dispatchErr  error
 	dispatchGate chan struct{}   // a dispatch waits for it, when set
@@ -106,6 +108,19 @@ func (b *fakeBus) Adopt(_ context.Context, partition int, _ string, _ int) (int,
 	return 1, nil
 }
 
+func (b *fakeBus) Event(_ string, data []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events = append(b.events, string(data))
+}
+
+func (b *fakeBus) rescue(_ context.Context, lost lostWork) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rescued = append(b.rescued, lost)
+	return len(lost.held), nil
+}
+
 func (b *fakeBus) answer(it *item, reason *schemas.Error) (bus.Outcome, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -149,7 +164,7 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caching, err := newCaching(cfg.Cache, cfg.Logger)
+	caching, err := newCaching(cfg.Cache, cfg.Logger, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

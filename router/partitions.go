@@ -127,7 +127,8 @@ func (l *loop) adopted(partition, back int, err error) {
 		return
 	}
 	if back > 0 {
-		l.meters.adoptions.Inc()
+		l.meters.takeovers.WithLabelValues(takeoverRouter).Add(float64(back))
+		l.tell(schemas.Takeover{Of: takeoverRouter, Partition: &partition, Count: back})
 		l.log.Info("router took over what another had left", keyPartition, partition, keyCount, back)
 	}
 }

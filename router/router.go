@@ -140,7 +140,7 @@ func New(cfg Config) (*Router, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	caching, err := newCaching(cfg.Cache, cfg.Logger)
+	caching, err := newCaching(cfg.Cache, cfg.Logger, cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}

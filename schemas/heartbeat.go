@@ -50,7 +50,7 @@ type BackendBeat struct {
 	Name     string `json:"name"`
 	InFlight int    `json:"in_flight"`
 	Limit    int    `json:"limit"`           // calls that it may have at once now
-	State    string `json:"state,omitempty"` // of its breaker, when that is not closed
+	State    string `json:"state,omitempty"` // why it gets no or few calls: open, half-open, refusing, drained
 }
 
 // TenantUsage is what a worker does for a tenant.

@@ -156,6 +156,11 @@ func samples() map[string]sample {
 			encode: func(v any) message { return message{Data: v.(*RouterBeat).Encode()} },
 			decode: func(m message) (any, error) { return DecodeRouterBeat(m.Data) },
 		},
+		"takeover": {
+			value:  &Takeover{V: 1, Of: "worker", Name: "worker-1", Model: "gpt-4=2E1", Count: 3, By: "router-1", Time: accepted},
+			encode: func(v any) message { return message{Data: v.(*Takeover).Encode()} },
+			decode: func(m message) (any, error) { return DecodeTakeover(m.Data) },
+		},
 		"error": {
 			value:  errorSample(),
 			encode: func(v any) message { return message{Data: v.(*Error).Encode()} },

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
+	"github.com/weir-llm/weir/schemas"
 )
 
 const shortLease = 600 * time.Millisecond
@@ -181,5 +182,37 @@ func TestResetMakesEverythingAvailableAtOnce(t *testing.T) {
 	}
 	if err := connect(t, bustest.Server(t), bus.Config{}).ResetConsumers(t.Context()); err == nil {
 		t.Error("missing streams were reset")
+	}
+}
+
+// An item is handed back in the name of its holder, whatever was delivered after it; one that is settled stays so.
+func TestHandBack(t *testing.T) {
+	t.Parallel()
+	b, puller := leased(t, longLease, 3)
+	first := take(t, puller, 3, atOnce)
+	first[1].Settle(bus.Ack)
+	dispatch(t, b, 3, 1)
+	take(t, puller, 1, atOnce)
+	eventually(t, "the item is settled", func() bool {
+		exists, err := b.WorkExists(t.Context(), first[1].Sequence)
+		return err == nil && !exists
+	})
+	other := b.Work("echo")
+	t.Cleanup(other.Close)
+	if err := b.HandBack(t.Context(), "echo", first[0].Sequence, first[1].Sequence); err != nil {
+		t.Fatal(err)
+	}
+	if d := take(t, other, 1, patience)[0]; d.Sequence != first[0].Sequence || d.Delivered != 2 {
+		t.Errorf("item %d for the %d. time", d.Sequence, d.Delivered)
+	}
+	nothing(t, other, 300*time.Millisecond)
+	if id, err := b.WorkIdentity(t.Context(), first[0].Sequence); err != nil || first[0].Header[schemas.HeaderRequestID][0] != id.Request {
+		t.Errorf("the item is of %v, error %v", id, err)
+	}
+	if _, err := b.WorkIdentity(t.Context(), first[1].Sequence); !errors.Is(err, bus.ErrNotFound) {
+		t.Errorf("the request of an item that is gone: %v", err)
+	}
+	if err := b.HandBack(t.Context(), "no-such-model", 1); err == nil {
+		t.Error("an item of a model without a consumer was handed back")
 	}
 }
