@@ -25,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/weir-llm/weir/inference/balance"
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -51,6 +52,7 @@ type Model struct {
 	Fallback []string       // models of this worker that stand in when this one does not answer, in order
 	Context  int            // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
 	Price    *schemas.Price // by which results say what an answer cost; optional
+	Balance  Balance        // of calls over the backends
 	Total    time.Duration  // running time of a request; default and maximum schemas.MaxRunTime
 }
 
@@ -58,6 +60,16 @@ type Model struct {
 type Slot struct {
 	Backend     Backend
 	MaxInFlight int // at least 1
+	Weight      int // share of the work in relation to the other backends; default 1
+}
+
+// Balance says how the calls of a model are spread over its backends, and when one gets fewer or none. The zero value is
+// the default.
+type Balance struct {
+	Affinity  bool              // requests that begin alike go to the same backend if they can
+	SlowStart time.Duration     // of a backend that was out of service; default balance.DefaultSlowStart
+	Breaker   balance.Breaker   // when one is out of service because its calls fail
+	Adaptive  *balance.Adaptive // nil: MaxInFlight alone bounds the calls that run at once
 }
 
 func (c *Config) setDefaults() error {
@@ -91,6 +103,7 @@ type Worker struct {
 	meters *metrics
 	models []*model
 	beats  *beats
+	health *health
 	usage  *usage
 	runs   *runs
 	frames sync.Pool // of frameData
@@ -109,7 +122,14 @@ func New(cfg Config) (*Worker, error) {
 		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(), usage: newUsage(),
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
+	w.health = newHealth(w)
 	if w.models, err = newModels(cfg.Models); err != nil {
+		return nil, err
+	}
+	for _, m := range w.models {
+		m.notify = w.health.changed
+	}
+	if err := meters.watch(cfg.Registerer, w.models); err != nil {
 		return nil, err
 	}
 	w.beats = newBeats(cfg.Bus, cfg.Name, cfg.Logger, w.models, w.usage)
@@ -134,6 +154,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	beating, stopBeats := context.WithCancel(context.WithoutCancel(ctx))
 	var background, serving sync.WaitGroup
 	background.Go(func() { w.beats.run(beating) })
+	background.Go(func() { w.health.run(beating) })
 	for _, m := range w.models {
 		serving.Go(func() { w.serve(ctx, work, m) })
 	}

@@ -15,6 +15,7 @@ type metrics struct {
 	events   prometheus.Counter
 	lost     prometheus.Counter
 	cached   *prometheus.CounterVec // by outcome
+	breakers *prometheus.CounterVec // by model, backend and state
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -25,11 +26,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_events_total", Help: "Events committed."}),
 		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_lost_runs_total", Help: "Runs that ended because another writer had the chain or a write stayed unresolved."}),
 		cached:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_cache_writes_total", Help: "Answers that were to be kept in the cache, by outcome: kept, failed, or why they were not fit."}, []string{"outcome"}),
+		breakers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_breaker_changes_total", Help: "Circuit breakers that opened or closed, by model, backend and new state."}, []string{"model", "backend", "state"}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost, m.cached} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost, m.cached, m.breakers} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register inference metrics: %w", err)
 		}

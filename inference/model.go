@@ -25,8 +25,9 @@ type model struct {
 	price       *schemas.Price // nil: none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
-	slots       int
-	freed       chan struct{} // capacity 1: a slot may be free
+	affinity    bool
+	freed       chan struct{}                // capacity 1: a slot may be free
+	notify      func(*model, balance.Change) // of a backend that went out of service or came back; optional
 
 	mu       sync.Mutex
 	guests   int      // calls for requests of other models
@@ -53,7 +54,8 @@ func newModel(name string, m Model) (*model, error) {
 	retry := m.Retry.withDefaults()
 	served := &model{
 		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
-		budget: newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), freed: make(chan struct{}, 1),
+		affinity: m.Balance.Affinity,
+		budget:   newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime
@@ -63,12 +65,17 @@ func newModel(name string, m Model) (*model, error) {
 		if slot.MaxInFlight < 1 {
 			return nil, fmt.Errorf("inference: backend %q of model %q: max_in_flight is %d, use at least 1", slot.Backend.Name(), name, slot.MaxInFlight)
 		}
-		served.slots += slot.MaxInFlight
 	}
-	if served.pool, err = newPool(m.Backends); err != nil {
+	if served.pool, err = newPool(m, served.changed); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	return served, nil
+}
+
+func (m *model) changed(c balance.Change) {
+	if m.notify != nil {
+		m.notify(m, c)
+	}
 }
 
 // request counts one request in what the model may spend on further calls.
@@ -131,26 +138,6 @@ func (w *Worker) serve(ctx, work context.Context, m *model) {
 	}
 }
 
-// waitFree blocks until a slot is free and returns how many are.
-func (m *model) waitFree(ctx context.Context) (int, error) {
-	for {
-		m.mu.Lock()
-		free := m.slots - m.used()
-		m.mu.Unlock()
-		if free > 0 {
-			return free, nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case <-m.freed:
-		}
-	}
-}
-
-// used is how many slots are, those of the guests among them. The caller holds mu.
-func (m *model) used() int { return len(m.held) + m.guests }
-
 // hold gives an item a slot.
 func (m *model) hold(sequence uint64) {
 	m.mu.Lock()
@@ -172,45 +159,6 @@ func (m *model) letGo(sequence uint64) {
 	}
 	m.mu.Unlock()
 	m.slotFreed()
-}
-
-func (m *model) slotFreed() {
-	select {
-	case m.freed <- struct{}{}:
-	default:
-	}
-}
-
-// beat is the model's part of a heartbeat, with figures or without.
-func (m *model) beat(figures bool) schemas.ModelBeat {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	beat := schemas.ModelBeat{
-		Model: m.token, Slots: m.slots, Used: min(m.used(), m.slots),
-		Held: slices.Clone(m.held), Repeatable: slices.Clone(m.repeat), Released: m.released,
-	}
-	m.released = nil
-	if figures {
-		finished := m.finished
-		beat.Finished, beat.Backends = &finished, m.backendBeats()
-	}
-	return beat
-}
-
-func (m *model) backendBeats() (all []schemas.BackendBeat) {
-	for _, s := range m.pool.State() {
-		beat := schemas.BackendBeat{Name: s.Name, InFlight: s.InFlight, Limit: s.Limit}
-		switch {
-		case s.Drained:
-			beat.State = "drained"
-		case s.Refused:
-			beat.State = "refusing"
-		case s.Breaker != balance.Closed:
-			beat.State = s.Breaker.String()
-		}
-		all = append(all, beat)
-	}
-	return all
 }
 
 // handle runs one delivery and settles it. It is the one place where a panic of a run is caught.

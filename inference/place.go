@@ -48,12 +48,17 @@ func (p *place) release(o balance.Outcome) {
 }
 
 // newPool balances the calls of a model over its backends.
-func newPool(slots []Slot) (*balance.Pool, error) {
-	members := make([]balance.Member, len(slots))
-	for i, slot := range slots {
-		members[i] = balance.Member{Name: slot.Backend.Name(), MaxInFlight: slot.MaxInFlight}
+func newPool(m Model, notify func(balance.Change)) (*balance.Pool, error) {
+	members := make([]balance.Member, len(m.Backends))
+	for i, slot := range m.Backends {
+		members[i] = balance.Member{
+			Name: slot.Backend.Name(), Weight: slot.Weight, MaxInFlight: slot.MaxInFlight, SlowStart: m.Balance.SlowStart,
+		}
 	}
-	return balance.New(balance.Config{Members: members})
+	return balance.New(balance.Config{
+		Members: members, Affinity: balance.Affinity{On: m.Balance.Affinity}, Breaker: m.Balance.Breaker, Adaptive: m.Balance.Adaptive,
+		Notify: notify,
+	})
 }
 
 // ask is what a call of the request needs.
@@ -61,6 +66,9 @@ func (r *run) ask() balance.Ask {
 	ask := balance.Ask{Prompt: int64(len(r.request.Body)) * 10 / 36} // bytes / 3.6, as the router estimates
 	if ask.Tokens = r.work.Cost; ask.Tokens == 0 {
 		ask.Tokens = ask.Prompt + int64(r.request.MaxTokens)
+	}
+	if r.m.affinity {
+		ask.Prefix = prefixOf(r.request.Body)
 	}
 	return ask
 }

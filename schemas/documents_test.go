@@ -233,6 +233,7 @@ var samples = map[string][2]string{
 	"result":             {"llm.results.acme.r", "result"},
 	"heartbeat":          {"llm.workers.worker-1", "heartbeat"},
 	"heartbeat-figures":  {"llm.workers.worker-1", "heartbeat"},
+	"backend-event":      {"llm.events.backend", "backend"},
 	"takeover":           {"llm.events.takeover", "takeover"},
 	"router-beat":        {"llm.routers.router-1", "heartbeat"},
 }
@@ -296,7 +297,8 @@ func TestWrongMessagesAreRefused(t *testing.T) {
 			replace(`"repeatable":[43`, `"repeatable":["43"`), replace(`"est_tokens":1700`, `"est_tokens":-1`), replace(`"limit":8`, `"limit":"8"`), replace(`"running":2`, `"running":-2`),
 			replace(`"tenant":"acme"`, `"tenant":"a.b"`),
 		},
-		"takeover": {replace(`"of":"worker"`, `"of":"sink"`), replace(`"count":3`, `"count":-3`), replace(`"by":"router-1"`, `"by":""`)},
+		"backend-event": {replace(`"state":"open"`, `"state":"ajar"`), replace(`"for_ms":5000`, `"for_ms":-1`), replace(`"backend":"vllm-1"`, `"backend":""`), replace(`"model"`, `"mode"`)},
+		"takeover":      {replace(`"of":"worker"`, `"of":"sink"`), replace(`"count":3`, `"count":-3`), replace(`"by":"router-1"`, `"by":""`)},
 		"router-beat": {
 			replace(`"router":"router-1"`, `"router":"a.b"`), replace(`"started":1`, `"started":-1`), replace(`"partitions":[1,3]`, `"partitions":[1,4]`), replace(`"eligible"`, `"eligble"`),
 			replace(`"held":9`, `"held":-9`), replace(`"outstanding":2`, `"outstanding":"2"`), replace(`"waiting_ms":1200`, `"waiting_ms":-1`), replace(`"tenant":"acme"`, `"tenant":"a.b"`),

@@ -145,6 +145,11 @@ func samples() map[string]sample {
 			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
 			decode: func(m message) (any, error) { return DecodeHeartbeat(m.Data) },
 		},
+		"backend-event": {
+			value:  &BackendEvent{V: 1, Worker: "worker-1", Model: "gpt-4.1", Backend: "vllm-1", State: "open", ForMS: 5000, Time: accepted},
+			encode: func(v any) message { return message{Data: v.(*BackendEvent).Encode()} },
+			decode: func(m message) (any, error) { return DecodeBackendEvent(m.Data) },
+		},
 		"router-beat": {
 			value: &RouterBeat{
 				V: 1, Router: "router-1", Started: accepted.UnixMilli(), Draining: true, Eligible: []int{0, 1, 2, 3}, Partitions: []int{1, 3},

@@ -33,6 +33,7 @@ type Config struct {
 	Router      Router            `yaml:"router,omitempty" doc:"How several routers work together."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`
 	Telemetry   Telemetry         `yaml:"telemetry,omitempty" doc:"Where traces go."`
+	Network     Network           `yaml:"network,omitempty" doc:"Which addresses backends may have. Never link-local ones, where clouds keep credentials, unless allowed."`
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
 
 	Durability   string   `yaml:"durability" enum:"power,process" doc:"power: the embedded server syncs to disk before every acknowledgement. process: it survives any kill but not a power cut, and is faster."`
@@ -49,6 +50,9 @@ type Model struct {
 	Fallback []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
 	Context  int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
 	Hedge    Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
+	Balance  Balance   `yaml:"balance,omitempty" doc:"How calls are spread over the backends."`
+	Breaker  Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
+	Adaptive Adaptive  `yaml:"adaptive,omitempty" doc:"Lets the calls that run at once follow the time to first token."`
 	Price    *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
 }
 
@@ -58,9 +62,12 @@ type Backend struct {
 	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,ollama,grpc,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. ollama: Ollama's own POST /api/chat. grpc: a server of llm.backend.v1. echo: built in, answers with the prompt."`
 	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1; of an ollama backend the server's address, such as http://127.0.0.1:11434; over gRPC grpc://host:port, or grpcs:// for TLS."`
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
-	CA                  string           `yaml:"ca,omitempty" doc:"grpc with TLS: PEM file of the authorities that the server's certificate must come from; default: those of the system."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
 	MaxInFlight         int              `yaml:"max_in_flight,omitempty" doc:"Calls that may run at once; default 32."`
+	Weight              int              `yaml:"weight,omitempty" doc:"Share of the work in relation to the other backends of the model, 1 to 1000; default 1."`
+	Proxy               inference.Secret `yaml:"proxy,omitempty" doc:"URL of the proxy to the server: http, https or socks5, with user and password if need be. Default: none, whatever the environment says."`
+	CA                  string           `yaml:"ca,omitempty" doc:"With TLS: PEM file of the authorities that the server's certificate must come from; default: those of the system."`
+	H2C                 bool             `yaml:"h2c,omitempty" doc:"HTTP/2 without TLS, for a server that is known to speak it. With TLS it is agreed on by itself."`
 	Deterministic       *bool            `yaml:"deterministic,omitempty" doc:"The same request at temperature 0 gives the same answer, so that a cut answer may be spliced from a second run. Default: true for echo, else false."`
 	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`

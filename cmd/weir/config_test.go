@@ -82,7 +82,6 @@ func TestConfigErrors(t *testing.T) {
 		"url of grpc":         {rpcBackend("grpc", "http://h:1", ""), `:3: models.m.backends[0].url: "http://h:1" is not a grpc or grpcs address; write it like grpc://`},
 		"port of grpc":        {rpcBackend("grpc", "grpc://u:p@h", ""), `:3: models.m.backends[0].url: "xxxxx@h" has no port; write it like`},
 		"ca without TLS":      {rpcBackend("grpc", "grpc://h:1", ", ca: ca.pem"), ":3: models.m.backends[0].ca: it is for TLS, which the url does not ask for; write the url with grpcs://"},
-		"ca of openai":        {fmt.Sprintf(backend, ", ca: ca.pem"), ":4: models.m.backends[0].ca: only a backend over gRPC has it; remove it"},
 		"limit of grpc":       {rpcBackend("grpc", "grpc://h:1", ", max_tokens: 5"), ":3: models.m.backends[0].max_tokens: it means nothing to a grpc backend; remove it"},
 		"dials of grpc":       {rpcBackend("grpc", "grpc://h:1", ", echo: {tokens: 5}"), ":3: models.m.backends[0].echo: it means nothing to a grpc backend"},
 		"nats odd password":   {"nats: 'nats://u:p w@h:4222'", `:1: nats: "xxxxx@h:4222" is not the URL of a NATS server`},

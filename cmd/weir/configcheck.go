@@ -51,6 +51,9 @@ func (c *Config) checkChoices() *configError {
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		return problem("replicas", "use 1 on a single server, 3 or 5 on a cluster", "%d replicas cannot be had", c.Replicas)
 	}
+	if err := c.Network.check(); err != nil {
+		return err
+	}
 	return c.Ingest.check()
 }
 
@@ -162,6 +165,9 @@ func checkModel(key string, m Model) *configError {
 	if len(m.Backends) == 0 {
 		return problem(join(key, "backends"), "add one: - {name: mine, protocol: openai, url: http://host:8000/v1}", "the model has no backend")
 	}
+	if err := checkBalance(key, m); err != nil {
+		return err
+	}
 	if err := m.Price.check(join(key, "price")); err != nil {
 		return err
 	}
@@ -169,6 +175,9 @@ func checkModel(key string, m Model) *configError {
 	for i, b := range m.Backends {
 		at := fmt.Sprintf("%s.backends[%d]", key, i)
 		if err := checkBackend(at, b); err != nil {
+			return err
+		}
+		if err := checkConnection(at, b); err != nil {
 			return err
 		}
 		if names[b.Name] {
@@ -193,8 +202,6 @@ func checkBackend(at string, b Backend) *configError {
 		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
 	case overGRPC(b.Protocol):
 		return checkRPC(at, b)
-	case b.CA != "":
-		return problem(join(at, "ca"), "remove it", "only a backend over gRPC has it")
 	case b.Protocol != "echo" && !webURL(b.URL):
 		return problem(join(at, "url"), "write the base URL with the version, such as https://api.openai.com/v1", "%q is not a URL", withoutUser(b.URL))
 	case b.Protocol == "echo" && b.URL != "":

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/ollama"
+	"github.com/weir-llm/weir/inference/upstream"
 	dialect "github.com/weir-llm/weir/internal/ollama"
 )
 
@@ -34,9 +35,9 @@ func ollamaPolicy(b Backend) dialect.Policy {
 	return dialect.Policy{KeepAlive: b.KeepAlive, NumCtx: b.NumCtx}
 }
 
-func newOllama(b Backend, timeouts inference.Timeouts) (inference.Backend, error) {
+func newOllama(b Backend, timeouts inference.Timeouts, connection upstream.Connection) (inference.Backend, error) {
 	return ollama.New(ollama.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-		Deterministic: b.Deterministic != nil && *b.Deterministic, Policy: ollamaPolicy(b), Timeouts: timeouts,
+		Deterministic: b.Deterministic != nil && *b.Deterministic, Policy: ollamaPolicy(b), Timeouts: timeouts, Connection: connection,
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-llm/weir/inference/anthropic"
 	"github.com/weir-llm/weir/inference/echo"
 	"github.com/weir-llm/weir/inference/openai"
+	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/sink"
@@ -90,20 +91,23 @@ func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
 		Price: n.cfg.price(name),
 		Retry: m.Retry.config(), Fallback: m.Fallback, Context: m.Context,
+		Balance: inference.Balance{
+			Affinity: m.Balance.Affinity, SlowStart: time.Duration(m.Balance.SlowStart), Breaker: m.Breaker.config(), Adaptive: m.adaptive(),
+		},
 	}
 	var err error
 	if served.Hedge, err = m.Hedge.config(); err != nil {
 		return served, fmt.Errorf("model %s: hedge: %w", name, err)
 	}
 	for _, b := range m.Backends {
-		backend, err := newBackend(name, b, m.Timeouts)
+		backend, err := newBackend(name, b, m.Timeouts.config(), n.cfg.Network.addresses())
 		if err != nil {
 			return served, fmt.Errorf("model %s: %w", name, err)
 		}
 		if closer, ok := backend.(io.Closer); ok {
 			n.onClose(closer.Close)
 		}
-		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b)})
+		served.Backends = append(served.Backends, inference.Slot{Backend: backend, MaxInFlight: maxInFlight(b), Weight: b.Weight})
 	}
 	return served, nil
 }
@@ -117,32 +121,36 @@ func maxInFlight(b Backend) int {
 	return b.MaxInFlight
 }
 
-func newBackend(model string, b Backend, t Timeouts) (inference.Backend, error) {
+func (t Timeouts) config() inference.Timeouts {
+	return inference.Timeouts{
+		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
+	}
+}
+
+func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses upstream.Addresses) (inference.Backend, error) {
 	if b.Protocol == "echo" {
 		return echo.New(echo.Config{
 			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic,
 			Dials: echo.Dials{Tokens: b.Echo.Tokens, IntervalMS: b.Echo.IntervalMS, Vary: b.Echo.Vary},
 		})
 	}
-	timeouts := inference.Timeouts{
-		Connect: time.Duration(t.Connect), FirstToken: time.Duration(t.FirstToken), Idle: time.Duration(t.Idle), Total: time.Duration(t.Total),
-	}
+	connection := b.connection(addresses)
 	if overGRPC(b.Protocol) {
-		return newRPCBackend(b, timeouts)
+		return newRPCBackend(b, timeouts, addresses)
 	}
 	if b.Protocol == "ollama" {
-		return newOllama(b, timeouts)
+		return newOllama(b, timeouts, connection)
 	}
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts,
+			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts, Connection: connection,
 		})
 	}
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
 		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
-		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts,
+		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts, Connection: connection,
 	})
 }
 

@@ -41,6 +41,8 @@ type Config struct {
 
 	Timeouts inference.Timeouts
 	Headers  map[string]string // more headers for every call
+
+	Connection upstream.Connection
 }
 
 // Backend calls one server over a pool of connections that it owns.
@@ -64,6 +66,7 @@ func New(config Config) (*Backend, error) {
 	}
 	client, err := upstream.NewClient(upstream.Config{
 		Name: config.Name, URL: config.URL, MaxInFlight: config.MaxInFlight, Timeouts: config.Timeouts, Headers: config.Headers,
+		Connection: config.Connection,
 	})
 	if err != nil {
 		return nil, err

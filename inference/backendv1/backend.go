@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/rpc"
+	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/internal/openai"
 	pb "github.com/weir-llm/weir/internal/pb/backendv1"
 	"github.com/weir-llm/weir/schemas"
@@ -31,6 +32,8 @@ type Config struct {
 	Deterministic bool
 
 	Timeouts inference.Timeouts
+
+	Addresses upstream.Addresses // that may be connected to
 }
 
 // Backend calls one server over one connection that it owns.
@@ -44,7 +47,7 @@ var _ inference.Backend = (*Backend)(nil)
 
 // New makes a backend. It does not connect. Close ends its connection.
 func New(config Config) (*Backend, error) {
-	client, err := rpc.NewClient(rpc.Config{Name: config.Name, URL: config.URL, CA: config.CA, APIKey: config.APIKey, Timeouts: config.Timeouts})
+	client, err := rpc.NewClient(rpc.Config{Name: config.Name, URL: config.URL, CA: config.CA, APIKey: config.APIKey, Timeouts: config.Timeouts, Addresses: config.Addresses})
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func (a Affinity) withDefaults() (Affinity, error) {
 		a.Factor = 1.25
 	}
 	if !(a.Factor >= 1 && a.Factor <= 100) {
-		return a, errors.New("affinity: factor must be 1 to 100; 1.25 is the default")
+		return a, errors.New("factor must be 1 to 100; 1.25 is the default")
 	}
 	return a, nil
 }

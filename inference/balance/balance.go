@@ -71,11 +71,11 @@ func New(c Config) (*Pool, error) {
 	}
 	breaker, err := c.Breaker.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("balance: breaker: %w", err)
 	}
 	affinity, err := c.Affinity.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("balance: affinity: %w", err)
 	}
 	random := c.Rand
 	if random == nil {
@@ -93,7 +93,7 @@ func New(c Config) (*Pool, error) {
 		}
 		limiter, err := newLimiter(c.Adaptive, m.MaxInFlight)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("balance: adaptive: %w", err)
 		}
 		p.members[i] = member{
 			name: m.Name, hash: hashOf(m.Name), weight: float64(m.Weight), most: m.MaxInFlight, slowStart: m.SlowStart,

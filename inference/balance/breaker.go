@@ -37,13 +37,13 @@ func (b Breaker) withDefaults() (Breaker, error) {
 	}
 	switch {
 	case b.Window < buckets*time.Millisecond:
-		return b, errors.New("breaker: window is too short; use at least 10ms, 10s is the default")
+		return b, errors.New("window is too short; use at least 10ms, 10s is the default")
 	case b.MinRequests < 1 || b.Probes < 1:
-		return b, errors.New("breaker: min_requests and probes must be at least 1; leave them out for 20 and 3")
+		return b, errors.New("min_requests and probes must be at least 1; leave them out for 20 and 3")
 	case !(b.FailureRate > 0 && b.FailureRate <= 1):
-		return b, errors.New("breaker: failure_rate must be above 0 and at most 1; 0.5 is the default")
+		return b, errors.New("the failures that open it must be above 0 and at most all calls; half is the default")
 	case b.Open < 0 || b.MaxOpen < b.Open:
-		return b, errors.New("breaker: open must be positive and not longer than max_open; 5s and 60s are the defaults")
+		return b, errors.New("open must be positive and not longer than max_open; 5s and 60s are the defaults")
 	}
 	return b, nil
 }

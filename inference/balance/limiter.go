@@ -26,7 +26,7 @@ func (a Adaptive) withDefaults() (Adaptive, error) {
 		a.Floor = min(200*time.Millisecond, a.Ceiling)
 	}
 	if a.Floor < 0 || a.Ceiling < a.Floor {
-		return a, errors.New("adaptive: floor must be positive and not longer than ceiling; 200ms and 30s are the defaults")
+		return a, errors.New("floor must be positive and not longer than ceiling; 200ms and 30s are the defaults")
 	}
 	return a, nil
 }

@@ -19,7 +19,7 @@ func TestNewRefuses(t *testing.T) {
 		"slow start of \"a\"":    {Members: []Member{{Name: "a", MaxInFlight: 1, SlowStart: -1}}},
 		"window is too short":    {Members: []Member{good}, Breaker: Breaker{Window: time.Millisecond}},
 		"min_requests":           {Members: []Member{good}, Breaker: Breaker{MinRequests: -1}},
-		"failure_rate":           {Members: []Member{good}, Breaker: Breaker{FailureRate: 1.1}},
+		"failures that open":     {Members: []Member{good}, Breaker: Breaker{FailureRate: 1.1}},
 		"max_open":               {Members: []Member{good}, Breaker: Breaker{Open: 2 * time.Second, MaxOpen: time.Second}},
 		"factor":                 {Members: []Member{good}, Affinity: Affinity{Factor: 0.5}},
 		"floor must be":          {Members: []Member{good}, Adaptive: &Adaptive{Floor: time.Minute}},

@@ -1,6 +1,9 @@
 package balance
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Free is how many more calls could start now.
 func (p *Pool) Free() int {
@@ -73,4 +76,22 @@ func (p *Pool) State() []MemberState {
 		states[i] = s
 	}
 	return states
+}
+
+// OutFor is how long still no member gets any call at all, whatever ends meanwhile; 0 = some may, if it has room.
+func (p *Pool) OutFor() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, soonest := p.now(), time.Duration(math.MaxInt64)
+	for i := range p.members {
+		m := &p.members[i]
+		switch {
+		case m.drained:
+		case m.breaker.opened(now) || m.gate.closed(now):
+			soonest = min(soonest, m.again(now))
+		default:
+			return 0
+		}
+	}
+	return soonest
 }

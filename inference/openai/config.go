@@ -30,6 +30,8 @@ type Config struct {
 
 	Timeouts inference.Timeouts
 	Headers  map[string]string // more headers for every call, such as OpenAI-Organization
+
+	Connection upstream.Connection
 }
 
 func (c Config) withDefaults() Config {
@@ -40,7 +42,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) upstream() upstream.Config {
-	return upstream.Config{Name: c.Name, URL: c.URL, MaxInFlight: c.MaxInFlight, Timeouts: c.Timeouts, Headers: c.Headers}
+	return upstream.Config{Name: c.Name, URL: c.URL, MaxInFlight: c.MaxInFlight, Timeouts: c.Timeouts, Headers: c.Headers, Connection: c.Connection}
 }
 
 // Validate reports the first setting that cannot work.

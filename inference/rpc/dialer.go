@@ -5,17 +5,18 @@ import (
 	"crypto/tls"
 	"net"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/internal/certs"
 )
 
 // dialer opens the connection and remembers why that failed last, which a call's status only tells in text.
 type dialer struct {
-	authorities *certs.Client // nil for a plain connection
+	addresses   upstream.Addresses // that may be connected to
+	authorities *certs.Client      // nil for a plain connection
 	failed      atomic.Pointer[dialFailure]
 }
 
@@ -23,8 +24,8 @@ type dialFailure struct{ err error }
 
 // dial opens a connection.
 func (d *dialer) dial(ctx context.Context, address string) (net.Conn, error) {
-	// Pings find a dead server only while calls run; these probes of the kernel find it also in between.
-	conn, err := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", address)
+	// Pings find a dead server only while calls run; the kernel's probes find it also in between.
+	conn, err := d.addresses.Dialer(0).DialContext(ctx, "tcp", address)
 	if err != nil || d.authorities == nil { // else it is not made before the handshake
 		d.note(err)
 	}

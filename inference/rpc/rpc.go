@@ -40,6 +40,8 @@ type Config struct {
 	CA       string           // PEM file of the authorities that its certificate must come from, followed; default: those of the system
 	APIKey   inference.Secret // optional; sent as a bearer token
 	Timeouts inference.Timeouts
+
+	Addresses upstream.Addresses // that may be connected to
 }
 
 // Validate reports the first setting that cannot work.
@@ -95,7 +97,7 @@ func NewClient(config Config) (*Client, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{config: config, bounds: upstream.NewBounds(config.Timeouts), dialer: &dialer{}}
+	c := &Client{config: config, bounds: upstream.NewBounds(config.Timeouts), dialer: &dialer{addresses: config.Addresses}}
 	if config.tls() {
 		authorities, err := certs.NewClient(certs.ClientConfig{CA: config.CA})
 		if err != nil {

@@ -60,6 +60,9 @@ func Broken(err error) *schemas.Error {
 
 // reason names a network failure without the address it happened with.
 func reason(err error) string {
+	if _, ok := errors.AsType[*AddressError](err); ok {
+		return " (its address is one that the operator does not allow)"
+	}
 	if e, ok := errors.AsType[syscall.Errno](err); ok {
 		return " (" + e.Error() + ")"
 	}

@@ -6,14 +6,11 @@ package upstream
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/weir-llm/weir/inference"
-	"github.com/weir-llm/weir/internal/openai"
 )
 
 // DefaultMaxInFlight is how many calls run at once when nothing else is configured.
@@ -26,6 +23,7 @@ type Config struct {
 	MaxInFlight int    // the connection pool is sized for it; default DefaultMaxInFlight
 	Timeouts    inference.Timeouts
 	Headers     map[string]string // of every call; optional
+	Connection  Connection
 }
 
 // WithDefaults fills in the fields that are zero.
@@ -56,6 +54,9 @@ func (c Config) Validate() error {
 	if err := c.Timeouts.Validate(); err != nil {
 		return fmt.Errorf("backend %s: %w", c.Name, err)
 	}
+	if err := c.Connection.Validate(c.URL); err != nil {
+		return fmt.Errorf("backend %s: %w", c.Name, err)
+	}
 	for name, value := range c.Headers {
 		if name == "" || strings.ContainsAny(name, " \t\r\n:") || strings.ContainsAny(value, "\r\n") {
 			return fmt.Errorf("backend %s: header %q cannot be sent: check its name and that it has no line breaks", c.Name, http.CanonicalHeaderKey(name))
@@ -82,25 +83,16 @@ func NewClient(config Config) (*Client, error) {
 	for name, value := range config.Headers {
 		header.Set(name, value)
 	}
-	return &Client{config: config, http: newHTTP(config), header: header, bounds: NewBounds(config.Timeouts)}, nil
-}
-
-func newHTTP(config Config) *http.Client {
-	dialer := &net.Dialer{Timeout: config.Timeouts.Connect, KeepAlive: 15 * time.Second}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext:         dialer.DialContext,
-			ReadBufferSize:      openai.ReadBytes, // what arrived during a write leaves in one frame
-			TLSHandshakeTimeout: config.Timeouts.Connect,
-			MaxIdleConns:        config.MaxInFlight,
-			MaxIdleConnsPerHost: config.MaxInFlight,
-			IdleConnTimeout:     90 * time.Second,
-			DisableCompression:  true, // a compressed stream arrives late and in lumps
-			ForceAttemptHTTP2:   strings.HasPrefix(config.URL, "https:"),
-		},
+	transport, err := config.Connection.transport(config)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", config.Name, err)
+	}
+	caller := &http.Client{
+		Transport: transport,
 		// A redirect would carry the credentials to an address the operator did not configure.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	return &Client{config: config, http: caller, header: header, bounds: NewBounds(config.Timeouts)}, nil
 }
 
 // SetHeader adds a header to every call. It must not be called once there are any.
