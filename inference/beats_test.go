@@ -106,3 +106,34 @@ func TestBeats(t *testing.T) {
 		}
 	}
 }
+
+// A worker says what another could go on with, and sums up what requests were taken for and what they took.
+func TestBeatsTellFigures(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	beats := p.beats()
+	held := stallAt(1, 1)
+	usage := `{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"one two three"},"finish_reason":"stop"}],` +
+		`"usage":{"prompt_tokens":4,"completion_tokens":6,"total_tokens":10}}`
+	p.worker("w1", &fake{words: three, gate: held.gate, deterministic: true, whole: []byte(usage)}, slots(3))
+	first := p.dispatch(work("r1", 1, greedy))
+	wait(t, "the call", held.reached)
+	p.until("a beat that says so", func() bool {
+		b := beats.last("w1")
+		return b != nil && cmp.Equal(b.Models[0].Repeatable, []uint64{first})
+	})
+	counted := work("r2", 1, whole)
+	counted.Cost = 500
+	p.dispatch(counted)
+	p.once(identity("r2"))
+	want := &schemas.ModelUsage{Requests: 1, EstTokens: 500, Tokens: 10}
+	p.until("the figures", func() bool {
+		b := beats.last("w1")
+		m := b.Models[0]
+		tenant := slices.Contains(b.Tenants, schemas.TenantUsage{Tenant: identity("r1").Tenant, Running: 1, Tokens: 7})
+		return cmp.Equal(m.Finished, want) && tenant && len(m.Backends) == 1 && m.Backends[0].InFlight == 1
+	})
+	held.open()
+	p.once(identity("r1"))
+	p.until("nothing to go on with", func() bool { return len(beats.last("w1").Models[0].Repeatable) == 0 })
+}

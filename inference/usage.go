@@ -9,7 +9,7 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// usageTenants is how many tenants a worker keeps counters of; those that have nothing running go first.
+// usageTenants is how many tenants a worker keeps counters of, beside those that have something running.
 const usageTenants = 1024
 
 // usage is what the worker does for each tenant, for its heartbeat. It is safe for concurrent use.
@@ -47,13 +47,19 @@ func (u *usage) end(t *tenantUsage) {
 	t.running--
 }
 
+// makeRoom forgets an eighth of the tenants when there are too many: idle ones, those first whose tokens have been told.
 func (u *usage) makeRoom() {
 	if len(u.tenants) < usageTenants {
 		return
 	}
-	for name, t := range u.tenants {
-		if t.running == 0 {
-			delete(u.tenants, name)
+	for _, untold := range []bool{false, true} {
+		for name, t := range u.tenants {
+			if len(u.tenants) <= usageTenants-usageTenants/8 {
+				return
+			}
+			if t.running == 0 && (untold || uint64(t.tokens.Load()) == t.told) {
+				delete(u.tenants, name)
+			}
 		}
 	}
 }
