@@ -116,6 +116,9 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		if said.model != r.m.name {
 			s.Model = said.model
 		}
+		if r.by != nil && r.by != r.m {
+			s.Model = r.by.name
+		}
 	}
 	return s
 }

@@ -72,6 +72,9 @@ func TestEverySubjectIsDescribed(t *testing.T) {
 		described[fixed(c.Address)] = true
 	}
 	for _, text := range literals(t) {
+		if text == schemas.BackendDomain { // no subject, for all that it looks like one
+			continue
+		}
 		if strings.HasPrefix(text, "llm.") || strings.HasPrefix(text, "_INBOX") {
 			used[fixed(text)] = true
 		}

@@ -169,6 +169,7 @@ type Result struct {
 	Finished time.Time // when the terminal frame was committed
 
 	Status        Status
+	AnsweredBy    string          // the model that answered, when it is another than Model
 	Error         json.RawMessage // the OpenAI error object
 	FinishReasons []string
 	Usage         *Usage
@@ -262,6 +263,7 @@ func (r *Result) members(m *members) {
 	m.time("started", &r.Started, optional)
 	m.time("finished", &r.Finished, always)
 	m.text("status", (*string)(&r.Status), always)
+	m.text("answered_by", &r.AnsweredBy, optional)
 	m.raw("error", &r.Error)
 	m.texts("finish_reasons", &r.FinishReasons)
 	m.usage("usage", &r.Usage)

@@ -93,6 +93,7 @@ func addEnding(r *schemas.Result, terminal *schemas.Frame, summary *schemas.Summ
 		}
 	}
 	r.FinishReasons, r.Usage, r.Cost, r.Tries = summary.FinishReasons, summary.Usage, summary.Cost, summary.Tries
+	r.AnsweredBy = summary.Model
 	r.CancelledBy, r.Malformed = summary.CancelledBy, summary.Malformed
 }
 
