@@ -60,7 +60,8 @@ type limiter struct {
 		seconds float64
 		samples int
 	}
-	trouble struct { // since first tokens are too late
+	cut     time.Duration // when the limit was lowered last: what began before says nothing about it
+	trouble struct {      // since first tokens are too late
 		limit int // then
 		ratio float64
 	}
@@ -107,7 +108,7 @@ func (l *limiter) started(inFlight int) {
 
 // sample notes a first token, or that there was none for so long.
 func (l *limiter) sample(took time.Duration, prompt int64, now time.Duration) {
-	if l == nil {
+	if l == nil || now-took < l.cut {
 		return
 	}
 	size := min(bits.Len64(uint64(max(prompt, 0))>>8)+1, 2*len(l.usual)-1) / 2 // up to 256 tokens, 1 Ki, 4 Ki, …
@@ -144,8 +145,12 @@ func (l *limiter) decide(now time.Duration) {
 	if long < shortLook || k.n < minSamples && !bursting && long < longestLook {
 		return
 	}
+	before := l.limit
 	if k.n >= 3 || bursting {
 		l.judge(bursting)
+	}
+	if l.limit < before {
+		l.cut = now
 	}
 	l.look = look{began: now}
 }

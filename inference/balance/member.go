@@ -2,7 +2,7 @@ package balance
 
 import "time"
 
-// forget is how fast a member's latency loses its say while no call renews it, so that a member that was slow once gets
+// forget is after how long, and then how fast, a member's latency loses its say while no call renews it, so that a member that was slow once gets
 // another chance, and the half-life of what it remembers of its share.
 const forget = 10 * time.Second
 
@@ -73,9 +73,10 @@ func (m *member) again(now time.Duration) time.Duration {
 	return 0
 }
 
-// load is the work of a member in relation to what it should have.
-func (m *member) load(now time.Duration) float64 {
-	return float64(m.tokens) / (m.weight * m.share(now))
+// load is the work of a member in relation to what it should have, if it gets so many tokens more. Half of them count,
+// which is what spreads the rest of a division without favour to the heavy or the light (Sainte-Laguë).
+func (m *member) load(more int64, now time.Duration) float64 {
+	return (float64(m.tokens) + float64(more)/2) / (m.weight * m.share(now))
 }
 
 // latency is an average of the time to first token that follows a rise at once and a fall slowly.
@@ -91,9 +92,9 @@ func (l *latency) add(sample, now time.Duration) {
 	l.value, l.at = sample, now
 }
 
-// fading is the average, less and less of it the longer ago it was renewed.
+// fading is the average, and less and less of it when it was not renewed for a while.
 func (l *latency) fading(now time.Duration) time.Duration {
-	return time.Duration(float64(l.value) / (1 + float64(now-l.at)/float64(forget)))
+	return time.Duration(float64(l.value) / (1 + float64(max(0, now-l.at-forget))/float64(forget)))
 }
 
 const (

@@ -105,7 +105,7 @@ func (p *Pool) least(ask Ask, now time.Duration) int {
 		if m.free(now) == 0 || ask.Not != nil && ask.Not(i) {
 			continue
 		}
-		if best < 0 || m.before(&p.members[best], now) {
+		if best < 0 || m.before(&p.members[best], ask.Tokens, now) {
 			best = i
 		}
 	}
@@ -113,8 +113,9 @@ func (p *Pool) least(ask Ask, now time.Duration) int {
 }
 
 // before reports whether m rather than o should have the next call.
-func (m *member) before(o *member, now time.Duration) bool {
-	if a, b := m.load(now), o.load(now); !near(a, b, 1./16) {
+func (m *member) before(o *member, tokens int64, now time.Duration) bool {
+	idle := m.tokens == 0 && o.tokens == 0
+	if a, b := m.load(tokens, now), o.load(tokens, now); !idle && !near(a, b, 1./16) {
 		return a < b
 	}
 	if a, b := m.latency.fading(now), o.latency.fading(now); !near(float64(a), float64(b), 1./4) {
