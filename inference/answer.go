@@ -11,6 +11,7 @@ type answer struct {
 	usage    *schemas.Usage
 	model    string // what the backend says answered
 	response []byte // a whole unary response
+	tokens   int64  // events that held some of the answer
 }
 
 // note learns from an event.
@@ -24,6 +25,9 @@ func (a *answer) note(c *openai.Chunk) {
 			a.finishes = append(a.finishes, "")
 		}
 		a.finishes[choice.Index] = choice.Finish
+	}
+	if speaks(c) {
+		a.tokens++
 	}
 	if c.Usage != "" {
 		a.usage = c.ParseUsage()

@@ -59,16 +59,19 @@ type GenerateRequest struct {
 	Try      int       // which call this is within the attempt, from 1; set by [Retry]
 	Deadline time.Time // the request's; zero = none but that of the context
 	Resume   *Resume   // go on from here, for a backend whose Capabilities allow it; nil = from the start
+	Tell     bool      // tell with every event what another call could go on from, if the server does
 
 	// Header is the caller's. A backend passes on the trace context, and to a server that speaks the dialect of the op the
 	// headers of that dialect.
 	Header schemas.Header
 }
 
-// Resume is an answer so far, of which the backend yields only the rest.
+// Resume is an answer so far, of which the backend yields only the rest. What it says of usage is that of its own call.
 type Resume struct {
-	Text     string
-	TokenIDs []int64 // what Text was decoded from, when the earlier attempt told
+	Text   string  // without white space at its end
+	Tokens int     // of the answer so far, as far as they are known: limits are lowered by them
+	IDs    []int64 // of the prompt and the answer so far, instead of Text; of the backend's own vocabulary
+	Origin openai.Origin
 }
 
 // Event is one step of an answer.
@@ -82,6 +85,10 @@ type Event struct {
 	// Chunk is what Data says, in terms of chat whatever the dialect, never nil, so that nobody needs to parse it again. It
 	// too is valid only until the loop body returns; its strings may be kept.
 	Chunk *openai.Chunk
+
+	// Running is what another call could go on from, when the request asks to be told; nil otherwise. It is valid only until
+	// the loop body returns.
+	Running *openai.Running
 
 	// More says that the next event is already here, so that both may leave in one frame. It is never set while the next
 	// event is still to come.
@@ -98,6 +105,10 @@ type Capabilities struct {
 	// may be spliced with a second run.
 	Deterministic bool
 	Continue      Continuation
+
+	// Vocabulary names what token ids mean: backends that name the same can go on from each other's. Empty is the public
+	// name of the model.
+	Vocabulary string
 }
 
 // Continuation is what a backend can go on from.
@@ -107,7 +118,7 @@ type Continuation int
 const (
 	ContinueNone   Continuation = iota
 	ContinueText                // the text so far; a word that was cut may be spelt differently
-	ContinueTokens              // the token ids so far, exactly
+	ContinueTokens              // the token ids so far, exactly, and the text where there are none
 )
 
 // Timeouts bound one call of a model. A zero field is its default; no bound can be switched off.

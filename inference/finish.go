@@ -54,11 +54,16 @@ func headerSummary(s *schemas.Summary) []byte {
 
 // handBack lets another worker go on, and says so in the chain, so that this attempt is not taken for a lost worker.
 func (r *run) handBack(ctx context.Context) bus.Outcome {
-	if err := r.write(ctx, &schemas.Frame{Kind: schemas.KindDelta}); err != nil {
+	if err := r.mark(ctx); err != nil {
 		return r.lost(ctx, err)
 	}
 	r.log().Info("the request is handed back", "attempt", r.attempt)
 	return bus.Nak
+}
+
+// mark ends an attempt without a loss: it was handed back, or its model server failed (docs/adr/0005, 0019).
+func (r *run) mark(ctx context.Context) error {
+	return r.write(ctx, &schemas.Frame{Kind: schemas.KindDelta})
 }
 
 // commit writes the terminal frame, after which nobody writes, and keeps the result. said is nil unless the answer is whole.
@@ -93,7 +98,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 }
 
 // continuable reports whether another worker can go on without the reader noticing.
-func (r *run) continuable() bool { return !r.chain.Visible() || len(r.repeaters()) > 0 }
+func (r *run) continuable() bool { return !r.chain.Visible() || r.goOn().refuse == nil }
 
 func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 	s := &schemas.Summary{
@@ -107,11 +112,16 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS
 	}
 	if said != nil {
-		s.FinishReasons, s.Usage = said.finishes, said.usage
-		if r.by != nil { // the last call gave the answer
-			s.Cost = r.by.price.Of(said.usage)
-			last := &r.tries[len(r.tries)-1]
-			last.Usage, last.Cost = s.Usage, s.Cost
+		if s.Usage = said.usage; failed == nil {
+			s.FinishReasons = said.finishes
+		} else if s.Usage == nil && (r.chain.Visible() || s.CancelledBy != "") {
+			s.Usage = r.cost(said.tokens)
+		}
+		if r.by != nil {
+			s.Cost = r.by.price.Of(s.Usage)
+			if last := &r.tries[len(r.tries)-1]; failed == nil && last.Usage == nil { // the one call gave the answer
+				last.Usage, last.Cost = s.Usage, s.Cost
+			}
 		}
 		if said.model != r.m.name {
 			s.Model = said.model
@@ -121,4 +131,17 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		}
 	}
 	return s
+}
+
+// cost is what an answer cost that did not come to its end, as far as anybody has called a model for it: what the
+// server told on the way, else an estimate.
+func (r *run) cost(tokens int64) *schemas.Usage {
+	told := r.told()
+	if told.usage != nil {
+		return told.usage
+	}
+	if len(r.tries) == 0 && told.spoken == 0 {
+		return nil
+	}
+	return estimate(r.body, max(told.spoken, tokens))
 }

@@ -2,6 +2,7 @@ package inference
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,6 +21,7 @@ type model struct {
 	fallback    []*model
 	context     int // tokens that it takes; 0 = unknown
 	retry       Retry
+	midstream   Midstream
 	budget      *budget
 	hedge       *hedger        // nil: no request is hedged
 	price       *schemas.Price // nil: none
@@ -48,14 +50,14 @@ func newModel(name string, m Model) (*model, error) {
 	if err := m.Retry.Validate(); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
-	if err := m.Hedge.Validate(); err != nil {
+	if err := errors.Join(m.Hedge.Validate(), m.Midstream.Validate()); err != nil {
 		return nil, fmt.Errorf("inference: model %q: %w", name, err)
 	}
 	retry := m.Retry.withDefaults()
 	served := &model{
 		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
 		affinity: m.Balance.Affinity,
-		budget:   newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), freed: make(chan struct{}, 1),
+		budget:   newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), midstream: m.Midstream.withDefaults(), freed: make(chan struct{}, 1),
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime

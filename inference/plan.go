@@ -9,12 +9,17 @@ import (
 // plan is how an attempt goes on from what is visible.
 type plan struct {
 	mode     schemas.Mode
+	way      way            // of going on; empty while nothing is visible
 	refuse   *schemas.Error // instead of an attempt
-	backends []Backend      // of the model, which can carry it out; nil = all, and those of the fallbacks
+	backends []Backend      // of the model and its fallbacks, which can carry it out; nil = all
 	visible  seen           // what it goes on from, whatever is written to the chain meanwhile
+	resume   *Resume        // of mode continue: what the backend is given
+	before   *spending      // of mode continue: what the answer cost so far
+	closing  []Event        // instead of a call: what is missing of an answer that is all there
+	tell     bool           // token ids are worth recording
 }
 
-// plan chooses fresh, splice, or an error, in that order. An answer that was cut is never made to look whole.
+// plan chooses fresh, one of the ways to go on, or an error. An answer that was cut is never made to look whole.
 func (r *run) plan() plan {
 	if n := vanished(r.chain); n >= maxAttempts {
 		poison := schemas.Errorf(schemas.CodePoison, "%d workers were lost while they ran this request; it is kept in the dead letter queue", n)
@@ -23,12 +28,11 @@ func (r *run) plan() plan {
 	}
 	visible := (&bus.Chain{Frames: r.chain.Frames}).Events()
 	if !r.chain.Visible() {
-		return plan{mode: schemas.ModeFresh, visible: visible}
+		return plan{mode: schemas.ModeFresh, visible: visible, tell: r.tellable()}
 	}
-	if backends := r.repeaters(); len(backends) > 0 {
-		return plan{mode: schemas.ModeSplice, backends: backends, visible: visible}
-	}
-	return plan{refuse: schemas.Errorf(schemas.CodeUpstreamInterrupted, "the worker was lost in the middle of the answer and the model cannot continue it; send the request again")}
+	p := r.goOn()
+	p.visible = visible
+	return p
 }
 
 // vanished counts the attempts that were not handed back (docs/adr/0005).
@@ -42,53 +46,28 @@ func vanished(chain *bus.Chain) int {
 	return n
 }
 
-// repeaters are the backends that give the same text when they run the request again, in a form that can be joined to
-// what is visible. A request that could not be read has none.
-func (r *run) repeaters() (all []Backend) {
-	if r.request == nil || !r.request.Greedy() || !r.request.Continuable() {
-		return nil
-	}
-	for _, slot := range r.m.backends {
-		if r.repeats(slot.Backend.Capabilities()) {
-			all = append(all, slot.Backend)
-		}
-	}
-	return all
-}
-
-func (r *run) repeats(c Capabilities) bool {
-	if !c.Deterministic {
-		return false
-	}
-	d := dialectOf(r.op, c)
-	if !d.spliceable() {
-		return false
-	}
-	_, err := d.splicer(r.chain.Events())
-	if err == nil {
-		_, err = d.listener(r.work.Identity, r.request, r.chain.Events())
-	}
-	return err == nil
-}
-
 // follow makes what turns the events of one call into those that callers see next. It is made anew for every call, since
 // each begins behind what is visible.
 func (r *run) follow(p plan, d dialect, request *openai.Request) (func(said) said, error) {
 	listen, err := d.listener(r.work.Identity, request, p.visible)
-	if err != nil || p.mode != schemas.ModeSplice {
+	if err != nil || p.mode == schemas.ModeFresh {
 		return listen, err
 	}
-	s := &splice{left: &openai.Chunk{}}
+	s := &splice{left: &openai.Chunk{}, before: p.before}
 	if s.splicer, err = d.splicer(p.visible); err != nil {
 		return nil, err
+	}
+	if p.mode == schemas.ModeContinue {
+		s.splicer.GoOn(p.way == byTokens)
 	}
 	return func(events said) said { return listen(s.events(events)) }, nil
 }
 
-// splice joins a second run to what is visible of the first.
+// splice joins a run to what is visible of those before it.
 type splice struct {
 	splicer *openai.Splicer
 	left    *openai.Chunk // what is left of an event that was spliced
+	before  *spending     // of a run that goes on
 }
 
 func (s *splice) events(generate said) said {
@@ -110,15 +89,22 @@ func (s *splice) events(generate said) said {
 // next takes from an event what readers have seen; what is left may be nothing.
 func (s *splice) next(event Event) (Event, error) {
 	if len(event.Data) == 0 {
+		if s.before != nil && event.Chunk.Usage != "" { // nobody but the pipeline wants to know
+			*s.left = *event.Chunk
+			s.left.Usage = s.before.plus(event.Chunk.Usage)
+			event.Chunk = s.left
+		}
 		return event, nil
 	}
 	data, keep, err := s.splicer.Next(event.Data)
 	if err != nil {
 		return Event{}, diverged(err)
 	}
+	data = s.before.added(data, event.Chunk)
 	if event.Data = data; !keep {
 		event.Data = nil
 		s.forget(event.Chunk)
+		s.left.Usage = s.before.plus(s.left.Usage)
 	} else if err := s.left.Peek(data); err != nil {
 		return Event{}, diverged(err)
 	}

@@ -37,6 +37,11 @@ type run struct {
 	attempt int
 	writer  string
 	tries   []schemas.Try
+	record  recorder
+	left    int              // attempts to go on that this run may still make
+	spent   []spent          // ways that got no further since the last event
+	cutOff  string           // the backend that stopped in the middle
+	cause   *schemas.Error   // why the answer was cut first
 	by      *model           // that was called last
 	refused *schemas.Error   // why the item could never run, if so
 	dead    string           // why the request goes to the DLQ, if so
@@ -74,7 +79,7 @@ func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 	if work.Accepted.IsZero() {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
-	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now()}
+	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now(), left: m.midstream.Max}
 }
 
 // log is made when there is something to say, which of most requests there is not.
@@ -140,6 +145,9 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 		}
 		seen := r.chain.Sequence()
 		outcome, err := r.try(ctx)
+		for errors.Is(err, errCut) {
+			outcome, err = r.try(ctx)
+		}
 		if !errors.Is(err, errNotClaimed) {
 			return outcome
 		}
@@ -161,7 +169,8 @@ func (r *run) open() {
 	r.writer = rand.Text()[:12]
 }
 
-// try makes one attempt. The error is errNotClaimed or nil; with nil the outcome stands.
+// try makes one attempt. The error is errNotClaimed, or errCut when another may follow, or nil; with nil the outcome
+// stands.
 func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	r.open()
 	plan := r.plan()
@@ -173,6 +182,8 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	defer stop()
 	claim := r.claim(ctx, plan.mode, stop)
 	defer claim.wait()
+	seen := r.chain.Next()
+	r.record.begin(plan.tell, plan.before)
 	said, failed := r.stream(ctx, r.generate(calling, plan), claim)
 	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {
 		return bus.Silent, errNotClaimed
@@ -182,8 +193,18 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	if lost, ok := errors.AsType[*lostError](failed); ok {
 		return r.lost(ctx, lost.err), nil
 	}
-	if failed != nil && calling.Err() != nil {
+	switch {
+	case failed == nil:
+	case calling.Err() != nil:
 		failed = ContextError(calling) // the reason, not how the call noticed
+	case r.chain.Visible():
+		var again bool
+		if failed, again = r.cut(plan, r.chain.Next() > seen, schemas.AsError(failed)); again {
+			if err := r.mark(ctx); err != nil {
+				return r.lost(ctx, err), nil
+			}
+			return bus.Silent, errCut
+		}
 	}
 	return r.finish(ctx, said, failed), nil
 }
@@ -192,7 +213,7 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
 	end, cause := r.deadline(), errDeadline
-	if total := time.Now().Add(r.m.total); total.Before(end) {
+	if total := r.began.Add(r.m.total); total.Before(end) {
 		end, cause = total, r.m.overdue
 	}
 	ctx, stop := context.WithDeadlineCause(ctx, end, cause)
@@ -204,6 +225,15 @@ var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline p
 
 // generate calls backends until one says something, noting every call.
 func (r *run) generate(ctx context.Context, p plan) said {
+	if p.closing != nil {
+		return func(yield func(Event, error) bool) {
+			for _, event := range p.closing {
+				if !yield(event, nil) {
+					return
+				}
+			}
+		}
+	}
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
 		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
@@ -215,7 +245,7 @@ func (r *run) generate(ctx context.Context, p plan) said {
 // models are those that may run the request: the one that was asked for, and its fallbacks if they could as well. Vectors
 // of another model would mean nothing, a count of its tokens is another, and what is visible is of the model asked for.
 func (r *run) models(p plan) []*model {
-	if len(r.m.fallback) == 0 || p.backends != nil || r.op == schemas.OpEmbedding || r.op == schemas.OpCountTokens {
+	if len(r.m.fallback) == 0 || p.way == byTokens || p.way == byRepeat || r.op == schemas.OpEmbedding || r.op == schemas.OpCountTokens {
 		return []*model{r.m}
 	}
 	return append([]*model{r.m}, r.m.fallback...)
@@ -230,7 +260,9 @@ func (r *run) call(ctx context.Context, p plan, t *try) said {
 		request = &other
 	}
 	t.stream = request.Stream
-	dialect := dialectOf(r.op, t.place.backend.Capabilities())
+	t.body = request.Body
+	able := t.place.backend.Capabilities()
+	dialect := dialectOf(r.op, able)
 	follow, err := r.follow(p, dialect, request)
 	if err != nil {
 		return failing(err)
@@ -238,6 +270,7 @@ func (r *run) call(ctx context.Context, p plan, t *try) said {
 	return follow(dialect.call(func(g *GenerateRequest) said { return t.heard(generate(ctx, t.place.backend, g)) }, &GenerateRequest{
 		Identity: r.work.Identity, Op: r.op, Body: request.Body, Stream: request.Stream, Choices: request.N,
 		Attempt: r.attempt, Try: t.number, Deadline: r.deadline(), Header: r.work.Header,
+		Resume: p.resume, Tell: p.tell,
 	}))
 }
 

@@ -64,13 +64,15 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 	defer r.w.giveFrame(gathered)
 	for event, err := range events {
 		if err != nil {
-			return r.flushed(ctx, gathered, claim, err)
+			return said, r.flushed(ctx, gathered, claim, err)
 		}
 		said.note(event.Chunk)
 		switch {
-		case len(event.Data) == 0 && event.More:
-			continue
 		case len(event.Data) == 0:
+			r.record.note(event.Running, gathered.count, false)
+			if event.More {
+				continue
+			}
 		case !r.request.Stream:
 			said.response = append([]byte(nil), event.Data...)
 			continue
@@ -81,6 +83,7 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 			fallthrough
 		default:
 			gathered.add(event.Data)
+			r.record.note(event.Running, gathered.count, true)
 		}
 		if event.More {
 			continue
@@ -96,11 +99,11 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 }
 
 // flushed writes what came before an error, and returns the error.
-func (r *run) flushed(ctx context.Context, gathered *frameData, claim claim, failed error) (*answer, error) {
+func (r *run) flushed(ctx context.Context, gathered *frameData, claim claim, failed error) error {
 	if err := r.flush(ctx, gathered, claim); err != nil {
-		return nil, err
+		return err
 	}
-	return nil, failed
+	return failed
 }
 
 // flush commits the gathered events in one frame, once the chain is claimed.
@@ -112,6 +115,7 @@ func (r *run) flush(ctx context.Context, gathered *frameData, claim claim) error
 		return &lostError{err}
 	}
 	frame := &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: bytes.Clone(gathered.data)}
+	r.record.put(frame)
 	gathered.reset() // its buffer serves the next frame, and the record keeps each in its own size
 	if err := r.write(ctx, frame); err != nil {
 		return &lostError{err}

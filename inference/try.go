@@ -19,7 +19,9 @@ type try struct {
 	called  bool   // the backend was
 	visible bool   // callers have seen something of it
 	stopped bool   // the loop body broke out
+	body    []byte // of the request
 	usage   string // as the backend told it last
+	tokens  int64  // events that held some of the answer
 }
 
 // run passes on what the call says.
@@ -51,8 +53,8 @@ func (t *try) heard(events said) said {
 					t.place.model.hedge.took(t.first.Sub(t.started))
 				}
 			}
-			if err == nil && event.Chunk.Usage != "" {
-				t.usage = event.Chunk.Usage
+			if err == nil {
+				t.hear(event.Chunk)
 			}
 			if !yield(event, err) {
 				return
@@ -61,7 +63,28 @@ func (t *try) heard(events said) said {
 	}
 }
 
-// record is the call as it stands in the result. What a call took that gave the answer is known to whoever has read that.
+// hear notes what an event tells of the cost.
+func (t *try) hear(c *openai.Chunk) {
+	if speaks(c) {
+		t.tokens++
+	}
+	if c.Usage != "" {
+		t.usage = c.Usage
+	}
+}
+
+// cost is what the call took: as the server told it last, else an estimate when it was cut, else unknown.
+func (t *try) cost(failed bool) *schemas.Usage {
+	if chunk := (openai.Chunk{Usage: t.usage}); t.usage != "" {
+		return chunk.ParseUsage()
+	}
+	if !failed || t.tokens == 0 {
+		return nil
+	}
+	return estimate(t.body, t.tokens)
+}
+
+// record is the call as it stands in the result. What the only call took is known to whoever has read its answer.
 func (t *try) record(attempt int, err *schemas.Error) schemas.Try {
 	out := schemas.Try{
 		Attempt: attempt, Backend: t.place.backend.Name(), Mode: t.mode, Started: t.started.UTC(), DurationMS: milliseconds(time.Since(t.started)),
@@ -69,28 +92,23 @@ func (t *try) record(attempt int, err *schemas.Error) schemas.Try {
 	if t.place.guest {
 		out.Model = t.place.model.name
 	}
+	if failed := t.stopped || err != nil; failed || t.number > 1 || attempt > 1 {
+		out.Usage = t.cost(failed)
+	}
 	if !t.first.IsZero() {
 		out.FirstTokenMS = milliseconds(t.first.Sub(t.started))
 	}
 	switch {
 	case t.stopped:
 		out.Outcome = schemas.CodeCancelled
-		out.Usage = t.took()
 	case err != nil:
 		out.Outcome, out.Cause, out.HTTPStatus = err.Code, err.Message, httpStatus(err)
 		if upstream, ok := errors.AsType[statusError](err); ok {
 			out.Cause = upstream.Error() // the message may quote what the server said
 		}
-		out.Usage = t.took()
 	}
 	out.Cost = t.place.model.price.Of(out.Usage)
 	return out
-}
-
-// took is what the backend told last of what the call takes.
-func (t *try) took() *schemas.Usage {
-	chunk := openai.Chunk{Usage: t.usage}
-	return chunk.ParseUsage()
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

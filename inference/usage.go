@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -117,7 +118,24 @@ func (r *run) counted() {
 }
 
 // survives reports whether another worker can go on with the request, whatever is visible of it.
-func (r *run) survives() bool { return len(r.repeaters()) > 0 }
+func (r *run) survives() bool {
+	if !r.request.Continuable() {
+		return false
+	}
+	repeats, continues := r.request.Greedy(), len(openai.Stops(r.request.Body)) == 0
+	for _, mode := range r.m.midstream.Order {
+		for _, slot := range r.m.backends {
+			c := slot.Backend.Capabilities()
+			if !dialectOf(r.op, c).spliceable() {
+				continue
+			}
+			if mode == schemas.ModeSplice && repeats && c.Deterministic || mode == schemas.ModeContinue && continues && c.Continue != ContinueNone {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // repeatable notes that another worker can go on with an item, whatever is visible.
 func (m *model) repeatable(sequence uint64) {

@@ -44,16 +44,17 @@ type Config struct {
 
 // Model is a model name and who answers for it.
 type Model struct {
-	Backends []Backend `yaml:"backends" doc:"Who is called. At least one."`
-	Timeouts Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
-	Retry    Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
-	Fallback []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
-	Context  int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
-	Hedge    Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
-	Balance  Balance   `yaml:"balance,omitempty" doc:"How calls are spread over the backends."`
-	Breaker  Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
-	Adaptive Adaptive  `yaml:"adaptive,omitempty" doc:"Lets the calls that run at once follow the time to first token."`
-	Price    *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
+	Backends  []Backend `yaml:"backends" doc:"Who is called. At least one."`
+	Timeouts  Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
+	Retry     Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+	Fallback  []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
+	Context   int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
+	Hedge     Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
+	Balance   Balance   `yaml:"balance,omitempty" doc:"How calls are spread over the backends."`
+	Breaker   Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
+	Adaptive  Adaptive  `yaml:"adaptive,omitempty" doc:"Lets the calls that run at once follow the time to first token."`
+	Price     *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
+	Midstream Midstream `yaml:"midstream,omitempty" doc:"What happens when an answer is cut after its caller has seen some of it."`
 }
 
 // Backend is one upstream.
@@ -69,6 +70,7 @@ type Backend struct {
 	CA                  string           `yaml:"ca,omitempty" doc:"With TLS: PEM file of the authorities that the server's certificate must come from; default: those of the system."`
 	H2C                 bool             `yaml:"h2c,omitempty" doc:"HTTP/2 without TLS, for a server that is known to speak it. With TLS it is agreed on by itself."`
 	Deterministic       *bool            `yaml:"deterministic,omitempty" doc:"The same request at temperature 0 gives the same answer, so that a cut answer may be spliced from a second run. Default: true for echo, else false."`
+	Continue            string           `yaml:"continue,omitempty" enum:"none,prefill,tokens" doc:"How the backend goes on with an answer that was cut. prefill: it takes the beginning as a last message of the assistant (openai: with add_generation_prompt and continue_final_message, as vLLM and llama.cpp do; anthropic: models before Claude 4.6). tokens: openai alone, and exact: it tells token ids (return_token_ids) and takes them as the prompt of POST /completions, as vLLM does, and the text where there are none. Default: prefill for echo, else none."`
 	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`
 	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic: limit of the answer to a chat request that sets none; default 4096."`

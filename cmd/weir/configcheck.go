@@ -171,10 +171,16 @@ func checkModel(key string, m Model) *configError {
 	if err := m.Price.check(join(key, "price")); err != nil {
 		return err
 	}
+	if err := checkMidstream(join(key, "midstream"), m.Midstream); err != nil {
+		return err
+	}
 	names := map[string]bool{}
 	for i, b := range m.Backends {
 		at := fmt.Sprintf("%s.backends[%d]", key, i)
 		if err := checkBackend(at, b); err != nil {
+			return err
+		}
+		if err := checkContinue(at, b); err != nil {
 			return err
 		}
 		if err := checkConnection(at, b); err != nil {

@@ -89,7 +89,7 @@ func (n *node) inference(alone bool) (part, error) {
 
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
-		Price: n.cfg.price(name),
+		Price: n.cfg.price(name), Midstream: m.Midstream.policy(),
 		Retry: m.Retry.config(), Fallback: m.Fallback, Context: m.Context,
 		Balance: inference.Balance{
 			Affinity: m.Balance.Affinity, SlowStart: time.Duration(m.Balance.SlowStart), Breaker: m.Breaker.config(), Adaptive: m.adaptive(),
@@ -130,7 +130,7 @@ func (t Timeouts) config() inference.Timeouts {
 func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses upstream.Addresses) (inference.Backend, error) {
 	if b.Protocol == "echo" {
 		return echo.New(echo.Config{
-			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic,
+			Name: b.Name, Models: []string{model}, Deterministic: b.Deterministic, Continue: b.continuation(),
 			Dials: echo.Dials{Tokens: b.Echo.Tokens, IntervalMS: b.Echo.IntervalMS, Vary: b.Echo.Vary},
 		})
 	}
@@ -149,7 +149,7 @@ func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses 
 	}
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-		Deterministic: b.Deterministic != nil && *b.Deterministic, RequireFinishReason: b.RequireFinishReason,
+		Deterministic: b.Deterministic != nil && *b.Deterministic, Continue: b.continuation(), RequireFinishReason: b.RequireFinishReason,
 		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts, Connection: connection,
 	})
 }

@@ -37,6 +37,9 @@ type reply struct {
 	quoted [][]byte // the tokens as JSON strings
 	count  int      // tokens in the answer
 	finish string
+
+	from int    // the first token that is still to come
+	rest []byte // what is left of it, as JSON
 }
 
 func newAnswer(dials Dials, r *inference.GenerateRequest) (*answer, error) {
@@ -50,15 +53,54 @@ func newAnswer(dials Dials, r *inference.GenerateRequest) (*answer, error) {
 		return nil, err
 	}
 	a := &answer{
-		dials: dials, try: max(r.Try, 1), form: form,
+		dials: dials, try: max(r.Try, 1) + max(r.Attempt, 1) - 1, form: form,
 		each: max(1, int(body.Get("n").Int())), includeUsage: body.Get("stream_options.include_usage").Bool(),
 	}
 	for _, q := range form.questions(body) {
 		a.promptTokens += q.tokens
 		a.replies = append(a.replies, dials.reply(q.before, q.text, body))
 	}
+	if r.Resume != nil {
+		if len(a.replies) > 1 || a.each > 1 || !a.replies[0].goOn(dials, r.Resume.Text) {
+			return nil, schemas.Errorf(schemas.CodeUnsupported, "the echo model did not say what it is to go on from")
+		}
+	}
 	a.prepare(r.Identity, body.Get("model").Str)
 	return a, nil
+}
+
+// goOn leaves out what was said; it returns false for what the reply does not begin with.
+func (r *reply) goOn(d Dials, said string) bool {
+	if d.Vary { // each call says another first word, but for one that goes on
+		if len(said) < len(r.tokens[0])-1 {
+			return false
+		}
+		r.tokens[0] = said[:len(r.tokens[0])-1] + " "
+		r.quoted[0] = appendString(nil, r.tokens[0])
+	}
+	for ; r.from < r.count; r.from++ {
+		token := r.tokens[r.from%len(r.tokens)]
+		if len(said) < len(token) {
+			return r.within(token, said)
+		}
+		if !strings.HasPrefix(said, token) {
+			return false
+		}
+		said = said[len(token):]
+	}
+	return said == ""
+}
+
+// within goes on inside a token. White space is no token of its own.
+func (r *reply) within(token, said string) bool {
+	rest := token[len(said):]
+	if strings.TrimSpace(rest) == "" && said != "" {
+		if r.from++; r.from < r.count {
+			rest += r.tokens[r.from%len(r.tokens)]
+		}
+	}
+	r.rest = appendString(nil, rest)
+	return strings.HasPrefix(token, said)
 }
 
 // reply answers a text, behind what the answer begins with.
@@ -133,8 +175,11 @@ func (a *answer) closing(choice int) []byte {
 
 func (a *answer) delta(choice, i int) []byte {
 	b := append(a.begin(choice), a.form.before...)
-	quoted := a.reply(choice).quoted
-	b = append(b, quoted[i%len(quoted)]...)
+	if r := a.reply(choice); i == r.from && r.rest != nil {
+		b = append(b, r.rest...)
+	} else {
+		b = append(b, r.quoted[i%len(r.quoted)]...)
+	}
 	a.buf = append(append(b, a.form.after...), "}]}"...)
 	return a.buf
 }
@@ -159,16 +204,16 @@ func (a *answer) usageChunk() []byte {
 }
 
 func (a *answer) appendUsage(b []byte) []byte {
-	completion := 0
+	completion, prompt := 0, a.promptTokens+a.replies[0].from // what was said before is a part of the prompt
 	for i := range a.replies {
-		completion += a.each * a.replies[i].count
+		completion += a.each * (a.replies[i].count - a.replies[i].from)
 	}
 	b = append(b, `{"prompt_tokens":`...)
-	b = strconv.AppendInt(b, int64(a.promptTokens), 10)
+	b = strconv.AppendInt(b, int64(prompt), 10)
 	b = append(b, `,"completion_tokens":`...)
 	b = strconv.AppendInt(b, int64(completion), 10)
 	b = append(b, `,"total_tokens":`...)
-	b = strconv.AppendInt(b, int64(a.promptTokens+completion), 10)
+	b = strconv.AppendInt(b, int64(prompt+completion), 10)
 	return append(b, '}')
 }
 

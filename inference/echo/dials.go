@@ -26,7 +26,7 @@ type Dials struct {
 	Cut          *int         `json:"cut,omitempty"`            // end after that many tokens, without a finish_reason
 	Stall        *int         `json:"stall,omitempty"`          // stay silent after that many tokens, until the caller gives up
 	Garbage      *int         `json:"garbage,omitempty"`        // fail after that many tokens as if what came was no JSON
-	FaultyTries  int          `json:"faulty_tries,omitempty"`   // faults happen in the first that many tries only. 0 = in all
+	FaultyTries  int          `json:"faulty_tries,omitempty"`   // faults happen in the first that many calls only, those of other attempts included. 0 = in all
 }
 
 // override reads the member x_echo of a body.

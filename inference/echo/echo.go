@@ -33,6 +33,8 @@ type Config struct {
 	// Deterministic is what Capabilities tells. Default true, which it is unless the dial Vary is set.
 	Deterministic *bool
 
+	Continue inference.Continuation // what Capabilities tells; it knows how to go on from a text
+
 	Dials Dials // of every request
 }
 
@@ -61,7 +63,7 @@ func (b *Backend) Name() string { return b.config.Name }
 // Capabilities of the backend, as configured.
 func (b *Backend) Capabilities() inference.Capabilities {
 	deterministic := b.config.Deterministic == nil || *b.config.Deterministic
-	return inference.Capabilities{Deterministic: deterministic, Continue: inference.ContinueNone}
+	return inference.Capabilities{Deterministic: deterministic, Continue: min(b.config.Continue, inference.ContinueText)}
 }
 
 // Models lists the configured models.
@@ -123,7 +125,7 @@ func (c *call) stream() error {
 		}
 	}
 	longest := a.longest()
-	for i := range longest {
+	for i := a.replies[0].from; i < longest; i++ {
 		if err := c.token(i); err != nil || c.stopped {
 			return err
 		}

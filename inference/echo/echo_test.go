@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/echo"
@@ -245,6 +246,44 @@ func BenchmarkToken(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+		}
+	}
+}
+
+// What the echo model says behind any beginning of an answer is the rest of it, in as many tokens as are left.
+func TestGoingOn(t *testing.T) {
+	t.Parallel()
+	b := backend(t, echo.Config{Continue: inference.ContinueText})
+	for _, members := range []string{``, `"x_echo":{"tokens":9},`, `"x_echo":{"vary":true},`, `"max_tokens":4,`} {
+		stream := `"stream":true,"stream_options":{"include_usage":true},` + members
+		events, whole, err := generate(t.Context(), b, request(stream))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, tokens := "", 0
+		for _, event := range events[1 : len(events)-2] {
+			said += gjson.Get(event, "choices.0.delta.content").Str
+			tokens++
+			r := request(stream)
+			r.Resume = &inference.Resume{Text: strings.TrimSpace(said)}
+			_, rest, err := generate(t.Context(), b, r)
+			if err != nil {
+				t.Fatalf("behind %q: %v", said, err)
+			}
+			text := gjson.GetBytes(rest.Encode(nil), "choices.0.message.content").Str
+			if want := gjson.GetBytes(whole.Encode(nil), "choices.0.message.content").Str; r.Resume.Text+text != want && strings.TrimSpace(want) != r.Resume.Text {
+				t.Errorf("%s: %q goes on with %q, want %q", members, r.Resume.Text, text, want)
+			}
+			for path, more := range map[string]int{"usage.completion_tokens": tokens, "usage.total_tokens": 0} {
+				if got, want := gjson.GetBytes(rest.Encode(nil), path).Int(), gjson.GetBytes(whole.Encode(nil), path).Int(); got+int64(more) != want {
+					t.Errorf("%s behind %d tokens: %s is %d, want %d less than %d", members, tokens, path, got, more, want)
+				}
+			}
+		}
+		r := request(stream)
+		r.Resume = &inference.Resume{Text: "something else"}
+		if _, _, err := generate(t.Context(), b, r); !strings.Contains(members, "vary") && (err == nil || err.Code != schemas.CodeUnsupported) {
+			t.Errorf("behind something else: %v", err)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (b *Backend) Name() string { return b.config.Name }
 
 // Capabilities of the backend, as configured.
 func (b *Backend) Capabilities() inference.Capabilities {
-	return inference.Capabilities{Deterministic: b.config.Deterministic, Continue: inference.ContinueNone}
+	return inference.Capabilities{Deterministic: b.config.Deterministic, Continue: b.config.Continue, Vocabulary: b.config.Model}
 }
 
 // Generate calls the server's endpoint for the request's op.

@@ -21,11 +21,22 @@ type call struct {
 	ending  openai.Endings
 	events  int
 	done    bool // the end mark came
+
+	tells   bool // the server was asked to tell what another call could go on from
+	running openai.Running
+
+	vocabulary string // of the server
+	asChat     bool   // what comes are chunks of a text completion for a caller of chat
+	buf        []byte
 }
 
 // run makes the call and passes on its answer.
 func (c *call) run(path string) error {
-	reply, err := c.Send(http.MethodPost, path, c.outgoing(), nil)
+	body, path, err := c.goOn(c.outgoing(), path)
+	if err != nil {
+		return err
+	}
+	reply, err := c.Send(http.MethodPost, path, body, nil)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,12 @@ type Config struct {
 	// Deterministic is the operator's word that temperature 0 gives the same text again; see [inference.Capabilities].
 	Deterministic bool
 
+	// Continue is how the server goes on with an answer that was cut: by [inference.ContinueText] it takes a last message of
+	// the assistant with add_generation_prompt and continue_final_message, as vLLM and llama.cpp do; by
+	// [inference.ContinueTokens] it also tells token ids (return_token_ids) and takes them as the prompt of a completion, as
+	// vLLM does. Default: it does not.
+	Continue inference.Continuation
+
 	// RequireFinishReason false accepts [DONE] alone as the end of an answer, for servers that never send a finish_reason.
 	// Default true.
 	RequireFinishReason *bool

@@ -40,8 +40,14 @@ func (c *call) Event(event *openai.Event) (counts, end bool, err error) {
 	}
 	c.events++
 	c.ending.Add(&c.chunk)
+	told := c.told()
+	if c.asChat {
+		if data, err = c.chat(); err != nil {
+			return false, false, err
+		}
+	}
 	data, _ = c.mender.Mend(data, &c.chunk)
-	c.Pass(inference.Event{Data: data, Chunk: &c.chunk, More: event.More})
+	c.Pass(inference.Event{Data: data, Chunk: &c.chunk, Running: told, More: event.More})
 	return true, false, nil
 }
 

@@ -28,6 +28,7 @@ type Chunk struct {
 	Choices []Choice
 	Usage   string // the usage object as JSON; empty when absent or null
 	Error   string // the error member as JSON, or the whole document when it is itself an error object
+	Prompt  string // the token ids of the prompt as a JSON array; empty when absent or null
 
 	hasChoices bool
 	id         member
@@ -35,6 +36,8 @@ type Chunk struct {
 	model      member
 	error      member
 	choices    member
+	usage      member
+	prompt     member
 	noIndex    bool // a tool call lacks its index
 	pattern    pattern
 }
@@ -50,9 +53,11 @@ type Choice struct {
 	FunctionCall string // JSON object, empty when absent
 	LogProbs     string // JSON object, empty when absent or null
 	Finish       string // empty while the choice goes on
+	TokenIDs     string // what it was decoded from as a JSON array; empty when absent or null
 
 	reasoningKey string
 	text         bool // of a text completion: Content is its text
+	tokens       member
 	other        bool // the delta has members with a value that have no field here
 }
 
@@ -60,6 +65,10 @@ type Choice struct {
 type member struct {
 	key, value, end int // offsets of the name's quote, of the value, and after the value; end 0 = absent
 	raw             string
+}
+
+func memberOf(key, value gjson.Result) member {
+	return member{key: key.Index, value: value.Index, end: value.Index + len(value.Raw), raw: value.Raw}
 }
 
 func (m member) present() bool { return m.end > 0 }
@@ -76,7 +85,7 @@ func (c *Chunk) Peek(data []byte) error {
 		return err
 	}
 	root.ForEach(func(key, value gjson.Result) bool {
-		m := member{key: key.Index, value: value.Index, end: value.Index + len(value.Raw), raw: value.Raw}
+		m := memberOf(key, value)
 		switch key.Str {
 		case "id":
 			c.ID, c.id = value.Str, m
@@ -90,8 +99,12 @@ func (c *Chunk) Peek(data []byte) error {
 			c.choices, c.hasChoices = m, value.IsArray()
 			c.peekChoices(value)
 		case "usage":
-			if value.IsObject() {
+			if c.usage = m; value.IsObject() {
 				c.Usage = value.Raw
+			}
+		case "prompt_token_ids":
+			if c.prompt = m; value.IsArray() {
+				c.Prompt = value.Raw
 			}
 		case "error":
 			c.error = m
@@ -144,6 +157,14 @@ func (c *Chunk) peekChoices(choices gjson.Result) {
 			case "logprobs":
 				if value.IsObject() {
 					choice.LogProbs = value.Raw
+				}
+			case "token_ids":
+				if choice.tokens = memberOf(key, value); value.IsArray() {
+					choice.TokenIDs = value.Raw
+				}
+			case "prompt_token_ids": // of a text completion
+				if c.prompt = memberOf(key, value); value.IsArray() {
+					c.Prompt = value.Raw
 				}
 			}
 			return true

@@ -16,6 +16,7 @@ import (
 // goroutine.
 type Mender struct {
 	DropUsage bool    // the caller did not ask for the usage-only chunk
+	DropRun   bool    // nor for what a [Running] is told with
 	Model     string  // the model's public name, put into each chunk; empty leaves what the upstream says
 	As        *Origin // the answer began under another upstream id: go on as that one, without a second opening chunk
 
@@ -48,6 +49,9 @@ func (m *Mender) Mend(data []byte, c *Chunk) ([]byte, bool) {
 		return nil, false
 	}
 	m.edits = m.edits[:0]
+	if m.DropRun {
+		m.dropRunning(data, c)
+	}
 	m.fixMembers(data, c)
 	m.rename(c)
 	m.addRoles(data, c)

@@ -63,6 +63,18 @@ func WithUsage(body []byte) ([]byte, bool) {
 	return replace(body, options.Index, end, string(prepend([]byte(options.Raw), `"include_usage":true`))), true
 }
 
+// WithRunning returns a body that WithUsage has made and that asks for what a [Running] is told with. It returns false for
+// one that asks for a part of that itself, which its caller then wants to see.
+func WithRunning(body []byte) ([]byte, bool) {
+	options := gjson.GetBytes(body, "stream_options")
+	if options.Get("continuous_usage_stats").Exists() || gjson.GetBytes(body, "return_token_ids").Exists() {
+		return body, false
+	}
+	end := options.Index + len(options.Raw)
+	body = replace(body, options.Index, end, string(prepend([]byte(options.Raw), `"continuous_usage_stats":true`)))
+	return prepend(body, `"return_token_ids":true`), true
+}
+
 // WithMaxCompletionTokens returns a validated body that names its limit max_completion_tokens and not max_tokens.
 func WithMaxCompletionTokens(body []byte) []byte {
 	const newer = `"max_completion_tokens"`

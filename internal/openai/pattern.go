@@ -22,7 +22,7 @@ func (p *pattern) note(content gjson.Result) {
 
 // learn keeps data as the pattern when c, which was read from it, is one choice with a content and nothing that counts.
 func (p *pattern) learn(data []byte, c *Chunk) {
-	if len(c.Choices) != 1 || c.Usage != "" || c.Error != "" {
+	if len(c.Choices) != 1 || c.Usage != "" || c.Error != "" || c.prompt.present() || c.Choices[0].tokens.present() {
 		p.at = 0
 	}
 	if p.at > 0 {
@@ -54,7 +54,7 @@ func (c *Chunk) repeats(data []byte) bool {
 	shift := len(content) - c.pattern.length
 	c.pattern.length = len(content)
 	c.Choices[0].Content = string(content)
-	for _, m := range [...]*member{&c.id, &c.created, &c.model, &c.error, &c.choices} {
+	for _, m := range [...]*member{&c.id, &c.created, &c.model, &c.error, &c.choices, &c.usage} {
 		m.shift(c.pattern.at, shift)
 	}
 	return true

@@ -22,6 +22,7 @@ type Splicer struct {
 	seen   map[int]*seenChoice
 	usage  bool
 	origin *Origin
+	rest   *rest // the run goes on instead of beginning again
 	mender Mender
 	chunk  Chunk
 }
@@ -119,8 +120,15 @@ func (s *Splicer) cut(data []byte, o *Choice) ([]byte, bool, error) {
 	if seen == nil {
 		return data, true, nil
 	}
-	content, err1 := rest(&seen.content, o.Content)
-	reasoning, err2 := rest(&seen.reasoning, o.Reasoning)
+	said, err := s.rest.said(o)
+	if err != nil {
+		return nil, false, err
+	}
+	if s.rest != nil && o.Finish != "" {
+		seen.content = "" // white space at the end, which nobody misses
+	}
+	content, err1 := beyond(&seen.content, said)
+	reasoning, err2 := beyond(&seen.reasoning, o.Reasoning)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, false, err
 	}
@@ -148,8 +156,8 @@ func (s *Splicer) cut(data []byte, o *Choice) ([]byte, bool, error) {
 	return data, true, s.chunk.Peek(data)
 }
 
-// rest is what text holds beyond seen, which shrinks by what they share.
-func rest(seen *string, text string) (string, error) {
+// beyond is what text holds beyond seen, which shrinks by what they share.
+func beyond(seen *string, text string) (string, error) {
 	if after, ok := strings.CutPrefix(*seen, text); ok {
 		*seen = after
 		return "", nil
@@ -169,9 +177,21 @@ func replaceText(data []byte, path, old, text string) []byte {
 	}
 	member := gjson.GetBytes(data, path)
 	if member.Index == 0 {
-		return data
+		return insertText(data, path, text)
 	}
 	out := append([]byte(nil), data[:member.Index]...)
 	out = appendString(out, text)
 	return append(out, data[member.Index+len(member.Raw):]...)
+}
+
+// insertText adds a string member to an object that has none of the name.
+func insertText(data []byte, path, text string) []byte {
+	dot := strings.LastIndexByte(path, '.')
+	object := gjson.GetBytes(data, path[:dot])
+	if !object.IsObject() {
+		return data
+	}
+	member := appendString(append(appendString(nil, path[dot+1:]), ':'), text)
+	inner := prepend([]byte(object.Raw), string(member))
+	return replace(data, object.Index, object.Index+len(object.Raw), string(inner))
 }

@@ -195,6 +195,8 @@ func (m *Message) check(header schemas.Header, payload []byte) error {
 
 func (m *Message) decode(payload []byte) (any, error) {
 	switch {
+	case m.content == "application/x-ndjson" && len(payload) == 0: // an attempt that was handed back, or cut
+		return []any{}, nil
 	case m.content == "text/plain" || len(payload) == 0:
 		return string(payload), nil
 	case m.content == "application/x-ndjson":
