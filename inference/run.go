@@ -180,9 +180,9 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	r.attempt++
 	calling, stop := r.callContext(ctx)
 	defer stop()
+	seen := r.chain.Next() // the claim writes to the chain
 	claim := r.claim(ctx, plan.mode, stop)
 	defer claim.wait()
-	seen := r.chain.Next()
 	r.record.begin(plan.tell, plan.before)
 	said, failed := r.stream(ctx, r.generate(calling, plan), claim)
 	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {

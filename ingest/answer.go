@@ -72,6 +72,9 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 		if !how.resumable {
 			e.tellCache(f)
 		}
+		if f.Start != nil {
+			e.begun()
+		}
 		if how.resumable && f.Start != nil {
 			e.speak(dialectOf(opOf(f)))
 		}

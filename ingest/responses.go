@@ -185,6 +185,9 @@ func (e *eventStream) play(all frames, player *responses.Player, atOnce bool) (f
 			return false, err
 		}
 		e.tellCache(f)
+		if f.Start != nil {
+			e.begun()
+		}
 		atOnce = atOnce || e.opened()
 		if f.Kind == schemas.KindError && !atOnce {
 			return true, failureOf(f)

@@ -35,6 +35,10 @@ func (l *loop) figures(now time.Time) *schemas.RouterFigures {
 		for _, line := range lane.lines {
 			line.tell(tenants, now)
 		}
+		for tenant := range tenants {
+			wait := l.forecastNew(model, tenant, classNormal)
+			tenants[tenant].PredictMS = max(tenants[tenant].PredictMS, wait.Milliseconds())
+		}
 	}
 	for model, o := range l.fleet.models {
 		on := slices.IndexFunc(f.Models, func(m schemas.ModelQueue) bool { return m.Model == model })

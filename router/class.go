@@ -1,6 +1,7 @@
 package router
 
 import (
+	"iter"
 	"time"
 
 	"github.com/weir-llm/weir/schemas"
@@ -31,6 +32,11 @@ func classOf(p schemas.Priority) class {
 		return classBatch
 	}
 	return classNormal
+}
+
+// priority is the class as requests name it.
+func (c class) priority() schemas.Priority {
+	return [...]schemas.Priority{schemas.PriorityInteractive, schemas.PriorityNormal, schemas.PriorityBatch}[c]
 }
 
 // classes are the requests of one model by class. The most urgent goes first, unless a class below is owed a quantum of its floor.
@@ -95,6 +101,19 @@ func (c *classes) first() class {
 		}
 	}
 	return classCount - 1
+}
+
+// heads yields the requests that go next of their tenants.
+func (c *classes) heads() iter.Seq[*item] {
+	return func(yield func(*item) bool) {
+		for _, line := range c.lines {
+			for _, s := range line.tenants {
+				if !yield(s.items.Front().Value.(*item)) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // age lets what has waited for long count as more urgent.

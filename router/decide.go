@@ -30,8 +30,15 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if !l.known(it.model(), now) {
 		return verdict{answerNow, l.unknown(it.model())}
 	}
+	it.cost = l.learnt.cost(it.model(), it.estimate)
 	if !l.queue.has(it.model()) && l.roomFor(it.model(), now) > 0 {
 		return verdict{action: dispatchNow}
+	}
+	if err := l.crowded(it); err != nil {
+		return verdict{answerNow, err}
+	}
+	if err := l.inVain(it, now); err != nil {
+		return verdict{answerNow, err}
 	}
 	return verdict{action: waitForRoom}
 }

@@ -34,6 +34,7 @@ func (l *loop) pump(model string) {
 		if it == nil {
 			return
 		}
+		l.pace(model).left(it.cost)
 		l.expiries.remove(it)
 		l.dispatch(it)
 	}
@@ -48,7 +49,7 @@ func (l *loop) pumpAll() {
 // dispatch publishes a request to the workers of its model and takes up room from now on.
 func (l *loop) dispatch(it *item) {
 	l.fleet.sending(it.model())
-	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted, Cache: it.order()}
+	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Cost: it.estimate, Accepted: it.accepted, Cache: it.order()}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)
 		return func() { l.dispatched(it, sequence, err) }

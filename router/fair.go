@@ -22,6 +22,8 @@ type fair struct {
 	ring    list.List     // of *share, those that wait
 	turn    *list.Element // whose turn it is; nil when nobody waits
 	begun   bool          // the turn has been paid out
+
+	tokens, weights int64 // of all that wait for a turn
 }
 
 // share is a tenant that waits.
@@ -31,6 +33,7 @@ type share struct {
 	deficit int64     // what it may still spend, in tokens
 	items   list.List // of *item
 	place   *list.Element
+	tokens  int64 // of its items
 }
 
 func newFair(weight func(string) int) *fair {
@@ -39,13 +42,32 @@ func newFair(weight func(string) int) *fair {
 
 func (f *fair) empty() bool { return f.turn == nil }
 
-func (f *fair) push(it *item) { it.place = f.share(it.req.Tenant).items.PushBack(it) }
+func (f *fair) push(it *item) {
+	s := f.share(it.req.Tenant)
+	it.place = s.items.PushBack(it)
+	f.count(s, it.cost)
+}
+
+// count adds tokens to what a share waits with.
+func (f *fair) count(s *share, tokens int64) {
+	s.tokens += tokens
+	f.tokens += tokens
+}
+
+// tokensOf is what a tenant waits with.
+func (f *fair) tokensOf(tenant string) int64 {
+	if s := f.tenants[tenant]; s != nil {
+		return s.tokens
+	}
+	return 0
+}
 
 // unpop puts back an item that was popped, with what it cost.
 func (f *fair) unpop(it *item) {
 	s := f.share(it.req.Tenant)
 	s.deficit += it.cost
 	it.place = s.items.PushFront(it)
+	f.count(s, it.cost)
 	f.turn, f.begun = s.place, true
 }
 
@@ -93,6 +115,7 @@ func (f *fair) remove(it *item) {
 	s := f.tenants[it.req.Tenant]
 	s.items.Remove(it.place)
 	it.place = nil
+	f.count(s, -it.cost)
 	if s.items.Len() > 0 {
 		return
 	}
@@ -103,6 +126,7 @@ func (f *fair) remove(it *item) {
 		f.turn = nil
 	}
 	f.ring.Remove(s.place)
+	f.weights -= s.weight
 	delete(f.tenants, s.tenant)
 }
 
@@ -118,13 +142,22 @@ func (f *fair) share(tenant string) *share {
 	if s := f.tenants[tenant]; s != nil {
 		return s
 	}
-	s := &share{tenant: tenant, weight: int64(min(max(f.weight(tenant), 1), MaxWeight))}
+	s := &share{tenant: tenant, weight: f.weightOf(tenant)}
 	s.place = f.ring.PushBack(s)
+	f.weights += s.weight
 	f.tenants[tenant] = s
 	if f.turn == nil {
 		f.turn, f.begun = s.place, false
 	}
 	return s
+}
+
+// weightOf is the weight that a tenant waits with, or would.
+func (f *fair) weightOf(tenant string) int64 {
+	if s := f.tenants[tenant]; s != nil {
+		return s.weight
+	}
+	return int64(min(max(f.weight(tenant), 1), MaxWeight))
 }
 
 // since is the items that were queued at a time or before.

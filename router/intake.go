@@ -39,7 +39,7 @@ type item struct {
 	arrived  time.Time        // here
 	deadline time.Time        // by the stream's clock
 	size     int64
-	cost     int64          // estimated tokens
+	estimate int64          // tokens that it is taken for
 	caching  *caching       // what decides about the cache
 	cache    *lookup        // what the cache has to do with it; nil when nothing
 	fault    *schemas.Error // why it cannot be parsed
@@ -52,6 +52,7 @@ type item struct {
 	place     *list.Element       // in the queue
 	class     class               // in the queue; it grows more urgent with time
 	queued    time.Time           // since when it is in the class
+	cost      int64               // tokens that it counts for, as corrected when it was decided about
 	alarm     int                 // in the expiries, from 1
 	inspected bool                // its body, when that is an object
 	checked   bool                // that it has no result yet, when its caller chose the id
@@ -179,7 +180,7 @@ func (it *item) inspect(body []byte) {
 		return
 	}
 	it.req.ModelToken = model // whatever the subject says
-	it.cost = cost(parsed)
+	it.estimate = cost(parsed)
 	if it.caching != nil {
 		it.cache = it.caching.plan(it.req, parsed)
 	}

@@ -57,6 +57,7 @@ type loop struct {
 	beats    chan *schemas.Heartbeat
 	routers  chan *schemas.RouterBeat
 	cancels  chan hint
+	asked    chan question
 	finished chan func()
 
 	// Owned by the goroutine in run.
@@ -78,6 +79,9 @@ type loop struct {
 	rescues    *lane
 	suspects   map[string]time.Time // worker: when work was taken back from it
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
+	learnt     *corrections
+	paces      map[string]*pace     // by model
+	told       map[string]time.Time // model: when operators were last told of its queue
 	full       bool
 	draining   bool
 	settled    bool      // has listened long enough to know the workers
@@ -97,6 +101,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, ca
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
+		asked: make(chan question, hintsBehind), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
@@ -135,6 +140,8 @@ func (l *loop) run(ctx, work context.Context) {
 			l.hear(b)
 		case h := <-l.cancels:
 			l.cancel(h)
+		case q := <-l.asked:
+			l.tellPlace(q)
 		case then := <-l.finished:
 			then()
 		case now := <-ticker.C:
@@ -166,6 +173,7 @@ func (l *loop) permit() (permits chan int, most int) {
 }
 
 func (l *loop) beat(h *schemas.Heartbeat) {
+	l.learnt.learn(h)
 	if l.fleet.beat(h, time.Now()) {
 		l.log.Info("worker joined", keyWorker, h.Worker)
 		l.heardAgain(h.Worker)
@@ -205,6 +213,7 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	if !l.draining {
 		l.pumpAll()
 	}
+	l.watchQueue(now)
 	l.beatSelf(now)
 }
 

@@ -216,5 +216,17 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 		stopRouters()
 		return nil, err
 	}
-	return func() { stopBeats(); stopRouters(); stopCancels() }, nil
+	stopQuestions, err := b.OnWaiting(func(id schemas.Identity, answer func(*schemas.Waiting)) {
+		select {
+		case l.asked <- question{id, answer}:
+		default:
+		}
+	})
+	if err != nil {
+		stopBeats()
+		stopRouters()
+		stopCancels()
+		return nil, err
+	}
+	return func() { stopBeats(); stopRouters(); stopCancels(); stopQuestions() }, nil
 }

@@ -60,7 +60,7 @@ type Model struct {
 // Backend is one upstream.
 type Backend struct {
 	Name                string           `yaml:"name" doc:"Name in results, logs and metrics; unique within the model."`
-	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,ollama,grpc,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. ollama: Ollama's own POST /api/chat. grpc: a server of llm.backend.v1. echo: built in, answers with the prompt."`
+	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,ollama,grpc,triton,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. ollama: Ollama's own POST /api/chat. grpc: a server of llm.backend.v1. triton: Triton with its vLLM backend, over gRPC. echo: built in, answers with the prompt."`
 	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1; of an ollama backend the server's address, such as http://127.0.0.1:11434; over gRPC grpc://host:port, or grpcs:// for TLS."`
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
@@ -74,10 +74,11 @@ type Backend struct {
 	OnMalformed         string           `yaml:"on_malformed,omitempty" enum:"fail,skip" doc:"openai, anthropic: what happens to a call when one of its events cannot be read. fail: it fails, and the answer goes on as midstream says; the default. skip: the event is left out, up to 100 of a call, and the result counts them; its text is missing then."`
 	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`
-	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic: limit of the answer to a chat request that sets none; default 4096."`
+	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic, triton: limit of the answer to a request that sets none; default 4096."`
 	AnthropicVersion    string           `yaml:"anthropic_version,omitempty" doc:"anthropic: version of the protocol for chat requests and for messages requests that name none; default 2023-06-01."`
 	KeepAlive           string           `yaml:"keep_alive,omitempty" doc:"ollama: how long the model stays loaded after a request, such as 10m, 0, or -1 for ever. Default: the server's own."`
 	NumCtx              int              `yaml:"num_ctx,omitempty" doc:"ollama: size of the context in tokens. A request that does not fit is refused, never cut. Default: the server's own, which may be small."`
+	Template            string           `yaml:"template,omitempty" doc:"triton: how a chat is written down for the model: raw, chatml or llama3. Without one it serves completions only."`
 	Echo                Echo             `yaml:"echo,omitempty" doc:"Dials of an echo backend."`
 }
 

@@ -215,7 +215,9 @@ func checkBackend(at string, b Backend) *configError {
 	case b.Protocol != "openai" && b.MaxCompletionTokens:
 		return problem(join(at, "max_completion_tokens"), "remove it, or set protocol: openai", "only an openai backend has it")
 	case b.Protocol != "anthropic" && b.MaxTokens != 0:
-		return problem(join(at, "max_tokens"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
+		return problem(join(at, "max_tokens"), "remove it, or set protocol: anthropic", "only an anthropic or triton backend has it")
+	case b.Template != "":
+		return problem(join(at, "template"), "remove it, or set protocol: triton", "only a triton backend has it")
 	case b.Protocol != "anthropic" && b.AnthropicVersion != "":
 		return problem(join(at, "anthropic_version"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
 	case anthropic.CheckVersion(b.AnthropicVersion) != nil:
