@@ -5,6 +5,7 @@ package record
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -39,6 +40,7 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	}
 	addTimes(r, chain)
 	addEnding(r, terminal, summary)
+	addCost(r, chain, body)
 	r.Events = eventlog.Pack(r.Accepted, chain.Frames)
 	return r
 }
@@ -95,6 +97,25 @@ func addEnding(r *schemas.Result, terminal *schemas.Frame, summary *schemas.Summ
 	r.FinishReasons, r.Usage, r.Cost, r.Tries = summary.FinishReasons, summary.Usage, summary.Cost, summary.Tries
 	r.AnsweredBy = summary.Model
 	r.CancelledBy, r.Malformed = summary.CancelledBy, summary.Malformed
+}
+
+// bytesPerToken is how many bytes a token of a prompt has, as far as nobody has counted.
+const bytesPerToken = 3.6
+
+// addCost estimates what an answer cost that was ended by another than its worker: as the last frame says that knows, or
+// as many tokens as there are events.
+func addCost(r *schemas.Result, chain *bus.Chain, body []byte) {
+	if r.Usage != nil || r.Status == schemas.StatusCompleted || !chain.Visible() {
+		return
+	}
+	for _, f := range slices.Backward(chain.Frames) {
+		if u := (&schemas.Usage{}); f.Usage != "" && u.UnmarshalJSON([]byte(f.Usage)) == nil {
+			r.Usage = u
+			return
+		}
+	}
+	prompt, output := int64(float64(len(body))/bytesPerToken), int64(chain.Next())
+	r.Usage = &schemas.Usage{PromptTokens: prompt, CompletionTokens: output, TotalTokens: prompt + output, Estimated: true}
 }
 
 // Ensure builds the result of a finished request and stores it, unless there is one already.
