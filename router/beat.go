@@ -48,6 +48,7 @@ func (l *loop) figures(now time.Time) *schemas.RouterFigures {
 		f.Models[on].Outstanding = o.sending + len(o.pending)
 	}
 	for _, t := range tenants {
+		l.books.figure(t)
 		f.Tenants = append(f.Tenants, *t)
 	}
 	slices.SortFunc(f.Models, func(a, b schemas.ModelQueue) int {

@@ -69,28 +69,47 @@ func (c *classes) remove(it *item) {
 	c.lines[it.class].remove(it)
 }
 
-// pop takes out the request that goes next. There must be one.
+// pop takes out the request that goes next, or gives nil when none may go now.
 func (c *classes) pop() *item {
-	first := c.first()
-	chosen := first
-	for i := first + 1; i < classCount; i++ {
-		if !c.lines[i].empty() && c.owed[i] >= quantum {
-			chosen = i
-			break
+	for !c.idle() {
+		first := c.first()
+		chosen := first
+		for i := first + 1; i < classCount; i++ {
+			if !c.lines[i].empty() && c.owed[i] >= quantum {
+				chosen = i
+				break
+			}
+		}
+		if it := c.lines[chosen].pop(); it != nil {
+			c.count--
+			c.pay(it.cost, first, chosen)
+			return it
 		}
 	}
-	it := c.lines[chosen].pop()
-	c.count--
+	return nil
+}
+
+// idle reports whether nobody waits for a turn.
+func (c *classes) idle() bool {
+	for _, line := range c.lines {
+		if !line.empty() {
+			return false
+		}
+	}
+	return true
+}
+
+// pay settles what the classes are owed after one of them was given tokens.
+func (c *classes) pay(cost int64, first, chosen class) {
 	c.owed[first] = 0 // it goes first: it needs no floor
 	for i := first + 1; i < classCount; i++ {
 		if i == chosen {
-			c.owed[i] -= float64(it.cost)
+			c.owed[i] -= float64(cost)
 		}
 		if i == chosen || !c.lines[i].empty() {
-			c.owed[i] += floors[i] * float64(it.cost)
+			c.owed[i] += floors[i] * float64(cost)
 		}
 	}
-	return it
 }
 
 // first is the most urgent class that waits.

@@ -40,6 +40,7 @@ type item struct {
 	deadline time.Time        // by the stream's clock
 	size     int64
 	estimate int64          // tokens that it is taken for
+	input    int64          // those of them that are of the prompt
 	caching  *caching       // what decides about the cache
 	cache    *lookup        // what the cache has to do with it; nil when nothing
 	fault    *schemas.Error // why it cannot be parsed
@@ -57,6 +58,8 @@ type item struct {
 	inspected bool                // its body, when that is an object
 	checked   bool                // that it has no result yet, when its caller chose the id
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
+	reserve   *schemas.Reserve    // of a tenant with limits
+	allowance string              // what that may still do, for the door
 }
 
 func (it *item) model() string { return it.req.ModelToken }
@@ -180,7 +183,7 @@ func (it *item) inspect(body []byte) {
 		return
 	}
 	it.req.ModelToken = model // whatever the subject says
-	it.estimate = cost(parsed)
+	it.input, it.estimate = cost(parsed)
 	if it.caching != nil {
 		it.cache = it.caching.plan(it.req, parsed)
 	}

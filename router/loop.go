@@ -79,6 +79,7 @@ type loop struct {
 	rescues    *lane
 	suspects   map[string]time.Time // worker: when work was taken back from it
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
+	books      *books               // nil when no tenant has limits
 	learnt     *corrections
 	paces      map[string]*pace     // by model
 	told       map[string]time.Time // model: when operators were last told of its queue
@@ -96,7 +97,7 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+bookWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
@@ -124,6 +125,7 @@ func (l *loop) run(ctx, work context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	stop := ctx.Done()
+	charges, woken := l.books.events()
 	l.allot(time.Now())
 	for !l.draining || len(l.partitions) > 0 || l.busy() {
 		if l.soon {
@@ -144,6 +146,10 @@ func (l *loop) run(ctx, work context.Context) {
 			l.tellPlace(q)
 		case then := <-l.finished:
 			then()
+		case c := <-charges:
+			l.books.apply(c)
+		case now := <-woken:
+			l.books.wakeDue(now)
 		case now := <-ticker.C:
 			l.tick(work, now)
 		case <-stop:
@@ -211,6 +217,9 @@ func (l *loop) tick(work context.Context, now time.Time) {
 		l.refuseUnknown(now)
 	}
 	if !l.draining {
+		if l.books != nil {
+			l.books.tick(now)
+		}
 		l.pumpAll()
 	}
 	l.watchQueue(now)
@@ -242,7 +251,7 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running > 0 || l.books != nil && l.books.jobs.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
@@ -250,6 +259,9 @@ func (l *loop) drain() {
 	l.draining, l.soon = true, true
 	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues, l.hits} {
 		lane.clear()
+	}
+	if l.books != nil {
+		l.books.drain()
 	}
 	for _, s := range l.partitions {
 		s.leaving = true

@@ -18,6 +18,8 @@ type metrics struct {
 	answers                  *prometheus.CounterVec
 	takeovers                *prometheus.CounterVec
 	falseAlarms              prometheus.Counter
+	limited                  prometheus.Counter
+	throttled                prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -35,10 +37,12 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		takeovers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_router_takeovers_total", Help: "Requests taken over from a router or a worker that was gone."}, []string{"of"}),
 		falseAlarms: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_false_alarms_total", Help: "Workers whose work was taken back and that were not dead."}),
 	}
+	m.limited = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_limited_total", Help: "Times that a request met a limit of its tenant. Which tenant is in the events of kind limit."})
+	m.throttled = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_limited_tenants", Help: "Tenants whose requests wait for their limits."})
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.takeovers, m.falseAlarms} {
+	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.takeovers, m.falseAlarms, m.limited, m.throttled} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register router metrics: %w", err)
 		}

@@ -98,6 +98,9 @@ func (l *loop) disown(partition int) {
 			l.settle(it, bus.Nak)
 		}
 	}
+	if l.books != nil {
+		l.books.leave(partition)
+	}
 }
 
 // adopt looks after partitions whose router may have left something.
@@ -160,6 +163,11 @@ func (l *loop) wake(now time.Time) {
 	for it := range l.held.all() {
 		if l.unqueue(it) {
 			l.settle(it, bus.Silent)
+		}
+	}
+	if l.books != nil {
+		for partition := range l.books.partitions {
+			l.books.leave(partition)
 		}
 	}
 }

@@ -31,7 +31,11 @@ const (
 	HeaderDispatch = "Llm-Dispatch"  // the router's dispatch number
 	HeaderCacheKey = "Llm-Cache-Key" // on a work item: what the cache did and where to keep the answer (docs/adr/0014)
 	HeaderCost     = "Llm-Cost"      // on a work item: the router's estimate of its tokens (docs/adr/0016)
+	HeaderReserve  = "Llm-Reserve"   // on a work item of a tenant with limits: what it is taken to use (docs/adr/0015)
 	HeaderAccepted = "Llm-Accepted"  // on a work item, and on a start frame of op responses: unix milliseconds of acceptance (docs/adr/0003, 0009)
+
+	// HeaderAllowance is on a work item, a start and an error frame of a tenant with limits: what is left (docs/adr/0015).
+	HeaderAllowance = "Llm-Allowance"
 
 	HeaderVersion    = "Llm-V"
 	HeaderFrame      = "Llm-Frame"
@@ -41,6 +45,7 @@ const (
 	HeaderWorker     = "Llm-Worker"
 	HeaderSummary    = "Llm-Summary"        // on an error frame and a unary end (docs/adr/0003)
 	HeaderObject     = "Llm-Object"         // the body is in LLM_OBJECTS (docs/adr/0003)
+	HeaderCharge     = "Llm-Charge"         // on a result of a tenant with limits: what it has used (docs/adr/0015)
 	HeaderReason     = "Llm-Reason"         // on a DLQ record: why (docs/adr/0003)
 	HeaderTokenIDs   = "Llm-Token-Ids"      // on a delta frame: what its events were decoded from (docs/adr/0019)
 	HeaderPrompt     = "Llm-Prompt-Ids"     // on a delta frame: a part of what the prompt was encoded to (docs/adr/0019)

@@ -27,7 +27,7 @@ type Config struct {
 	Currency    string            `yaml:"currency" doc:"What the prices of models and the budgets of tenants are in."`
 	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
-	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
+	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has what default says, or else no limits."`
 	Cache       Cache             `yaml:"cache,omitempty" doc:"Answers that equal requests are given again. Off, unless a request or its tenant asks for it."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
 	Router      Router            `yaml:"router,omitempty" doc:"How several routers work together."`
@@ -113,12 +113,6 @@ type AuthCallout struct {
 	Password   inference.Secret `yaml:"password,omitempty" doc:"Its password."`
 	IssuerSeed inference.Secret `yaml:"issuer_seed,omitempty" doc:"Account seed (SA…) that signs the answers, from weir keys issuer; without it the callout is not answered."`
 	XKeySeed   inference.Secret `yaml:"xkey_seed,omitempty" doc:"Curve seed (SX…) that decrypts the questions, from weir keys issuer."`
-}
-
-// Tenant is what a tenant may have.
-type Tenant struct {
-	Weight int         `yaml:"weight,omitempty" doc:"Share of a model in relation to other tenants while several wait for it, 1 to 1000; default 1."`
-	Cache  TenantCache `yaml:"cache,omitempty" doc:"Whether answers are kept and given again."`
 }
 
 // Ingest has what the doors allow.
@@ -207,9 +201,6 @@ func (c *Config) complete() {
 }
 
 func (c *Config) modelNames() []string { return slices.Sorted(maps.Keys(c.Models)) }
-
-// weight is a tenant's share in relation to others.
-func (c *Config) weight(tenant string) int { return max(c.Tenants[tenant].Weight, 1) }
 
 // loadConfig reads the file (none when the path is empty), the environment and the flags that were given, in this order.
 func loadConfig(path string, env, flags map[string]string) (*Config, error) {

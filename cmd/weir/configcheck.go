@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
 	"reflect"
@@ -15,7 +14,6 @@ import (
 	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/callout"
 	"github.com/weir-llm/weir/internal/keys"
-	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -143,19 +141,6 @@ func (c *Config) checkModels() *configError {
 		}
 		if err := c.checkRecovery(key, name); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-func (c *Config) checkTenants() *configError {
-	for _, name := range slices.Sorted(maps.Keys(c.Tenants)) {
-		key := join("tenants", name)
-		if err := schemas.ValidateTenant(name); err != nil {
-			return problem(key, "use 1 to 64 of A-Z a-z 0-9 _ -", "%s", schemas.AsError(err).Message)
-		}
-		if weight := c.Tenants[name].Weight; weight < 0 || weight > router.MaxWeight {
-			return problem(join(key, "weight"), fmt.Sprintf("use 1 to %d", router.MaxWeight), "%d is out of range", weight)
 		}
 	}
 	return nil

@@ -42,6 +42,9 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	addEnding(r, terminal, summary)
 	addCost(r, chain, body)
 	r.Events = eventlog.Pack(r.Accepted, chain.Frames)
+	if w.Reserve != nil {
+		r.Charge = charge(w, chain, r)
+	}
 	return r
 }
 
@@ -56,6 +59,36 @@ func addCache(r *schemas.Result, w *schemas.Work, chain *bus.Chain) {
 	if w.Cache != nil {
 		r.CacheKey = w.Cache.Key
 	}
+}
+
+// charge is what the request counts for against the limits of its tenant. One that never ran counts for nothing. Where no
+// model has told what was used, each event of a stream stands for a token, and a whole answer for what was reserved.
+func charge(w *schemas.Work, chain *bus.Chain, r *schemas.Result) *schemas.Charge {
+	c := &schemas.Charge{Reserve: *w.Reserve, Sent: w.Sent}
+	visible := chain.Next()
+	switch {
+	case chain.Start() == nil && r.Status != schemas.StatusCompleted:
+		return c
+	case w.Reserve.Tokens() == 0: // answered without a model
+	case r.Usage != nil:
+		c.Tokens = max(r.Usage.PromptTokens+r.Usage.CompletionTokens, r.Usage.TotalTokens, 0)
+		if r.Usage.Estimated && r.Usage.PromptTokens == 0 { // without the body, of which the router had an idea
+			c.Tokens += w.Reserve.Input
+		}
+	case r.Response != nil:
+		c.Tokens = w.Reserve.Tokens()
+	case visible > 0:
+		c.Tokens = w.Reserve.Input + int64(visible)
+	}
+	c.Requests = w.Reserve.Requests
+	switch {
+	case w.Reserve.Tokens() == 0:
+	case r.Cost != nil:
+		c.Money = max(r.Cost.Amount, 0)
+	case c.Tokens > 0 && w.Reserve.Tokens() > 0:
+		c.Money = schemas.Money(float64(w.Reserve.Money) / float64(w.Reserve.Tokens()) * float64(c.Tokens))
+	}
+	return c
 }
 
 // addTimes derives what the times of the frames tell.
