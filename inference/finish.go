@@ -32,7 +32,7 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 	case said.response != nil:
 		frame.Count, frame.Data, frame.Summary = 1, said.response, headerSummary(summary)
 	}
-	return r.commit(ctx, frame, summary)
+	return r.commit(ctx, frame, summary, said)
 }
 
 // headerSummary is a summary as a header. What an upstream makes too large, the server would never store: then only what
@@ -66,12 +66,15 @@ func (r *run) mark(ctx context.Context) error {
 	return r.write(ctx, &schemas.Frame{Kind: schemas.KindDelta})
 }
 
-// commit writes the terminal frame, after which nobody writes, and keeps the result.
-func (r *run) commit(ctx context.Context, frame *schemas.Frame, summary *schemas.Summary) bus.Outcome {
+// commit writes the terminal frame, after which nobody writes, and keeps the result. said is nil unless the answer is whole.
+func (r *run) commit(ctx context.Context, frame *schemas.Frame, summary *schemas.Summary, said *answer) bus.Outcome {
 	if err := r.write(ctx, frame); err != nil {
 		return r.lost(ctx, err)
 	}
 	r.ended = summary
+	if frame.Kind == schemas.KindEnd && said != nil {
+		r.keepAnswer(ctx, said)
+	}
 	return r.keep(ctx)
 }
 

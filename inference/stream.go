@@ -22,7 +22,7 @@ type claim struct{ wait func() error }
 // claim opens the attempt behind the chain. When the chain is not to be had, the model call is stopped.
 func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 	frame := &schemas.Frame{
-		Kind: schemas.KindStart, Op: r.work.Op, BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
+		Kind: schemas.KindStart, Op: r.work.Op, Cache: r.work.Cache.Shown(), BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
 		Allowance: r.work.Allowance,
 		Start:     &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
 	}

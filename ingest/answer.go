@@ -24,6 +24,9 @@ func (c *call) unary(all frames) (finished bool, err error) {
 		switch {
 		case err != nil:
 			return false, err
+		}
+		c.tellCache(f)
+		switch {
 		case f.Kind == schemas.KindError:
 			return true, failureOf(f)
 		case f.Kind == schemas.KindEnd && f.Count == 0:
@@ -71,6 +74,9 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 			return false, err
 		}
 		e.c.note(f)
+		if !how.resumable {
+			e.tellCache(f)
+		}
 		if f.Start != nil {
 			e.begun()
 		}

@@ -20,6 +20,7 @@ type asked struct {
 	header    schemas.Header           // those that travel with a request, by their names on the bus, and no others
 	ids, keys []string                 // values of Llm-Request-Id and of Idempotency-Key
 	prefer    []string                 // values of Prefer
+	control   []string                 // values of Cache-Control
 	allow     func(model string) error // optional: whether the caller may use it
 }
 
@@ -71,7 +72,7 @@ func askedOf(c *call, op schemas.Op, body []byte) asked {
 	a := asked{
 		op: op, body: body, header: c.travelling(op),
 		ids: c.r.Header.Values(schemas.HeaderRequestID), keys: c.r.Header.Values(headerIdempotencyKey), allow: c.allowModel,
-		prefer: c.r.Header.Values(schemas.HeaderPrefer),
+		prefer: c.r.Header.Values(schemas.HeaderPrefer), control: c.r.Header[schemas.HeaderCacheControl],
 	}
 	c.tellKey(a)
 	return a
@@ -152,6 +153,9 @@ func newRequest(id identity, a asked, parsed *openai.Request) (*schemas.Request,
 		if err := a.allow(parsed.Model); err != nil {
 			return nil, err
 		}
+	}
+	if err := a.cacheControl(); err != nil {
+		return nil, err
 	}
 	if err := schemas.ValidateRequestHeaders(a.header); err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ var statuses = map[schemas.Code]int{
 	schemas.CodeShutdown:            http.StatusServiceUnavailable,
 	schemas.CodeUpstreamTimeout:     http.StatusGatewayTimeout,
 	schemas.CodeDeadline:            http.StatusGatewayTimeout,
+	schemas.CodeNotCached:           http.StatusGatewayTimeout, // as RFC 9111 has it
 }
 
 func statusOf(code schemas.Code) int {
@@ -69,7 +70,7 @@ func statusOf(code schemas.Code) int {
 // setErrorHeaders tells SDKs whether and when to try again.
 func setErrorHeaders(h http.Header, e *schemas.Error) {
 	switch e.Code {
-	case schemas.CodeIdempotencyMismatch, schemas.CodeQuota, schemas.CodePoison, schemas.CodeUpstreamAuth, schemas.CodeDeadline:
+	case schemas.CodeIdempotencyMismatch, schemas.CodeQuota, schemas.CodePoison, schemas.CodeUpstreamAuth, schemas.CodeDeadline, schemas.CodeNotCached:
 		// Not mended in a moment; and to send what was too late once more only makes the queue longer.
 		h.Set(schemas.HeaderShouldRetry, "false")
 		if e.Code != schemas.CodeQuota || e.RetryAfter <= 0 {

@@ -91,12 +91,14 @@ func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, er
 	i.beat(held, streams || first(i.ask.Header, schemas.HeaderStreamEvents) == schemas.TakesSigns)
 	defer i.rest()
 	for f, err := range all {
-		if err == nil && f.Start != nil {
+		if err != nil {
+			return false, err
+		}
+		if f.Start != nil {
 			i.begun()
 		}
+		i.tellCache(f)
 		switch {
-		case err != nil:
-			return false, err
 		case f.Kind == schemas.KindError:
 			return true, failureOf(f)
 		case f.Kind == schemas.KindEnd && f.Count == 0 && !streams:

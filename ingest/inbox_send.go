@@ -28,6 +28,7 @@ func (i *inbox) frame(f *schemas.Frame) error {
 		if err := i.parts(piece.Data); err != nil {
 			return err
 		}
+		i.toldCache()
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func TestIsolationOfPublishing(t *testing.T) {
 	before := n.contents()
 	stored := []string{ // by a stream, when a trusted service publishes there
 		"llm.requests.ann.m", "llm.requests.bob.m", "llm.chunks.ann.r1", "llm.chunks.bob.r1", "llm.results.ann.r1", "llm.work.m",
-		"llm.cache.ann.k", "llm.retry.hold.x", "llm.retry.due.x", "llm.dlq.ann.m", "llm.events.x", "$KV.LLM_KEYS.k", "$KV.LLM_LIMITS.k",
+		"llm.cache.ann._.k", "llm.retry.hold.x", "llm.retry.due.x", "llm.dlq.ann.m", "llm.events.x", "$KV.LLM_KEYS.k", "$KV.LLM_LIMITS.k",
 		"$O.LLM_OBJECTS.C.x",
 	}
 	heard := []string{ // by whoever listens

@@ -135,6 +135,7 @@ func (r *responder) answer(streams bool, all frames, held func()) (finished bool
 		if err != nil {
 			return false, err
 		}
+		r.tellCache(f)
 		r.note(f)
 		if background && !r.submission.ended { // it is queued, even if a worker was faster than this answer
 			player.Open(f)
@@ -184,6 +185,7 @@ func (e *eventStream) play(all frames, player *responses.Player, atOnce bool) (f
 		if err != nil {
 			return false, err
 		}
+		e.tellCache(f)
 		e.c.note(f)
 		if f.Start != nil {
 			e.begun()

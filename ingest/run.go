@@ -46,7 +46,7 @@ func (r run) fromTheStart() bool {
 		return false
 	}
 	first := r.chain.Frames[0]
-	return first.Index == 0 && (first.Kind == schemas.KindAccepted || first.Kind == schemas.KindStart)
+	return first.Index == 0 && (first.Kind == schemas.KindAccepted || first.Kind == schemas.KindStart || first.Kind == schemas.KindEnd && first.BodyHash != "")
 }
 
 func (r run) exists() bool { return len(r.chain.Frames) > 0 || r.result != nil }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/record"
@@ -90,7 +91,7 @@ type clerk struct {
 func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool) {
 	var err error
 	if !it.nameless {
-		written, err = c.finish(it, reason)
+		written, err = c.finish(it, refusal(it, reason))
 	}
 	if err == nil && it.fault != nil {
 		err = c.bury(it, reason)
@@ -103,9 +104,9 @@ func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, wr
 	return bus.Ack, written
 }
 
-// finish ends the chain and makes sure of the result of whatever ended it.
-func (c *clerk) finish(it *item, reason *schemas.Error) (written bool, err error) {
-	chain, written, err := c.end(it.ctx, it, reason)
+// finish ends the chain with a frame and makes sure of the result of whatever ended it.
+func (c *clerk) finish(it *item, f *schemas.Frame) (written bool, err error) {
+	chain, written, err := c.end(it.ctx, it.req.Identity, f)
 	if err != nil || chain == nil {
 		return false, err
 	}
@@ -114,24 +115,31 @@ func (c *clerk) finish(it *item, reason *schemas.Error) (written bool, err error
 		// An unreadable body may be why there is an error to answer; the caller gets its result all the same.
 		c.log.Warn("result without its request body", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 	}
-	return written, record.Ensure(it.ctx, c.bus, &schemas.Work{Request: *it.req, Accepted: it.accepted, Reserve: it.reserve}, body, chain)
+	return written, record.Ensure(it.ctx, c.bus, &schemas.Work{Request: *it.req, Accepted: it.accepted, Reserve: it.reserve, Cache: it.order()}, body, chain)
+}
+
+// refusal is the terminal frame of a request that does not run.
+func refusal(it *item, reason *schemas.Error) *schemas.Frame {
+	return &schemas.Frame{
+		Kind: schemas.KindError, Op: it.req.Op, Writer: rand.Text()[:12], Data: reason.Encode(), Cache: it.order().Shown(),
+		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(it.ctx),
+		Allowance: it.allowance,
+	}
 }
 
 // end writes the terminal frame, unless there is one, and returns the finished chain. It returns no chain when a worker
 // runs the request, which is then the worker's to end.
-func (c *clerk) end(ctx context.Context, it *item, reason *schemas.Error) (chain *bus.Chain, written bool, err error) {
-	r, id := it.req, it.req.Identity
-	f := &schemas.Frame{
-		Kind: schemas.KindError, Op: r.Op, Writer: rand.Text()[:12], Data: reason.Encode(),
-		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(ctx), Allowance: it.allowance,
-	}
+func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame) (chain *bus.Chain, written bool, err error) {
 	var expect uint64
 	for {
-		_, err := c.bus.Append(ctx, id, expect, f)
+		sequence, err := c.bus.Append(ctx, id, expect, f)
 		if err != nil && !errors.Is(err, bus.ErrFenced) {
 			return nil, false, err
 		}
-		written = err == nil
+		if written = err == nil; written && expect == 0 { // it is all there is
+			f.Sequence, f.Time = sequence, time.Now()
+			return &bus.Chain{Frames: []*schemas.Frame{f}}, true, nil
+		}
 		if chain, err = c.bus.Chain(ctx, id); err != nil {
 			return nil, written, err
 		}
@@ -145,6 +153,41 @@ func (c *clerk) end(ctx context.Context, it *item, reason *schemas.Error) (chain
 		expect = chain.Sequence()
 	}
 }
+
+// replay answers a request with the frame of an entry, as answer does with an error.
+func (c *clerk) replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written bool) {
+	written, err := c.finish(it, f)
+	if err != nil {
+		c.log.Warn("answering a request from the cache failed; it is tried again after the lease", keyRequest, it.req.Request,
+			keyTenant, it.req.Tenant, keyError, err)
+		return bus.Silent, written
+	}
+	return bus.Ack, written
+}
+
+// replayed is the one frame of an answer from the cache.
+func (it *item) replayed(h *hit) (*schemas.Frame, error) {
+	it.cache.replay.Created = time.Now()
+	data, count, err := it.cache.replay.Events(h.entry)
+	if err != nil {
+		return nil, err
+	}
+	it.cache.note.Status, it.cache.note.Age, it.cache.note.TTL = schemas.CacheHit, int(h.age/time.Second), 0
+	return &schemas.Frame{
+		Kind: schemas.KindEnd, Op: it.req.Op, Writer: rand.Text()[:12], Count: count, Data: data, BodyHash: it.req.BodyHash(),
+		Cache: it.order().Shown(), Allowance: it.allowance, Trace: bus.TraceParent(it.ctx),
+		Summary: (&schemas.Summary{Status: schemas.StatusCompleted, FinishReasons: h.entry.FinishReasons, Usage: h.entry.Usage}).Encode(),
+	}, nil
+}
+
+func (c *clerk) cached(it *item) (data []byte, stored time.Time, err error) {
+	ctx, cancel := context.WithTimeout(it.ctx, cacheWait)
+	defer cancel()
+	return c.bus.CachedAnswer(ctx, it.req.Tenant, it.cache.note.Key)
+}
+
+// cacheWait is how long the second level may take before the request runs.
+const cacheWait = 250 * time.Millisecond
 
 // bury puts the request into the DLQ as it came, less the headers that no caller may set.
 func (c *clerk) bury(it *item, reason *schemas.Error) error {

@@ -53,7 +53,7 @@ func (l *loop) dispatch(it *item) {
 		l.books.sending(it)
 	}
 	work := &schemas.Work{
-		Request: *it.req, Dispatch: firstDispatch, Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance,
+		Request: *it.req, Dispatch: firstDispatch, Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance, Cache: it.order(),
 	}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)
@@ -67,6 +67,7 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		delete(l.holdoff, it.model())
 		l.fleet.sent(it.model(), sequence, now)
 		l.meters.dispatched(now.Sub(it.arrived))
+		l.caching.meters.ran(it.order())
 		l.settle(it, bus.Ack)
 		l.pump(it.model())
 		return

@@ -41,6 +41,8 @@ type item struct {
 	size     int64
 	estimate int64          // tokens that it is taken for
 	input    int64          // those of them that are of the prompt
+	caching  *caching       // what decides about the cache
+	cache    *lookup        // what the cache has to do with it; nil when nothing
 	fault    *schemas.Error // why it cannot be parsed
 	nameless bool           // there is nobody to answer
 
@@ -98,7 +100,7 @@ func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 		if len(deliveries) > 0 {
 			b := batch{partition: partition, pin: puller.Pin(), fresh: !behind && deliveries[0].Delivered == 1 && time.Since(asked) > fetchFresh}
 			for _, d := range deliveries {
-				it := read(d)
+				it := read(d, r.caching)
 				it.partition = partition
 				it.open(work, r.cfg.Bus, d)
 				b.items = append(b.items, it)
@@ -135,8 +137,8 @@ func permitted(ctx context.Context, l *loop, puller *bus.Puller) int {
 }
 
 // read decodes and checks a delivery.
-func read(d *bus.Delivery) *item {
-	it := &item{delivery: d, sequence: d.Sequence, accepted: d.Time, arrived: time.Now(), size: int64(len(d.Data))}
+func read(d *bus.Delivery, caching *caching) *item {
+	it := &item{caching: caching, delivery: d, sequence: d.Sequence, accepted: d.Time, arrived: time.Now(), size: int64(len(d.Data))}
 	req, err := schemas.DecodeRequest(d.Subject, d.Sequence, d.Header, d.Data)
 	if req == nil {
 		req, it.nameless = unreadable(d), true
@@ -182,6 +184,9 @@ func (it *item) inspect(body []byte) {
 	}
 	it.req.ModelToken = model // whatever the subject says
 	it.input, it.estimate = cost(parsed)
+	if it.caching != nil {
+		it.cache = it.caching.plan(it.req, parsed)
+	}
 }
 
 // pause sleeps unless ctx ends first.

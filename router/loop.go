@@ -16,6 +16,7 @@ const (
 	dispatchWidth = 16 // publishes in flight
 	answerWidth   = 8  // answers and look-ups in flight
 	checkWidth    = 2  // checks of unseen dispatches in flight
+	hitWidth      = 32 // answers from the cache, and look-ups there, in flight
 
 	hintsBehind = 4096 // heartbeats, or cancels, that may wait for the loop
 
@@ -36,16 +37,19 @@ type registrar interface {
 	answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool)
 	answered(it *item) (answered bool, outcome bus.Outcome)
 	body(it *item) ([]byte, error)
+	cached(it *item) (data []byte, stored time.Time, err error)
+	replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written bool)
 	rescue(ctx context.Context, lost lostWork) (back int, err error)
 }
 
 // loop is the state of the router.
 type loop struct {
-	cfg    Config
-	log    *slog.Logger
-	meters *metrics
-	bus    broker
-	clerk  registrar
+	cfg     Config
+	log     *slog.Logger
+	meters  *metrics
+	bus     broker
+	clerk   registrar
+	caching *caching
 
 	start    func(partition int) (stop func()) // starts a fetcher
 	permits  chan int                          // to a fetcher: how many it may bring
@@ -70,6 +74,7 @@ type loop struct {
 	dispatches *lane
 	answers    *lane
 	checks     *lane
+	hits       *lane
 	adoptions  *lane
 	rescues    *lane
 	suspects   map[string]time.Time // worker: when work was taken back from it
@@ -90,11 +95,11 @@ type loop struct {
 	refreshed  time.Time // the configured models, last
 }
 
-func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, meters *metrics) *loop {
+func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+bookWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+bookWidth)
 	return &loop{
-		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk,
+		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
 		asked: make(chan question, hintsBehind), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
@@ -102,6 +107,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, me
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
 		checks:     &lane{width: checkWidth, finished: finished},
+		hits:       &lane{width: hitWidth, finished: finished},
 		adoptions:  &lane{width: adoptWidth, finished: finished},
 		rescues:    &lane{width: rescueWidth, finished: finished},
 		suspects:   make(map[string]time.Time),
@@ -245,13 +251,13 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running > 0 || l.books != nil && l.books.jobs.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running > 0 || l.books != nil && l.books.jobs.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
 func (l *loop) drain() {
 	l.draining, l.soon = true, true
-	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues} {
+	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues, l.hits} {
 		lane.clear()
 	}
 	if l.books != nil {

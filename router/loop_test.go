@@ -137,6 +137,10 @@ func (b *fakeBus) body(it *item) ([]byte, error) {
 	return []byte(it.req.Object.Name), nil
 }
 
+func (b *fakeBus) cached(*item) ([]byte, time.Time, error) { return nil, time.Time{}, bus.ErrNotFound }
+
+func (b *fakeBus) replay(*item, *schemas.Frame) (bus.Outcome, bool) { return bus.Ack, true }
+
 // told is what the loop has asked of the bus so far.
 func (b *fakeBus) told() (t struct {
 	adopted []int
@@ -175,9 +179,13 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	caching, err := newCaching(cfg.Cache, cfg.Logger, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	fake := &fakeBus{answers: make(map[string]schemas.Code), gone: make(map[uint64]bool), known: make(map[string]bool)}
 	ctx, stop := context.WithCancel(t.Context())
-	b := &bench{t: t, bus: fake, loop: newLoop(cfg, testLease, fake, fake, meters), stop: stop, done: make(chan struct{}), next: 1}
+	b := &bench{t: t, bus: fake, loop: newLoop(cfg, testLease, fake, fake, caching, meters), stop: stop, done: make(chan struct{}), next: 1}
 	fake.echo = b.loop.routers
 	b.loop.start = func(partition int) (stop func()) {
 		return func() { go func() { b.loop.arrivals <- batch{partition: partition, ended: true} }() }

@@ -62,6 +62,7 @@ func (l *loop) measure() {
 	l.meters.held.Set(float64(l.held.count))
 	l.meters.heldBytes.Set(float64(l.held.bytes))
 	l.meters.waiting.Set(float64(l.queue.len()))
+	l.caching.measure()
 	for model := range l.fleet.advertised {
 		l.meters.room.WithLabelValues(model).Set(float64(max(0, l.fleet.room(model))))
 	}

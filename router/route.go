@@ -51,6 +51,10 @@ func (l *loop) route(it *item) {
 	case it.chosen() && !it.checked:
 		l.lookUp(it)
 	case l.books != nil && !l.books.ready(it): // it comes back here
+	case it.seeking() && l.known(it.model(), now):
+		l.consult(it)
+	case it.barred():
+		l.answer(it, notCached())
 	default:
 		l.enact(it, l.decide(it, now))
 	}

@@ -71,6 +71,7 @@ type Config struct {
 	// asked when a tenant begins to wait. Optional: without it all are equal.
 	Weight func(tenant string) int
 
+	Cache CacheConfig
 	// Limits are those of a tenant, or nil. Price is that of a model, or nil. Both are asked for every request, so that a
 	// change takes effect at once. Optional: without Limits no tenant has any, and requests cost nothing for it.
 	Limits func(tenant string) *Limits
@@ -135,8 +136,9 @@ func (c *Config) setDefaults() {
 
 // Router is the router stage.
 type Router struct {
-	cfg    Config
-	meters *metrics
+	cfg     Config
+	caching *caching
+	meters  *metrics
 }
 
 // New checks the configuration. It starts nothing.
@@ -145,11 +147,15 @@ func New(cfg Config) (*Router, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
+	caching, err := newCaching(cfg.Cache, cfg.Logger, cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
 	meters, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}
-	return &Router{cfg: cfg, meters: meters}, nil
+	return &Router{cfg: cfg, caching: caching, meters: meters}, nil
 }
 
 // Run routes until ctx ends, and then drains: it stops fetching, finishes the publishes in flight and gives back what is
@@ -162,7 +168,7 @@ func (r *Router) Run(ctx context.Context) error {
 		stopWork()
 	})()
 
-	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.meters)
+	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.caching, r.meters)
 	if r.cfg.Limits != nil {
 		l.keepBooks(work, r.cfg.Bus)
 		defer l.books.close()
@@ -172,6 +178,11 @@ func (r *Router) Run(ctx context.Context) error {
 		return fmt.Errorf("run router: %w", err)
 	}
 	defer unsubscribe()
+	unfollow, err := r.caching.follow(r.cfg.Bus)
+	if err != nil {
+		return fmt.Errorf("run router: %w", err)
+	}
+	defer unfollow()
 
 	var fetchers sync.WaitGroup
 	l.start = func(partition int) (stop func()) {

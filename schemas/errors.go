@@ -28,6 +28,7 @@ const (
 	CodeNotFound            Code = "not_found"
 	CodeUnsupported         Code = "unsupported"
 	CodePreviousNotFound    Code = "previous_response_not_found" // previous_response_id names no finished response (docs/adr/0009)
+	CodeNotCached           Code = "not_cached"                  // only-if-cached, and it is not (docs/adr/0014)
 	CodeContentFilter       Code = "content_filter"
 	CodeUpstreamRejected    Code = "upstream_rejected" // the model refused the request as invalid
 )

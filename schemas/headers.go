@@ -29,7 +29,7 @@ const (
 const (
 	HeaderTenant   = "Llm-Tenant"    // on a work item
 	HeaderDispatch = "Llm-Dispatch"  // the router's dispatch number
-	HeaderCacheKey = "Llm-Cache-Key" // on a work item
+	HeaderCacheKey = "Llm-Cache-Key" // on a work item: what the cache did and where to keep the answer (docs/adr/0014)
 	HeaderCost     = "Llm-Cost"      // on a work item: the router's estimate of its tokens (docs/adr/0016)
 	HeaderReserve  = "Llm-Reserve"   // on a work item of a tenant with limits: what it is taken to use (docs/adr/0015)
 	HeaderAccepted = "Llm-Accepted"  // on a work item, and on a start frame of op responses: unix milliseconds of acceptance (docs/adr/0003, 0009)
@@ -63,6 +63,7 @@ const (
 	HeaderNatsSequence = "Nats-Sequence"
 	HeaderNatsLastSeq  = "Nats-Last-Sequence"
 	HeaderNatsTime     = "Nats-Time-Stamp"
+	HeaderNatsTTL      = "Nats-TTL"
 
 	// HeaderServiceError and HeaderServiceErrorCode mark an error of a service, as the micro framework does.
 	HeaderServiceError     = "Nats-Service-Error"

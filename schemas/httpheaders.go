@@ -11,6 +11,12 @@ const (
 	// HeaderIdempotentReplayed says whether a request with a key or id of the caller's joined an earlier one (docs/adr/0008).
 	HeaderIdempotentReplayed = "Idempotent-Replayed"
 
+	// What the cache did (docs/adr/0014): its status is in Llm-Cache.
+	HeaderAge         = "Age"              // of a hit: seconds since the answer was kept
+	HeaderCacheReason = "Llm-Cache-Reason" // of a bypass
+
+	HeaderCacheControl = "Cache-Control"
+
 	HeaderLimitRequests     = "X-Ratelimit-Limit-Requests"
 	HeaderRemainingRequests = "X-Ratelimit-Remaining-Requests"
 	HeaderResetRequests     = "X-Ratelimit-Reset-Requests"

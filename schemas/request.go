@@ -145,6 +145,9 @@ func ValidateRequestHeaders(h Header) error {
 	default:
 		return badHeader(HeaderOnDisconnect, string(v), "cancel or continue")
 	}
+	if _, err := ParseCacheDirective(h); err != nil {
+		return err
+	}
 	_, err := ParseDeadline(get(h, HeaderDeadline))
 	return err
 }

@@ -27,7 +27,7 @@ func StatusOf(e *Error) Status {
 		return StatusCancelled
 	case CodeDeadline:
 		return StatusExpired
-	case CodeInvalidJSON, CodeMissingParameter, CodeInvalidValue, CodeModelNotFound, CodeModelNotAllowed,
+	case CodeInvalidJSON, CodeMissingParameter, CodeInvalidValue, CodeModelNotFound, CodeNotCached, CodeModelNotAllowed,
 		CodeRequestTooLarge, CodeUnsupported, CodeRateLimit, CodeQuota, CodeSlowDown, CodeOverloaded:
 		return StatusRejected
 	}
@@ -184,7 +184,9 @@ type Result struct {
 	Priority Priority
 	Dispatch int
 	Worker   string
-	Cache    string
+	Cache    CacheStatus // empty: nobody asked for the cache
+	CacheAge int         // seconds, of a hit
+	CacheKey string      // of the entry that is, or was to be, the answer
 
 	BodyHash   string
 	Request    json.RawMessage // the body, when it is JSON
@@ -278,7 +280,9 @@ func (r *Result) members(m *members) {
 	m.text("priority", (*string)(&r.Priority), optional)
 	m.number("dispatch", &r.Dispatch, optional)
 	m.text("worker", &r.Worker, optional)
-	m.text("cache", &r.Cache, optional)
+	m.text("cache", (*string)(&r.Cache), optional)
+	m.number("cache_age", &r.CacheAge, optional)
+	m.text("cache_key", &r.CacheKey, optional)
 	m.text("body_hash", &r.BodyHash, optional)
 	r.payloadMembers(m)
 }

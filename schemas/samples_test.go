@@ -96,6 +96,30 @@ func samples() map[string]sample {
 		"frame-end":       frameSample(&Frame{Kind: KindEnd, Attempt: 2, Writer: "W2", Index: 5, Data: summarySample().Encode(), Trace: trace}),
 		"frame-end-unary": frameSample(&Frame{Kind: KindEnd, Attempt: 1, Writer: "W1", Count: 1, Data: []byte(`{"choices":[]}`), Summary: summarySample().Encode()}),
 		"frame-error":     frameSample(&Frame{Kind: KindError, Attempt: 1, Writer: "W1", Index: 5, Data: errorSample().Encode(), Summary: summarySample().Encode(), Trace: trace}),
+		"frame-end-stream": frameSample(&Frame{
+			Kind: KindEnd, Writer: "W0", Count: 2, BodyHash: digest[:32], Cache: &CacheNote{Status: CacheHit, Age: 12}, Summary: summarySample().Encode(),
+			Data: []byte("{\"choices\":[]}\n{\"choices\":[{\"delta\":{\"content\":\"ü\"}}]}"),
+		}),
+		"cache-entry": {
+			value: &CacheEntry{
+				V: Version, Tenant: "acme", Key: "_.k", Op: OpChat, RequestID: id.Request, TTL: 60, FinishReasons: []string{"stop"},
+				Usage: summarySample().Usage, Answer: []byte(`{"object":"chat.completion","choices":[]}`), Extra: Extra{},
+			},
+			encode: func(v any) message { return message{Header{HeaderNatsTTL: {"60s"}}, v.(*CacheEntry).Encode()} },
+			decode: func(m message) (any, error) { return DecodeCacheEntry("acme", "_.k", m.Data) },
+		},
+		"work-cache": {
+			value: &Work{
+				Request: Request{
+					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
+					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}, HeaderCache: {"on,max-age=5"}},
+					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
+				},
+				Dispatch: 1, Cache: &CacheNote{Status: CacheMiss, Key: "_.k", TTL: 60}, Accepted: accepted.Local(),
+			},
+			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
+			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
+		},
 		"summary": {
 			value:  summarySample(),
 			encode: func(v any) message { return message{Data: v.(*Summary).Encode()} },

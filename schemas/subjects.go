@@ -29,7 +29,7 @@ const (
 	ChunksAll    = "llm.chunks.>"
 	RepliesAll   = "llm.replies.>"
 	ResultsAll   = "llm.results.*.*"
-	CacheAll     = "llm.cache.*.*"
+	CacheAll     = "llm.cache.*.*.*"
 	RetryHoldAll = "llm.retry.hold.>"
 	RetryDueAll  = "llm.retry.due.>"
 	DLQAll       = "llm.dlq.*.*"

@@ -9,9 +9,10 @@ import (
 // Work is a message in LLM_WORK: a request that a worker may take now.
 type Work struct {
 	Request
-	Dispatch int       // the router's dispatch number, from 1
-	Cost     int64     // tokens that the router takes it for, of prompt and answer; 0 when it did not say
-	Accepted time.Time // when LLM_REQUESTS stored the request
+	Dispatch int        // the router's dispatch number, from 1
+	Cost     int64      // tokens that the router takes it for, of prompt and answer; 0 when it did not say
+	Cache    *CacheNote // nil when nobody asked for the cache
+	Accepted time.Time  // when LLM_REQUESTS stored the request
 
 	Reserve   *Reserve // of a tenant with limits
 	Allowance string   // of a tenant with limits: the header Llm-Allowance
@@ -28,6 +29,7 @@ func (w *Work) Encode() Header {
 	set(h, HeaderTenant, w.Tenant)
 	set(h, HeaderDispatch, strconv.Itoa(w.Dispatch))
 	set(h, HeaderAccepted, encodeTime(w.Accepted))
+	set(h, HeaderCacheKey, w.Cache.String())
 	set(h, HeaderReserve, w.Reserve.String())
 	set(h, HeaderAllowance, w.Allowance)
 	if w.Cost > 0 {
@@ -57,7 +59,7 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	if err != nil {
 		return w, fmt.Errorf("decode work item: %w", err)
 	}
-	w.Dispatch, w.Accepted, w.Allowance = dispatch, accepted, get(h, HeaderAllowance)
+	w.Dispatch, w.Accepted, w.Allowance, w.Cache = dispatch, accepted, get(h, HeaderAllowance), ParseCacheNote(get(h, HeaderCacheKey))
 	if reserve, err := ParseReserve(get(h, HeaderReserve)); err == nil {
 		w.Reserve = reserve // without one, the result counts for all that the router has reserved
 	}

@@ -28,6 +28,7 @@ type Config struct {
 	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
 	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has what default says, or else no limits."`
+	Cache       Cache             `yaml:"cache,omitempty" doc:"Answers that equal requests are given again. Off, unless a request or its tenant asks for it."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
 	Router      Router            `yaml:"router,omitempty" doc:"How several routers work together."`
 	TLS         TLS               `yaml:"tls,omitempty" doc:"Certificates. A file that is replaced is used from the next connection on."`

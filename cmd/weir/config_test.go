@@ -252,7 +252,7 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := *cfg, *defaults
-	got.Models, want.Models, got.Keys, got.Tenants, got.Telemetry, got.Ingest, got.Sink, want.Sink = nil, nil, nil, nil, Telemetry{}, Ingest{}, Sink{}, Sink{}
+	got.Models, want.Models, got.Keys, got.Tenants, got.Telemetry, got.Ingest, got.Cache, got.Sink, want.Sink = nil, nil, nil, nil, Telemetry{}, Ingest{}, Cache{}, Sink{}, Sink{}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the example says of a default what is not so (-default +example):\n%s", diff)
 	}

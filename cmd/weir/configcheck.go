@@ -21,7 +21,7 @@ import (
 func (c *Config) validate() *configError {
 	checks := []func() *configError{
 		c.checkChoices, c.checkAddresses, c.checkTLS, c.checkTimes, c.checkModels,
-		c.checkKeys, c.checkCallout, c.checkCurrency, c.checkTenants, c.Router.check,
+		c.checkKeys, c.checkCallout, c.checkCurrency, c.checkTenants, c.checkCache, c.Router.check,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {

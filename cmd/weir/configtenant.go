@@ -21,6 +21,8 @@ type Tenant struct {
 	Models            []string `yaml:"models,omitempty" doc:"Names of the models that it may use, or * for all; default all."`
 	OnLimit           string   `yaml:"on_limit,omitempty" enum:"queue,reject" doc:"queue: at a limit a request waits, the default. reject: it is refused at once with 429."`
 	MaxQueueWait      Duration `yaml:"max_queue_wait,omitempty" doc:"How long a request waits at a limit before it is refused; default 30s."`
+
+	Cache TenantCache `yaml:"cache,omitempty" doc:"Whether answers are kept and given again."`
 }
 
 // Budget is what a tenant may use in a span of time. Both limits hold when both are given.

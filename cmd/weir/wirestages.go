@@ -59,7 +59,7 @@ func (n *node) ingest(alone bool) (part, error) {
 
 func (n *node) router(bool) (part, error) {
 	r, err := router.New(router.Config{
-		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Limits: n.cfg.limits(), Price: n.cfg.price,
+		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Cache: n.cfg.caching(), Limits: n.cfg.limits(), Price: n.cfg.price,
 		Active: n.cfg.Router.Active, Partitions: n.cfg.Router.Partitions, Logger: n.log, Registerer: n.registry,
 	})
 	if err != nil {

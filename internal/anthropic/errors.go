@@ -64,7 +64,7 @@ func formOf(code schemas.Code) form {
 		return form{http.StatusTooManyRequests, "rate_limit_error"}
 	case schemas.CodeOverloaded, schemas.CodeUnavailable, schemas.CodeShutdown:
 		return form{statusOverloaded, "overloaded_error"}
-	case schemas.CodeUpstreamTimeout, schemas.CodeDeadline:
+	case schemas.CodeUpstreamTimeout, schemas.CodeDeadline, schemas.CodeNotCached:
 		return form{http.StatusGatewayTimeout, "timeout_error"}
 	case schemas.CodeCancelled: // what nginx logs for a caller that left: clients send every 409 and 5xx again
 		return form{499, "api_error"}

@@ -123,6 +123,10 @@ type Bus struct {
 	stored chan struct{} // bounds stored reads, which hold the lock that writes need
 	room   watermark
 
+	gapMu   sync.Mutex
+	gaps    map[int]func() // called when hints may have been missed
+	gapNext int
+
 	saidMu sync.Mutex
 	said   map[string]said // by the name of the connection, of which there are few
 }
@@ -134,6 +138,7 @@ func Connect(ctx context.Context, cfg Config) (*Bus, error) {
 	}
 	b := &Bus{
 		cfg: cfg, log: cfg.Logger, tracer: newTracer(cfg.TracerProvider), stored: make(chan struct{}, storedReads), said: map[string]said{},
+		gaps: map[int]func(){},
 	}
 	var err error
 	if b.meters, err = newMetrics(cfg.Registerer); err != nil {
@@ -276,6 +281,7 @@ func (b *Bus) disconnected(conn *nats.Conn, err error) {
 
 func (b *Bus) reconnected(conn *nats.Conn) {
 	b.log.Info("NATS connection restored", "connection", conn.Opts.Name, "server", conn.ConnectedServerName())
+	b.gap()
 }
 
 // repeatAfter is how often the same error of a connection is logged: one that is refused tries again all the time.
@@ -303,6 +309,9 @@ func (b *Bus) repeats(connection string, err error) bool {
 func (b *Bus) asyncError(conn *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrSlowConsumer) {
 		b.meters.slowReaders.Inc()
+		if sub != nil && sub.Subject == schemas.CacheAll {
+			b.gap()
+		}
 		return
 	}
 	if b.repeats(conn.Opts.Name, err) {

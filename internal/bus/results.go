@@ -105,7 +105,11 @@ func (b *Bus) Erase(ctx context.Context, id schemas.Identity) error {
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
 		return err
 	}
-	if err := b.bury(ctx, id); err != nil {
+	cacheKey, err := b.bury(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := b.forgetAnswer(ctx, id.Tenant, cacheKey); err != nil {
 		return err
 	}
 	keep := uint64(0)
@@ -132,29 +136,29 @@ func (b *Bus) awaitResult(ctx context.Context, id schemas.Identity) {
 const eraseWait = 2 * time.Second
 
 // bury puts a tombstone in the place of a result. Whoever finishes the request meanwhile may be faster with a record that
-// has payloads, which goes the same way.
-func (b *Bus) bury(ctx context.Context, id schemas.Identity) error {
+// has payloads, which goes the same way. It returns the key of the cache entry that the request had to do with.
+func (b *Bus) bury(ctx context.Context, id schemas.Identity) (cacheKey string, err error) {
 	tombstone := &schemas.Result{V: schemas.Version, Tenant: id.Tenant, RequestID: id.Request, Status: schemas.StatusDeleted, Finished: time.Now()}
 	for {
 		last, err := b.getLast(ctx, schemas.StreamResults, id.Result())
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
+			return "", err
 		}
 		if last != nil {
 			old, err := b.decodeResult(ctx, last.Header, last.Data)
 			if err == nil {
-				tombstone.Accepted, tombstone.Model, tombstone.Op = old.Accepted, old.Model, old.Op
+				tombstone.Accepted, tombstone.Model, tombstone.Op, tombstone.CacheKey = old.Accepted, old.Model, old.Op, old.CacheKey
 			}
 			tombstone.Charge = chargeOf(last)
 			if err == nil && old.Status == schemas.StatusDeleted {
-				return nil
+				return old.CacheKey, nil
 			}
 			if err := b.purge(ctx, schemas.StreamResults, id.Result(), 0); err != nil {
-				return err
+				return "", err
 			}
 		}
 		if won, err := b.putResult(ctx, tombstone); won || err != nil {
-			return err
+			return tombstone.CacheKey, err
 		}
 	}
 }

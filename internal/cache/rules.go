@@ -50,17 +50,17 @@ func forbids(r *Request) Reason {
 	return ""
 }
 
-// member is what a member of a body means for its key.
-type member int
+// meaning is what a member of a body means for its key.
+type meaning int
 
 const (
-	kept     member = iota // it may change the answer
-	excluded               // it cannot
-	options                // excluded, but it changes how the answer is streamed
+	kept     meaning = iota // it may change the answer
+	excluded                // it cannot
+	options                 // excluded, but it changes how the answer is streamed
 )
 
 // classify says what a top-level member of a body means, and the reason that it is if it is given.
-func classify(op schemas.Op, name string) (member, Reason) {
+func classify(op schemas.Op, name string) (meaning, Reason) {
 	switch name {
 	case "stream", "user", "safety_identifier", "metadata", "service_tier", "prompt_cache_key", "prompt_cache_options",
 		"prompt_cache_retention", "priority", "request_id", "session_id", "cache_salt", "return_token_ids":

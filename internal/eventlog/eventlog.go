@@ -27,14 +27,14 @@ const (
 // ErrNotKept says that the events were too large to be kept with the result.
 var ErrNotKept = errors.New("the events were too large to be kept")
 
-// Pack makes the log of the delta frames among frames, whose payloads must be resolved, relative to the time of
+// Pack makes the log of the frames that hold events of a stream, whose payloads must be resolved, relative to the time of
 // acceptance. It is nil when there are no events, as for a unary answer, whose response the result holds whole. It is
 // safe for concurrent use.
 func Pack(accepted time.Time, frames []*schemas.Frame) *schemas.EventLog {
 	log := &schemas.EventLog{Encoding: encodingZstd}
 	size := 0
 	for _, f := range frames {
-		if f.Kind != schemas.KindDelta || f.Count == 0 {
+		if !f.Streamed() {
 			continue
 		}
 		log.Count += f.Count
@@ -56,7 +56,7 @@ func Pack(accepted time.Time, frames []*schemas.Frame) *schemas.EventLog {
 func lines(frames []*schemas.Frame, size int) []byte {
 	data := make([]byte, 0, size)
 	for _, f := range frames {
-		if f.Kind != schemas.KindDelta {
+		if !f.Streamed() {
 			continue
 		}
 		if bytes.Count(f.Data, lineFeed) == f.Count-1 { // line by line already

@@ -31,6 +31,7 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	if body != nil {
 		r.SetRequest(body)
 	}
+	addCache(r, w, chain)
 	if start := chain.Start(); start != nil {
 		r.Worker = start.Start.Worker
 	}
@@ -45,6 +46,19 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 		r.Charge = charge(w, chain, r)
 	}
 	return r
+}
+
+// addCache takes over what the chain says that the cache did, and from the item which entry it is about.
+func addCache(r *schemas.Result, w *schemas.Work, chain *bus.Chain) {
+	for _, f := range chain.Frames {
+		if f.Cache != nil {
+			r.Cache, r.CacheAge = f.Cache.Status, f.Cache.Age
+			break
+		}
+	}
+	if w.Cache != nil {
+		r.CacheKey = w.Cache.Key
+	}
 }
 
 // charge is what the request counts for against the limits of its tenant. One that never ran counts for nothing. Where no
@@ -100,6 +114,8 @@ func addEnding(r *schemas.Result, terminal *schemas.Frame, summary *schemas.Summ
 		if e, err := schemas.DecodeError(terminal.Data); err == nil {
 			r.Status = schemas.StatusOf(e)
 		}
+	case terminal.Count > 1:
+		r.Status = schemas.StatusCompleted
 	case terminal.Count > 0:
 		r.Status, r.Response = schemas.StatusCompleted, raw(terminal.Data)
 	default:

@@ -161,7 +161,7 @@ func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *ti
 	done, err := b.result.ExecContext(ctx,
 		r.Tenant, r.RequestID, millis(r.Accepted), optional(r.Started), optional(r.Finished), r.Model, r.Op, r.Priority,
 		r.Status, sink.ErrorCode(r), usage.PromptTokens, usage.CompletionTokens, usage.TotalTokens, r.Attempts,
-		r.FirstTokenMS, r.DurationMS, r.Worker, r.Cache, len(payload), erased, string(metadata), cost.Amount, cost.Currency)
+		r.FirstTokenMS, r.DurationMS, r.Worker, string(r.Cache), len(payload), erased, string(metadata), cost.Amount, cost.Currency)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,158 @@
+package cache
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/allegro/bigcache/v3"
+
+	"github.com/weir-llm/weir/schemas"
+)
+
+// Limits of a [Memory].
+const (
+	// DefaultMemoryMB is what entries may take, and MinMemoryMB and MaxMemoryMB are what it may be set to.
+	DefaultMemoryMB = 64
+	MinMemoryMB     = 8
+	MaxMemoryMB     = 16 << 10
+
+	// shards is how many parts a memory has. The least part is twice the largest entry.
+	shards = 16
+	// heads is what is before an entry: when it was stored and when it ends, on the clock of the Memory.
+	heads = 16
+)
+
+// MemoryConfig is that of a [Memory].
+type MemoryConfig struct {
+	MB       int // for entries; 0 = DefaultMemoryMB
+	MaxEntry int // bytes, beyond which an entry is not kept; 0 = schemas.MaxCacheEntryBytes
+
+	// Now is a clock that never goes back; optional. Its zero is of no meaning.
+	Now func() time.Duration
+}
+
+// Memory is the first level: entries in the memory of one process, in a ring that new entries push old ones out of. An entry
+// ends on the second, on a clock that nobody can set. It takes at most MB for entries and about a quarter of that for the
+// index; a small part of it until it is used. It is safe for concurrent use.
+type Memory struct {
+	cfg  MemoryConfig
+	seed maphash.Seed
+
+	mu         sync.RWMutex
+	ring       *bigcache.BigCache
+	generation uint64
+}
+
+// NewMemory makes an empty one.
+func NewMemory(cfg MemoryConfig) (*Memory, error) {
+	if cfg.MB == 0 {
+		cfg.MB = DefaultMemoryMB
+	}
+	if cfg.MaxEntry == 0 {
+		cfg.MaxEntry = schemas.MaxCacheEntryBytes
+	}
+	if cfg.MB < MinMemoryMB || cfg.MB > MaxMemoryMB {
+		return nil, fmt.Errorf("cache: %d MB of memory: use %d to %d", cfg.MB, MinMemoryMB, MaxMemoryMB)
+	}
+	if cfg.MaxEntry < 1 || cfg.MaxEntry > schemas.MaxCacheEntryBytes {
+		return nil, fmt.Errorf("cache: entries of at most %d bytes: use 1 to %d", cfg.MaxEntry, schemas.MaxCacheEntryBytes)
+	}
+	if cfg.Now == nil {
+		began := time.Now()
+		cfg.Now = func() time.Duration { return time.Since(began) } // by the monotonic clock
+	}
+	m := &Memory{cfg: cfg, seed: maphash.MakeSeed()}
+	return m, m.Reset()
+}
+
+// Sum64 is a hash that nobody outside can make collide.
+func (m *Memory) Sum64(key string) uint64 { return maphash.String(m.seed, key) }
+
+// Reset forgets everything, and leaves the memory of it to the garbage collector.
+func (m *Memory) Reset() error {
+	ring, err := bigcache.New(context.Background(), bigcache.Config{
+		Shards: shards, HardMaxCacheSize: m.cfg.MB, Hasher: m,
+		// The age of entries is told by what is stored with them; the ring only makes room. Without a CleanWindow it has no
+		// goroutine, and so nothing to be closed.
+		LifeWindow: 2 * schemas.MaxCacheTTL * time.Second,
+		// What a shard begins with: ten entries of this size.
+		MaxEntriesInWindow: 10 * shards, MaxEntrySize: 512,
+	})
+	if err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ring = ring
+	m.generation++
+	return nil
+}
+
+// Generation changes whenever something was removed. What was read from elsewhere before is not to be put in afterwards.
+func (m *Memory) Generation() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.generation
+}
+
+// Put keeps an encoded entry that was stored elsewhere an age ago and ends at ttl, unless something was removed since the
+// generation. It reports whether it did: one that is too large, or over, is not kept.
+func (m *Memory) Put(generation uint64, tenant, key string, entry []byte, age, ttl time.Duration) bool {
+	if len(entry) == 0 || len(entry) > m.cfg.MaxEntry || age >= ttl {
+		return false
+	}
+	now := m.cfg.Now()
+	b := make([]byte, heads, heads+len(entry))
+	binary.BigEndian.PutUint64(b, uint64(now-age))
+	binary.BigEndian.PutUint64(b[8:], uint64(now-age+ttl))
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return generation == m.generation && m.ring.Set(name(tenant, key), append(b, entry...)) == nil
+}
+
+// Get is the entry of a tenant under a key, and its age. What is over, damaged, of another version or of another request is
+// none.
+func (m *Memory) Get(tenant, key string) (*schemas.CacheEntry, time.Duration, bool) {
+	m.mu.RLock()
+	b, err := m.ring.Get(name(tenant, key)) // a copy
+	m.mu.RUnlock()
+	if err != nil || len(b) < heads {
+		return nil, 0, false
+	}
+	now := m.cfg.Now()
+	stored, end := time.Duration(binary.BigEndian.Uint64(b)), time.Duration(binary.BigEndian.Uint64(b[8:]))
+	if now >= end {
+		return nil, 0, false
+	}
+	e, err := schemas.DecodeCacheEntry(tenant, key, b[heads:])
+	if err != nil {
+		return nil, 0, false
+	}
+	return e, max(now-stored, 0), true
+}
+
+// Drop forgets an entry. Its bytes stay in the ring until others are written over them, where nothing finds them.
+func (m *Memory) Drop(tenant, key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.generation++
+	err := m.ring.Delete(name(tenant, key))
+	if errors.Is(err, bigcache.ErrEntryNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Size is how many entries there are, those that are over included, and what has been taken for them in bytes.
+func (m *Memory) Size() (entries, bytes int) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.ring.Len(), m.ring.Capacity()
+}
+
+func name(tenant, key string) string { return tenant + "." + key }
