@@ -52,7 +52,9 @@ func TestUsageOfAServer(t *testing.T) {
 	for n, id := range ids {
 		serve.record(t, []string{"acme", "acme", "other"}[n], id)
 	}
-	cost := func(n int64) string { return schemas.Money((prompt*500_000 + completion*1_000_000) * n * 1000).String() }
+	cost := func(n int64) string {
+		return schemas.Money((prompt*500_000 + completion*1_000_000) * n * 1000).String()
+	}
 	row := func(tenant string, n int64) usageRow {
 		return usageRow{Tenant: tenant, Requests: n, Prompt: n * prompt, Completion: n * completion, Total: n * (prompt + completion), Cost: cost(n), Currency: "USD"}
 	}
