@@ -12,6 +12,8 @@ type answer struct {
 	model    string // what the backend says answered
 	response []byte // a whole unary response
 	tokens   int64  // events that held some of the answer
+	bytes    int64  // of its events
+	leftOut  int    // events that could not be read
 }
 
 // note learns from an event.

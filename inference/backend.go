@@ -90,6 +90,9 @@ type Event struct {
 	// the loop body returns.
 	Running *openai.Running
 
+	// LeftOut is how many events before this one could not be read and were left out, as the operator wants it.
+	LeftOut int
+
 	// More says that the next event is already here, so that both may leave in one frame. It is never set while the next
 	// event is still to come.
 	More bool

@@ -112,6 +112,7 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 		s.FirstTokenMS = r.tries[len(r.tries)-1].FirstTokenMS
 	}
 	if said != nil {
+		s.Malformed = said.leftOut
 		if s.Usage = said.usage; failed == nil {
 			s.FinishReasons = said.finishes
 		} else if s.Usage == nil && (r.chain.Visible() || s.CancelledBy != "") {

@@ -13,7 +13,7 @@ var errCut = errors.New("the answer was cut")
 // go on. If none can, the error is what the caller is told.
 func (r *run) cut(p plan, further bool, failed *schemas.Error) (*schemas.Error, bool) {
 	r.learn(p, further, failed)
-	if further && judge(failed) == stop && failed.Code != schemas.CodeStreamDiverged {
+	if further && (failed == errEndless || judge(failed) == stop && failed.Code != schemas.CodeStreamDiverged) {
 		return failed, false // the content filter, or whatever else says that this is the end
 	}
 	if r.left > 0 && r.goOn().refuse == nil {

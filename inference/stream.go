@@ -67,6 +67,10 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 			return said, r.flushed(ctx, gathered, claim, err)
 		}
 		said.note(event.Chunk)
+		said.leftOut += event.LeftOut
+		if said.bytes += int64(len(event.Data)); said.bytes > maxAnswer {
+			return said, r.flushed(ctx, gathered, claim, errEndless)
+		}
 		switch {
 		case len(event.Data) == 0:
 			r.record.note(event.Running, gathered.count, false)
@@ -97,6 +101,13 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 	}
 	return said, nil
 }
+
+// maxAnswer is how many bytes of events one attempt may give: some hundred thousand tokens, beyond what any model says in one
+// answer.
+const maxAnswer = 128 << 20
+
+// errEndless is shared and never changed.
+var errEndless = schemas.Errorf(schemas.CodeUpstreamError, "the answer has more than %d MiB of events, so that the model seems not to stop; set max_tokens", maxAnswer>>20)
 
 // flushed writes what came before an error, and returns the error.
 func (r *run) flushed(ctx context.Context, gathered *frameData, claim claim, failed error) error {

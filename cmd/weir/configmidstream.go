@@ -64,6 +64,20 @@ func checkContinue(at string, b Backend) *configError {
 		return problem(join(at, "continue"), "use none, prefill or tokens", "%q is not known", b.Continue)
 	case b.Continue == "tokens" && b.Protocol != "openai":
 		return problem(join(at, "continue"), "use prefill, or set protocol: openai", "only an openai backend goes on from token ids")
+	case b.Continue == "prefill" && b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "echo":
+		return problem(join(at, "continue"), "remove it", "only openai, anthropic and echo backends go on with an answer")
+	}
+	return checkMalformed(at, b)
+}
+
+func (b Backend) skipsMalformed() bool { return b.OnMalformed == "skip" }
+
+func checkMalformed(at string, b Backend) *configError {
+	switch {
+	case b.OnMalformed != "" && b.OnMalformed != "fail" && b.OnMalformed != "skip":
+		return problem(join(at, "on_malformed"), "use fail or skip", "%q is not known", b.OnMalformed)
+	case b.OnMalformed != "" && b.Protocol != "openai" && b.Protocol != "anthropic":
+		return problem(join(at, "on_malformed"), "remove it", "only openai and anthropic backends have it")
 	}
 	return nil
 }

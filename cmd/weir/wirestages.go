@@ -144,12 +144,12 @@ func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses 
 	if b.Protocol == "anthropic" {
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Timeouts: timeouts, Connection: connection,
+			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Continue: b.continuation(), SkipMalformed: b.skipsMalformed(), Timeouts: timeouts, Connection: connection,
 		})
 	}
 	return openai.New(openai.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-		Deterministic: b.Deterministic != nil && *b.Deterministic, Continue: b.continuation(), RequireFinishReason: b.RequireFinishReason,
+		Deterministic: b.Deterministic != nil && *b.Deterministic, Continue: b.continuation(), SkipMalformed: b.skipsMalformed(), RequireFinishReason: b.RequireFinishReason,
 		MaxCompletionTokens: b.MaxCompletionTokens, Timeouts: timeouts, Connection: connection,
 	})
 }

@@ -39,6 +39,12 @@ type Config struct {
 	// the sampling parameters that chat requests may hold; from 2026-10-21 on they are left out.
 	Version string
 
+	// Continue is whether the model goes on with a chat answer that was cut, from a last turn of the assistant. Models from
+	// Claude 4.6 on refuse that. Default: it does not.
+	Continue inference.Continuation
+
+	SkipMalformed bool // leave events out that cannot be read, instead of failing the call
+
 	Timeouts inference.Timeouts
 	Headers  map[string]string // more headers for every call
 
@@ -66,7 +72,7 @@ func New(config Config) (*Backend, error) {
 	}
 	client, err := upstream.NewClient(upstream.Config{
 		Name: config.Name, URL: config.URL, MaxInFlight: config.MaxInFlight, Timeouts: config.Timeouts, Headers: config.Headers,
-		Connection: config.Connection,
+		Connection: config.Connection, SkipMalformed: config.SkipMalformed,
 	})
 	if err != nil {
 		return nil, err
@@ -83,12 +89,12 @@ func (b *Backend) Close() error { return b.client.Close() }
 // Name of the backend, as configured.
 func (b *Backend) Name() string { return b.config.Name }
 
-// Capabilities of the backend. No answer can be gone on with: current models refuse a prefilled turn, and a second run
-// has other signatures.
+// Capabilities of the backend. A messages answer cannot be gone on with, since another run has other signatures; a chat
+// answer can where the operator says so.
 func (b *Backend) Capabilities() inference.Capabilities {
 	return inference.Capabilities{
 		Ops:      []schemas.Op{schemas.OpMessages, schemas.OpCountTokens, schemas.OpChat},
-		Continue: inference.ContinueNone,
+		Continue: min(b.config.Continue, inference.ContinueText),
 	}
 }
 

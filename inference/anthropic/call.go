@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/internal/anthropic"
@@ -84,7 +86,17 @@ func (c *call) chat() ([]byte, error) {
 	c.chunks = &anthropic.Chunks{
 		Model: c.public, Created: time.Now().Unix(), IncludeUsage: c.request.Stream && openai.IncludesUsage(c.request.Body),
 	}
-	return anthropic.ToMessages(c.request.Body, anthropic.ChatPolicy{MaxTokens: c.backend.config.MaxTokens, Version: c.backend.config.Version})
+	body := c.request.Body
+	if r := c.request.Resume; r != nil {
+		if c.backend.config.Continue == inference.ContinueNone || r.IDs != nil || gjson.GetBytes(body, "thinking").IsObject() {
+			return nil, schemas.Errorf(schemas.CodeUnsupported, "the model server cannot go on with an answer")
+		}
+		var err error
+		if body, err = openai.RestOfChat(body, r.Text, r.Tokens); err != nil {
+			return nil, err
+		}
+	}
+	return anthropic.ToMessages(body, anthropic.ChatPolicy{MaxTokens: c.backend.config.MaxTokens, Version: c.backend.config.Version})
 }
 
 // unary passes on a whole response.

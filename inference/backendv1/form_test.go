@@ -62,21 +62,21 @@ func (f form) document(s backendtest.Script) string {
 	if f.completion {
 		return fmt.Sprintf(`{"id":"x-1","object":"text_completion","created":1764000000,"model":%q,"choices":[{"index":0,"text":%s,"logprobs":null,"finish_reason":%q}]}`, f.model, text, s.Finish)
 	}
-	more := ""
+	var more strings.Builder
 	if len(s.Thought) > 0 {
-		more += `,"reasoning_content":` + quote(strings.Join(s.Thought, ""))
+		more.WriteString(`,"reasoning_content":` + quote(strings.Join(s.Thought, "")))
 	}
 	for i, call := range s.Calls {
 		before := ","
 		if i == 0 {
 			before = `,"tool_calls":[`
 		}
-		more += fmt.Sprintf(`%s{"id":%q,"type":"function","function":{"name":%q,"arguments":%s}}`, before, call.ID, call.Name, quote(strings.Join(call.Arguments, "")))
+		more.WriteString(fmt.Sprintf(`%s{"id":%q,"type":"function","function":{"name":%q,"arguments":%s}}`, before, call.ID, call.Name, quote(strings.Join(call.Arguments, ""))))
 	}
 	if len(s.Calls) > 0 {
-		more += "]"
+		more.WriteString("]")
 	}
-	return fmt.Sprintf(`{"id":"x-1","object":"chat.completion","created":1764000000,"model":%q,"choices":[{"index":0,"message":{"role":"assistant","content":%s%s},"finish_reason":%q}],"usage":null}`, f.model, text, more, s.Finish)
+	return fmt.Sprintf(`{"id":"x-1","object":"chat.completion","created":1764000000,"model":%q,"choices":[{"index":0,"message":{"role":"assistant","content":%s%s},"finish_reason":%q}],"usage":null}`, f.model, text, more.String(), s.Finish)
 }
 
 func quote(s string) string {

@@ -18,6 +18,7 @@ type call struct {
 	choices int // answers asked for
 	mender  openai.Mender
 	chunk   openai.Chunk
+	halves  openai.Halves
 	ending  openai.Endings
 	events  int
 	done    bool // the end mark came

@@ -26,6 +26,8 @@ type Config struct {
 	// vLLM does. Default: it does not.
 	Continue inference.Continuation
 
+	SkipMalformed bool // leave events out that cannot be read, instead of failing the call
+
 	// RequireFinishReason false accepts [DONE] alone as the end of an answer, for servers that never send a finish_reason.
 	// Default true.
 	RequireFinishReason *bool
@@ -48,7 +50,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) upstream() upstream.Config {
-	return upstream.Config{Name: c.Name, URL: c.URL, MaxInFlight: c.MaxInFlight, Timeouts: c.Timeouts, Headers: c.Headers, Connection: c.Connection}
+	return upstream.Config{Name: c.Name, URL: c.URL, MaxInFlight: c.MaxInFlight, Timeouts: c.Timeouts, Headers: c.Headers, Connection: c.Connection, SkipMalformed: c.SkipMalformed}
 }
 
 // Validate reports the first setting that cannot work.

@@ -15,7 +15,7 @@ func (c *call) Event(event *openai.Event) (counts, end bool, err error) {
 		c.done = true
 		return false, true, nil
 	}
-	data := openai.ToUTF8(event.Data)
+	data := c.halves.ToUTF8(event.Data)
 	if err := c.chunk.Peek(data); err != nil {
 		switch {
 		case event.IsError():

@@ -27,6 +27,9 @@ type Call struct {
 
 	Clock
 
+	malformed int // events that were left out
+	untold    int // of them, since the last that was passed on
+
 	nothing openai.Chunk // what an event that only lets another go says
 }
 
@@ -86,6 +89,7 @@ func (c *Call) setHeaders(h http.Header, method string, more http.Header) {
 
 // Pass hands an event to the loop body, and reports whether to go on.
 func (c *Call) Pass(event inference.Event) bool {
+	event.LeftOut, c.untold = c.untold, 0
 	c.Hush() // the loop body's time is not the server's
 	c.stopped = !c.yield(event, nil)
 	c.held = event.More

@@ -90,9 +90,12 @@ func Interrupted(lacks string) *schemas.Error {
 	return schemas.Errorf(schemas.CodeUpstreamInterrupted, "the model server ended the stream before the answer was whole: no %s; try again", lacks)
 }
 
+// errMalformed marks the error of an event that may be left out.
+var errMalformed = errors.New("malformed event")
+
 // NotAnEvent is the error of an event whose data cannot be read.
 func NotAnEvent(cause error) *schemas.Error {
-	return schemas.Errorf(schemas.CodeUpstreamError, "the model server sent an event that is not a JSON object; try again").WithCause(cause)
+	return schemas.Errorf(schemas.CodeUpstreamError, "the model server sent an event that is not a JSON object; try again").WithCause(fmt.Errorf("%w: %w", errMalformed, cause))
 }
 
 // NotAStream is the error of a document that came in place of a stream and is no error either.

@@ -12,6 +12,8 @@ import (
 // tailWait is how long a whole answer waits for its usage and end mark, and drainWait how long a finished one waits for the
 // connection to become free for the next call.
 const (
+	maxMalformed = 100 // events that a call may leave out
+
 	tailWait  = 2 * time.Second
 	drainWait = 50 * time.Millisecond
 )
@@ -86,6 +88,9 @@ func (c *Call) follow(body io.Reader, events iter.Seq2[openai.Event, error], pro
 			return c.ended(err, protocol)
 		}
 		counts, end, err := protocol.Event(&event)
+		if err != nil && c.leaveOut(err) {
+			counts, end, err = false, false, nil
+		}
 		if err != nil || c.stopped {
 			return err
 		}
@@ -107,6 +112,16 @@ func (c *Call) follow(body io.Reader, events iter.Seq2[openai.Event, error], pro
 		}
 	}
 	return protocol.Ended()
+}
+
+// leaveOut reports whether an event that failed is left out, as far as the operator wants it so.
+func (c *Call) leaveOut(err error) bool {
+	if !c.client.config.SkipMalformed || c.malformed >= maxMalformed || !errors.Is(err, errMalformed) {
+		return false
+	}
+	c.malformed++
+	c.untold++
+	return true
 }
 
 // ended judges a stream that broke. An answer that is whole stays so whatever became of the connection afterwards.

@@ -23,7 +23,10 @@ type Config struct {
 	MaxInFlight int    // the connection pool is sized for it; default DefaultMaxInFlight
 	Timeouts    inference.Timeouts
 	Headers     map[string]string // of every call; optional
-	Connection  Connection
+
+	// SkipMalformed leaves an event out that cannot be read, instead of failing the call. At most maxMalformed of a call are.
+	SkipMalformed bool
+	Connection    Connection
 }
 
 // WithDefaults fills in the fields that are zero.
