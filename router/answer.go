@@ -143,8 +143,10 @@ func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame) 
 		switch {
 		case chain.Terminal() != nil:
 			return chain, written, nil
-		case last != nil && last.Kind != schemas.KindAccepted:
+		case last != nil && last.Kind != schemas.KindAccepted && chain.Leader() == "":
 			return nil, false, nil
+		case last != nil:
+			f.Index, f.Attempt = chain.Next(), last.Attempt // behind what it was given of another's answer
 		}
 		expect = chain.Sequence()
 	}

@@ -94,8 +94,8 @@ func (l *loop) note(b batch) {
 // already. What a job has in hand is finished: each step of that is harmless when it is done twice.
 func (l *loop) disown(partition int) {
 	for it := range l.held.all() {
-		if it.partition == partition && l.unqueue(it) {
-			l.settle(it, bus.Nak)
+		if it.partition == partition && (it.follower != nil || l.unqueue(it)) {
+			l.retract(it, func() { l.settle(it, bus.Nak) })
 		}
 	}
 }
@@ -158,8 +158,8 @@ func (l *loop) wake(now time.Time) {
 	}
 	l.log.Warn("the router was stopped for longer than a lease; what it held is left to others", keyCount, l.queue.len())
 	for it := range l.held.all() {
-		if l.unqueue(it) {
-			l.settle(it, bus.Silent)
+		if it.follower != nil || l.unqueue(it) {
+			l.retract(it, func() { l.settle(it, bus.Silent) })
 		}
 	}
 }

@@ -162,6 +162,7 @@ func (r *Router) Run(ctx context.Context) error {
 	})()
 
 	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.caching, r.meters)
+	l.coalesce(work, r.cfg.Bus)
 	unsubscribe, err := subscribe(r.cfg.Bus, l)
 	if err != nil {
 		return fmt.Errorf("run router: %w", err)

@@ -27,6 +27,8 @@ const (
 	CacheMiss    CacheStatus = "MISS"    // there was none
 	CacheRefresh CacheStatus = "REFRESH" // the caller wanted a new one
 	CacheBypass  CacheStatus = "BYPASS"  // no answer to such a request is kept
+
+	CacheCoalesced CacheStatus = "COALESCED" // the answer is that of an equal request which ran at the same time (docs/adr/0023)
 )
 
 // CacheNote tells what the cache did: on a work item in Llm-Cache-Key, with the order to keep the answer, and on the first
