@@ -75,7 +75,7 @@ func (l *loop) place(it *item) (alone bool) {
 	case fl != nil && fl.leader == it.req.Identity:
 		it.placed = true
 		return true
-	case it.again:
+	case it.again || !it.traced && l.inherited(it):
 		l.retrace(it)
 		return false
 	}

@@ -15,6 +15,8 @@ import (
 
 const (
 	copyWidth = 64 // followers being written to at once
+	// maxPassed is how often another router may have written to a follower's chain before this one leaves it to that.
+	maxPassed = 5
 	// attachInterval is how often the doors are told that a leader has readers, so that none of them ends it for want of one.
 	attachInterval = 30 * time.Second
 )
@@ -185,6 +187,11 @@ func (c *copier) fenced(f *follower) {
 	case f.led == "" && chain.Start() != nil:
 		c.gone(f)
 		c.finished <- func() { c.loop.astray(f, chain) }
+	case chain.Leader() != "" && f.passed < maxPassed: // the last that the router before had on its way
+		c.again(f, func() {
+			f.passed++
+			f.goOn(chain)
+		})
 	default:
 		c.report(f, bus.Silent)
 	}

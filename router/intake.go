@@ -57,6 +57,7 @@ type item struct {
 	alarm     int                 // in the expiries, from 1
 	inspected bool                // its body, when that is an object
 	checked   bool                // that it has no result yet, when its caller chose the id
+	traced    bool                // its chain was looked at
 	placed    bool                // as a leader or a follower, or to run by itself
 	follower  *follower           // while it is given the answer of another
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not

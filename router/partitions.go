@@ -23,6 +23,7 @@ type served struct {
 	stop    func()    // ends the fetching; a last batch says when it has ended
 	leaving bool      // stop was called
 	pin     string    // the server's proof that it serves this router, as far as the loop knows
+	since   time.Time // the pin, here; what was accepted before may have been another router's
 	adopt   time.Time // when to look for what another router left; zero when that is done
 }
 
@@ -86,8 +87,21 @@ func (l *loop) note(b batch) {
 		l.log.Info("another router is served the partition now", keyPartition, b.partition)
 		l.disown(b.partition)
 	default:
+		if s.pin != b.pin || s.since.IsZero() {
+			s.since = time.Now()
+		}
 		s.pin = b.pin
 	}
+}
+
+// clockSlack is how far the idea of the stream's clock may be off.
+const clockSlack = time.Second
+
+// inherited reports whether another router may have had the request before, which the number of its deliveries does not tell
+// after a take-over.
+func (l *loop) inherited(it *item) bool {
+	s := l.partitions[it.partition]
+	return s == nil || it.accepted.Before(l.clock.at(s.since).Add(clockSlack))
 }
 
 // disown gives back what waits of a partition that another router has now. It comes at once to that one, which may have it

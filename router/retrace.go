@@ -29,7 +29,7 @@ func (l *loop) retrace(it *item) {
 }
 
 func (l *loop) retraced(it *item, chain *bus.Chain) {
-	it.again = false
+	it.again, it.traced = false, true
 	reused := chain.BodyHash() != "" && chain.BodyHash() != it.req.BodyHash()
 	switch {
 	case chain.Terminal() != nil && !reused:
