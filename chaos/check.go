@@ -113,12 +113,20 @@ func checkReader(c *call, chain *bus.Chain, result *schemas.Result) error {
 		return fmt.Errorf("the reader was shown a whole answer, but the result is %s and the finish reason %q", result.Status, c.finish)
 	case c.code != "" && result.Status == schemas.StatusCompleted:
 		return fmt.Errorf("the reader was told %s, but the result is completed", c.code)
-	case c.code != "" && c.same:
-		return fmt.Errorf("a request that can be run again ended in %s", c.code)
+	case c.code != "":
+		return fmt.Errorf("a request that can be gone on with ended in %s", c.code)
 	case c.code == "" && c.same && c.text.String() != c.want:
 		return fmt.Errorf("the answer is %q, want %q", c.text.String(), c.want)
+	case !c.same && !strings.HasPrefix(c.want, withoutFirst(c.text.String())):
+		return fmt.Errorf("the answer is %q, want %q but for its first word: it holds pieces of two", c.text.String(), c.want)
 	}
 	return nil
+}
+
+// withoutFirst is an answer without the word by which it differs from all others, wherever it comes again.
+func withoutFirst(answer string) string {
+	first, _, _ := strings.Cut(answer, " ")
+	return strings.ReplaceAll(answer, first+" ", "")
 }
 
 func text(chain *bus.Chain) (string, error) {

@@ -5,7 +5,8 @@
 // What the clients prove together: an SDK that knows nothing of Weir gets its answers, streamed and not, and its errors, on
 // each surface, Responses and Messages included, whichever protocol the model server speaks; a plain NATS client that
 // publishes a request sees its frames live and finds the same frames in the stream afterwards; a tenant with nothing but an
-// API key is served over NATS; a stream that was cut goes on from Last-Event-ID without a gap or a duplicate. Besides, the
+// API key is served over NATS; a stream that was cut goes on from Last-Event-ID without a gap or a duplicate; a real engine,
+// llama.cpp with a model of noise, streams, answers whole, runs several at once, and stops when it is told to. Besides, the
 // parser of AsyncAPI reads schemas/asyncapi.yaml.
 package main
 
@@ -42,6 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	node22 := flags.String("node22", "node", "Node 22 or later, for openai 7")
 	suite := flags.String("openai-go-tests", ".bin/openai-go-tests", "the tests of openai-go, compiled")
 	node := flags.String("node", "node", "Node 20 or later, for openai 6")
+	engine := flags.String("engine", "engine/server.mjs", "the page of HTTP over llama.cpp; empty leaves its checks out")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -72,6 +74,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	if err := checkNATSService(ctx, results, *weir, *nats, *node, dir); err != nil {
+		return err
+	}
+	if err := checkEngine(ctx, results, *weir, *node, *engine, dir); err != nil {
 		return err
 	}
 	checkAsyncAPI(ctx, results, *node)

@@ -25,10 +25,22 @@ if ! cmp -s package-lock.json node_modules/.installed-lock; then
   cp package-lock.json node_modules/.installed-lock
 fi
 
+# The engine: llama.cpp as npm has it prebuilt, 66 MB, for Linux on x64. Without its optional packages, which are for other
+# machines and large, and without its install script, which would look for a compiler.
+engine=
+if [[ "$(uname -sm)" == "Linux x86_64" ]]; then
+  engine=engine/server.mjs
+  if ! cmp -s engine/package-lock.json engine/node_modules/.installed-lock; then
+    # Not npm ci, which insists on an optional package that the registry does not have. This keeps to the lock file as well.
+    (cd engine && npm install --no-save --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error)
+    cp engine/package-lock.json engine/node_modules/.installed-lock
+  fi
+fi
+
 # The current SDK needs Node 22, which npm has as a package for Linux; the one before it runs on whatever is installed.
 node22=node
 for candidate in node_modules/node-linux-*/bin/node; do
   if [[ -x $candidate ]]; then node22=$candidate; fi
 done
 
-exec "$bin/conformance" --weir "$bin/weir" --nats "$bin/nats" --openai-go-tests "$bin/openai-go-tests" --node22 "$node22" --node node "$@"
+exec "$bin/conformance" --weir "$bin/weir" --nats "$bin/nats" --openai-go-tests "$bin/openai-go-tests" --node22 "$node22" --node node --engine "$engine" "$@"

@@ -240,7 +240,9 @@ func (r *run) vocabulary(c Capabilities) string {
 }
 
 // tellable reports whether token ids would be of use if the answer were cut.
-func (r *run) tellable() bool { return r.request.Stream && r.request.Continuable() }
+func (r *run) tellable() bool {
+	return r.request != nil && r.request.Stream && r.request.Continuable() && (r.op == schemas.OpChat || r.op == schemas.OpCompletion)
+}
 
 // origin has what chunks are made with when nobody else makes them.
 func (r *run) origin(seen openai.Seen) openai.Origin {

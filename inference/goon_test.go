@@ -277,3 +277,17 @@ func TestWorkerThatIsLostIsContinued(t *testing.T) {
 		})
 	}
 }
+
+// An item whose body cannot be read any more, behind an attempt that showed nothing: it is answered, and nothing panics.
+func TestUnreadableBehindAnAttempt(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	item := work("r1", 2, `{"model":"m"`)
+	p.append(item.Identity, &schemas.Frame{Kind: schemas.KindStart, Attempt: 1, Writer: "lost", Start: &schemas.Start{Mode: schemas.ModeFresh, Work: 1 << 40, Dispatch: 1, Worker: "lost"}})
+	p.worker("w1", &fake{words: three})
+	p.dispatch(item)
+	if got := p.read(item.Identity); got.code() != schemas.CodeInvalidJSON {
+		t.Errorf("it ended in %q", got.code())
+	}
+	p.ended(item.Identity)
+}

@@ -15,6 +15,7 @@ type metrics struct {
 	events   prometheus.Counter
 	lost     prometheus.Counter
 	cached   *prometheus.CounterVec // by outcome
+	extra    *prometheus.CounterVec // by model and mode
 	breakers *prometheus.CounterVec // by model, backend and state
 }
 
@@ -26,12 +27,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_events_total", Help: "Events committed."}),
 		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_lost_runs_total", Help: "Runs that ended because another writer had the chain or a write stayed unresolved."}),
 		cached:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_cache_writes_total", Help: "Answers that were to be kept in the cache, by outcome: kept, failed, or why they were not fit."}, []string{"outcome"}),
+		extra:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_extra_calls_total", Help: "Calls of backends beyond the first of each attempt, by the model asked for and why they were made."}, []string{"model", "mode"}),
 		breakers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_breaker_changes_total", Help: "Circuit breakers that opened or closed, by model, backend and new state."}, []string{"model", "backend", "state"}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost, m.cached, m.breakers} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost, m.cached, m.extra, m.breakers} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register inference metrics: %w", err)
 		}

@@ -79,6 +79,7 @@ func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 	if work.Accepted.IsZero() {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
+	work.Sent = d.Time
 	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now(), left: m.midstream.Max}
 }
 
@@ -180,9 +181,9 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	r.attempt++
 	calling, stop := r.callContext(ctx)
 	defer stop()
+	seen := r.chain.Next() // the claim writes to the chain
 	claim := r.claim(ctx, plan.mode, stop)
 	defer claim.wait()
-	seen := r.chain.Next()
 	r.record.begin(plan.tell, plan.before)
 	said, failed := r.stream(ctx, r.generate(calling, plan), claim)
 	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {
@@ -236,8 +237,13 @@ func (r *run) generate(ctx context.Context, p plan) said {
 	}
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
-		call:   func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
-		record: func(m *model, t schemas.Try) { r.by, r.tries = m, append(r.tries, t) },
+		call: func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
+		record: func(m *model, t schemas.Try) {
+			r.by, r.tries = m, append(r.tries, t)
+			if t.Mode != "" {
+				r.w.meters.extra.WithLabelValues(r.m.name, string(t.Mode)).Inc()
+			}
+		},
 	}
 	return calls.events(ctx)
 }

@@ -2,6 +2,7 @@ package inference_test
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/anthropic"
+	"github.com/weir-llm/weir/inference/ollama"
 	"github.com/weir-llm/weir/inference/openai"
 	"github.com/weir-llm/weir/internal/faulty"
 	"github.com/weir-llm/weir/schemas"
@@ -132,8 +134,8 @@ func scenarios() map[string]scenario {
 			first:    500 * time.Millisecond, calls: []int{1, 1}, check: left,
 		},
 		"trickle that is in time": {backends: scripts(func(c *faulty.Call) { c.Trickle(0, c.Dialect.Whole()...) }), calls: []int{1}},
-		"end twice":               {backends: scripts(faulty.Says(func(d faulty.Dialect) []string { return faulty.Doubled(d.Whole(), -3, -2, -1) })), calls: []int{1}},
-		"beginning twice":         {only: "openai", backends: scripts(faulty.Says(func(d faulty.Dialect) []string { return faulty.Doubled(d.Whole(), 0) })), calls: []int{1}},
+		"end twice":               {backends: scripts(faulty.Doubles(0, 3)), calls: []int{1}},
+		"beginning twice":         {only: "openai", backends: scripts(faulty.Doubles(-len(faulty.Words())-1, -len(faulty.Words()))), calls: []int{1}},
 		"split UTF-8": {backends: scripts(func(c *faulty.Call) {
 			c.Trickle(0, c.Dialect.Answer(c.Dialect.Stop, "é€", "𝄞", "…")...)
 		}), text: "é€𝄞…", calls: []int{1}},
@@ -165,8 +167,8 @@ func TestScenarios(t *testing.T) {
 	for name, s := range scenarios() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, d := range []faulty.Dialect{faulty.OpenAI(), faulty.Anthropic()} {
-				if s.only != "" && s.only != d.Name {
+			for _, d := range []faulty.Dialect{faulty.OpenAI(), faulty.Anthropic(), faulty.Ollama()} {
+				if s.only != "" && s.only != d.Name || s.ends == "content_filter" && d.Filtered == "" {
 					continue
 				}
 				t.Run(d.Name, func(t *testing.T) {
@@ -295,17 +297,20 @@ func (s scenario) serve(p *playing) {
 }
 
 // backendOf is a backend that calls a server in its dialect.
-func backendOf(t testing.TB, name string, server *faulty.Server, timeouts inference.Timeouts) inference.Backend {
+func backendOf(t testing.TB, name string, server *faulty.Server, timeouts inference.Timeouts) (b interface {
+	inference.Backend
+	io.Closer
+}) {
 	t.Helper()
-	if server.Dialect.Name == "anthropic" {
-		b, err := anthropic.New(anthropic.Config{Name: name, URL: server.URL, Timeouts: timeouts})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = b.Close() })
-		return b
+	var err error
+	switch server.Dialect.Name {
+	case "anthropic":
+		b, err = anthropic.New(anthropic.Config{Name: name, URL: server.URL + "/v1", Timeouts: timeouts})
+	case "ollama":
+		b, err = ollama.New(ollama.Config{Name: name, URL: server.URL, Timeouts: timeouts})
+	default:
+		b, err = openai.New(openai.Config{Name: name, URL: server.URL + "/v1", Timeouts: timeouts})
 	}
-	b, err := openai.New(openai.Config{Name: name, URL: server.URL, Timeouts: timeouts})
 	if err != nil {
 		t.Fatal(err)
 	}

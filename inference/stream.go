@@ -23,7 +23,8 @@ type claim struct{ wait func() error }
 func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 	frame := &schemas.Frame{
 		Kind: schemas.KindStart, Op: r.work.Op, Cache: r.work.Cache.Shown(), BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
-		Start: &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
+		Allowance: r.work.Allowance,
+		Start:     &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
 	}
 	if r.work.Op == schemas.OpResponses {
 		frame.Start.Accepted = r.work.Accepted // when the response was created

@@ -18,7 +18,11 @@ var errEnded = errors.New("the frames ended before the request did")
 // ended, whatever became of the caller.
 func (c *call) unary(all frames) (finished bool, err error) {
 	for f, err := range all {
-		if err != nil {
+		if err == nil {
+			c.note(f)
+		}
+		switch {
+		case err != nil:
 			return false, err
 		}
 		c.tellCache(f)
@@ -69,8 +73,12 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 		if err != nil {
 			return false, err
 		}
+		e.c.note(f)
 		if !how.resumable {
 			e.tellCache(f)
+		}
+		if f.Start != nil {
+			e.begun()
 		}
 		if how.resumable && f.Start != nil {
 			e.speak(dialectOf(opOf(f)))
@@ -101,6 +109,13 @@ func (e *eventStream) end(f *schemas.Frame, how streaming) error {
 		}
 	}
 	return e.done(how.resumable)
+}
+
+// note takes from a frame what the router says of the tenant's limits. That of another caller's request is old.
+func (c *call) note(f *schemas.Frame) {
+	if f.Allowance != "" && c.placed {
+		c.told = schemas.ParseAllowance(f.Allowance)
+	}
 }
 
 // failureOf is the error that an error frame holds.

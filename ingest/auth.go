@@ -61,9 +61,14 @@ func authorize(key *keys.Key, method string) error {
 	return schemas.Errorf(schemas.CodeScope, "the API key has the scope %s, which may read streams and results and nothing else: use a key of scope %s", key.Scope, keys.ScopeFull)
 }
 
-// allowModel refuses a model that the call's key may not name. Every route that names one asks.
+// mayUse reports whether the call's key and tenant may use a model.
+func (c *call) mayUse(model string) bool {
+	return c.key.AllowsModel(model) && (c.s.cfg.MayUse == nil || c.s.cfg.MayUse(c.id.Tenant, model))
+}
+
+// allowModel refuses a model that the call's key or tenant may not use. Every route that names one asks.
 func (c *call) allowModel(model string) error {
-	if c.key.AllowsModel(model) {
+	if c.mayUse(model) {
 		return nil
 	}
 	return schemas.Errorf(schemas.CodeModelNotAllowed, "the API key may not use the model %.128q: name one that GET /v1/models lists, or ask the operator", model).WithParam("model")

@@ -32,7 +32,8 @@ type call struct {
 	key     keys.Key
 	addr    netip.Addr // that it is counted under, once it has a place
 	dialect *dialect
-	broken  bool // the connection is to be cut, because what was sent must not look whole
+	told    *schemas.Allowance // what the router says of the tenant's limits
+	broken  bool               // the connection is to be cut, because what was sent must not look whole
 }
 
 // newCall begins a call in the dialect of its route; nil is whichever the caller speaks.

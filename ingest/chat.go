@@ -241,7 +241,7 @@ func (s *Ingest) accept(n *submission) (bus.Accepted, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
 	accepted, err := s.cfg.Bus.Accept(ctx, n.request)
-	n.object = accepted.Object
+	n.object, n.placed = accepted.Object, err == nil && !accepted.Duplicate
 	return accepted, err
 }
 

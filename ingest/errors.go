@@ -73,7 +73,9 @@ func setErrorHeaders(h http.Header, e *schemas.Error) {
 	case schemas.CodeIdempotencyMismatch, schemas.CodeQuota, schemas.CodePoison, schemas.CodeUpstreamAuth, schemas.CodeDeadline, schemas.CodeNotCached:
 		// Not mended in a moment; and to send what was too late once more only makes the queue longer.
 		h.Set(schemas.HeaderShouldRetry, "false")
-		return
+		if e.Code != schemas.CodeQuota || e.RetryAfter <= 0 {
+			return
+		}
 	case schemas.CodeInvalidKey:
 		h.Set("WWW-Authenticate", "Bearer")
 		return
@@ -88,7 +90,7 @@ func setErrorHeaders(h http.Header, e *schemas.Error) {
 		}
 	}
 	h.Set(schemas.HeaderRetryAfter, strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10))
-	h.Set(schemas.HeaderRetryAfterMS, strconv.FormatInt(wait.Milliseconds(), 10))
+	h.Set(schemas.HeaderRetryAfterMS, strconv.FormatInt(int64((wait+time.Millisecond-1)/time.Millisecond), 10))
 }
 
 // asError is the one place where an error of a call becomes what its caller sees. It is nil when the caller is gone.

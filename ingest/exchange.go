@@ -32,6 +32,7 @@ type exchange struct {
 	status   int   // of HTTP, as the caller was told; 0 before
 	onlooker bool  // the caller may only read, so that its leaving ends nothing
 	held     int64 // bytes of its body that take up room
+	placed   bool  // the request was accepted for this caller just now
 }
 
 // way is how the answer of an exchange goes back to its caller.

@@ -15,36 +15,75 @@ func (c *call) sendHeader(status int) {
 	h := c.w.Header()
 	h[schemas.HeaderProcessingMS] = []string{strconv.FormatInt(time.Since(c.began).Milliseconds(), 10)}
 	if c.id.Tenant != "" { // how busy the door is does not concern strangers
-		requests, tokens := c.s.allowances(c)
-		requests.set(h, schemas.HeaderLimitRequests, schemas.HeaderRemainingRequests, schemas.HeaderResetRequests)
-		tokens.set(h, schemas.HeaderLimitTokens, schemas.HeaderRemainingTokens, schemas.HeaderResetTokens)
+		c.tellAllowances(h)
 	}
 	c.w.WriteHeader(status)
 }
 
-// allowance is what a caller may still do under a limit. The zero value is no limit.
-type allowance struct {
-	limit, remaining int64
-	reset            time.Duration // until all of the limit is free again; 0 = nobody knows
+// tellAllowances writes the headers that SDKs read limits from: of several limits of a kind the one that is nearest.
+func (c *call) tellAllowances(h http.Header) {
+	requests, tokens := c.s.allowances(c)
+	write := setQuota
+	if c.dialect == messages {
+		write = setAnthropicQuota
+	}
+	write(h, requests, requestLimit)
+	write(h, tokens, tokenLimit)
 }
 
-// allowances are those of the limits that bind the caller: of several limits of a kind the one that is nearest. This is
-// the one place that knows them.
-func (s *Ingest) allowances(c *call) (requests, tokens allowance) {
+// allowances are those of the limits that bind the caller: that of the answers under way at this door, and those of the
+// tenant, as the router told of them when it decided on the request. This is the one place that knows them.
+func (s *Ingest) allowances(c *call) (requests, tokens schemas.Quota) {
 	// Nobody knows when the answers under way will have ended.
 	limit, free := s.places.room(c.key.ID, c.addr)
-	return allowance{limit: int64(limit), remaining: int64(free)}, allowance{}
+	requests = schemas.Quota{Limit: int64(limit), Remaining: int64(max(free, 0))}
+	if c.told == nil {
+		return requests, schemas.Quota{}
+	}
+	if own := c.told.Requests; own.Limit > 0 && own.Remaining <= requests.Remaining {
+		requests = own
+	}
+	return requests, c.told.Tokens
 }
 
-// set writes the headers that SDKs read a limit from. The names are in the canonical form.
-func (a allowance) set(h http.Header, limit, remaining, reset string) {
-	if a.limit <= 0 {
+// limitHeaders are the names of the headers of one limit, in the canonical form.
+type limitHeaders struct {
+	limit, remaining, reset                            string
+	anthropicLimit, anthropicRemaining, anthropicReset string
+}
+
+var (
+	requestLimit = limitHeaders{
+		schemas.HeaderLimitRequests, schemas.HeaderRemainingRequests, schemas.HeaderResetRequests,
+		schemas.HeaderAnthropicLimitRequests, schemas.HeaderAnthropicRemainingRequests, schemas.HeaderAnthropicResetRequests,
+	}
+	tokenLimit = limitHeaders{
+		schemas.HeaderLimitTokens, schemas.HeaderRemainingTokens, schemas.HeaderResetTokens,
+		schemas.HeaderAnthropicLimitTokens, schemas.HeaderAnthropicRemainingTokens, schemas.HeaderAnthropicResetTokens,
+	}
+)
+
+// setQuota writes a limit as OpenAI does; the reset is a duration.
+func setQuota(h http.Header, q schemas.Quota, names limitHeaders) {
+	if q.Limit <= 0 {
 		return
 	}
-	h[limit] = []string{strconv.FormatInt(a.limit, 10)}
-	h[remaining] = []string{strconv.FormatInt(max(a.remaining, 0), 10)}
-	if a.reset > 0 {
-		h[reset] = []string{a.reset.String()}
+	h[names.limit] = []string{strconv.FormatInt(q.Limit, 10)}
+	h[names.remaining] = []string{strconv.FormatInt(q.Remaining, 10)}
+	if q.Reset > 0 {
+		h[names.reset] = []string{q.Reset.String()}
+	}
+}
+
+// setAnthropicQuota writes a limit both ways: proxies and tools read the ones of OpenAI on any surface. The reset is a time.
+func setAnthropicQuota(h http.Header, q schemas.Quota, names limitHeaders) {
+	if setQuota(h, q, names); q.Limit <= 0 {
+		return
+	}
+	h[names.anthropicLimit] = []string{strconv.FormatInt(q.Limit, 10)}
+	h[names.anthropicRemaining] = []string{strconv.FormatInt(q.Remaining, 10)}
+	if q.Reset > 0 {
+		h[names.anthropicReset] = []string{time.Now().Add(q.Reset).UTC().Format(time.RFC3339)}
 	}
 }
 

@@ -25,12 +25,13 @@ type inbox struct {
 	ask  *bus.Ask
 	stop func() // watching whether the caller is still there
 
-	mu     sync.Mutex // a timer sends too
-	header schemas.Header
-	wrote  time.Time
-	closed bool
-	timer  *time.Timer
-	armed  sync.WaitGroup // counts the timer until it has run or is stopped
+	mu      sync.Mutex // a timer sends too
+	header  schemas.Header
+	wrote   time.Time
+	closed  bool
+	running bool
+	timer   *time.Timer
+	armed   sync.WaitGroup // counts the timer until it has run or is stopped
 }
 
 func (v *service) newInbox(endpoint string, ask *bus.Ask) *inbox {
@@ -93,6 +94,9 @@ func (i *inbox) answer(streams bool, all frames, held func()) (finished bool, er
 		if err != nil {
 			return false, err
 		}
+		if f.Start != nil {
+			i.begun()
+		}
 		i.tellCache(f)
 		switch {
 		case f.Kind == schemas.KindError:
@@ -130,6 +134,10 @@ func (i *inbox) beat(held func(), signs bool) {
 }
 
 func (i *inbox) tick() {
+	var waiting *schemas.Waiting
+	if i.due() {
+		waiting = i.waiting()
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.closed {
@@ -139,13 +147,30 @@ func (i *inbox) tick() {
 	if silent >= i.s.cfg.Heartbeat {
 		silent = 0
 		delete(i.header, schemas.HeaderFrame)
-		if err := i.send([]byte(sign)); err != nil {
+		tellWaiting(i.header, waiting)
+		err := i.send([]byte(sign))
+		tellWaiting(i.header, nil)
+		if err != nil {
 			i.leave(err)
 			return
 		}
 	}
 	i.armed.Add(1)
 	i.timer.Reset(i.s.cfg.Heartbeat - silent)
+}
+
+// due reports whether a sign is, for a request that may still wait.
+func (i *inbox) due() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return !i.closed && !i.running && time.Since(i.wrote) >= i.s.cfg.Heartbeat
+}
+
+// begun notes that a worker has begun, so that the request waits no more.
+func (i *inbox) begun() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.running = true
 }
 
 // rest returns when no more signs will be sent.

@@ -48,6 +48,9 @@ type Config struct {
 	Keys Keyring
 	// Models gives the configured models for GET /v1/models, which also lists those of live workers. Optional.
 	Models func() []string
+	// MayUse reports whether a tenant may use a model, beside what its keys allow. Optional: it may use all. The router refuses
+	// in any case; here it spares the way, and the list of models is right.
+	MayUse func(tenant, model string) bool
 
 	// CORSOrigins are the web origins whose pages may call the API, as browsers send them, such as https://app.example.com; a
 	// star stands for all, while there is a key. Optional: none.

@@ -48,7 +48,7 @@ func (l *liveModels) names() []string {
 func (s *Ingest) models(c *call) error {
 	names := append(s.live.names(), s.cfg.Models()...)
 	slices.Sort(names)
-	names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return !c.key.AllowsModel(name) })
+	names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return !c.mayUse(name) })
 	if c.dialect == messages {
 		return c.write(http.StatusOK, anthropic.EncodeModels(names, s.started))
 	}

@@ -21,7 +21,7 @@ func (s *Ingest) model(c *call) error {
 	if id == "" {
 		return unknownRoute(c)
 	}
-	if !slices.Contains(append(s.live.names(), s.cfg.Models()...), id) || !c.key.AllowsModel(id) {
+	if !slices.Contains(append(s.live.names(), s.cfg.Models()...), id) || !c.mayUse(id) {
 		return schemas.Errorf(schemas.CodeModelNotFound, "the model %.200q does not exist; GET /v1/models lists those that do", id).WithParam("model")
 	}
 	if c.dialect == messages {

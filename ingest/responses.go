@@ -136,6 +136,7 @@ func (r *responder) answer(streams bool, all frames, held func()) (finished bool
 			return false, err
 		}
 		r.tellCache(f)
+		r.note(f)
 		if background && !r.submission.ended { // it is queued, even if a worker was faster than this answer
 			player.Open(f)
 			return false, r.write(http.StatusOK, player.AppendResponse(nil))
@@ -185,6 +186,10 @@ func (e *eventStream) play(all frames, player *responses.Player, atOnce bool) (f
 			return false, err
 		}
 		e.tellCache(f)
+		e.c.note(f)
+		if f.Start != nil {
+			e.begun()
+		}
 		atOnce = atOnce || e.opened()
 		if f.Kind == schemas.KindError && !atOnce {
 			return true, failureOf(f)

@@ -29,6 +29,7 @@ type eventStream struct {
 	mu       sync.Mutex // a timer writes too
 	dialect  *dialect
 	open     bool // the status is out
+	running  bool // a worker has begun, so that the request waits no more
 	closed   bool
 	wrote    time.Time
 	deadline time.Time
@@ -146,6 +147,10 @@ func (e *eventStream) tick() {
 	if !e.opened() {
 		e.held()
 	}
+	var waiting *schemas.Waiting
+	if e.due() {
+		waiting = e.c.waiting()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -154,13 +159,30 @@ func (e *eventStream) tick() {
 	silent := time.Since(e.wrote)
 	if !e.open || silent >= e.c.s.cfg.Heartbeat {
 		silent = 0
-		if err := e.send([]byte(e.dialect.heartbeat)); err != nil {
+		if !e.open {
+			tellWaiting(e.c.w.Header(), waiting)
+		}
+		if err := e.send([]byte(waitingComment(waiting) + e.dialect.heartbeat)); err != nil {
 			e.c.leave(err)
 			return
 		}
 	}
 	e.armed.Add(1)
 	e.timer.Reset(e.c.s.cfg.Heartbeat - silent)
+}
+
+// due reports whether a heartbeat is, for a request that may still wait.
+func (e *eventStream) due() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.closed && !e.running && (!e.open || time.Since(e.wrote) >= e.c.s.cfg.Heartbeat)
+}
+
+// begun notes that a worker has begun.
+func (e *eventStream) begun() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running = true
 }
 
 // send writes one piece and flushes it. e.mu is held.

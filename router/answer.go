@@ -17,6 +17,9 @@ func (l *loop) answer(it *item, reason *schemas.Error) {
 	if l.draining {
 		return // another router has it next
 	}
+	if l.books != nil {
+		l.books.tell(it)
+	}
 	l.answers.submit(func() func() {
 		outcome, written := l.clerk.answer(it, reason)
 		return func() {
@@ -112,14 +115,15 @@ func (c *clerk) finish(it *item, f *schemas.Frame) (written bool, err error) {
 		// An unreadable body may be why there is an error to answer; the caller gets its result all the same.
 		c.log.Warn("result without its request body", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 	}
-	return written, record.Ensure(it.ctx, c.bus, &schemas.Work{Request: *it.req, Accepted: it.accepted, Cache: it.order()}, body, chain)
+	return written, record.Ensure(it.ctx, c.bus, it.asWork(), body, chain)
 }
 
 // refusal is the terminal frame of a request that does not run.
 func refusal(it *item, reason *schemas.Error) *schemas.Frame {
 	return &schemas.Frame{
 		Kind: schemas.KindError, Op: it.req.Op, Writer: rand.Text()[:12], Data: reason.Encode(), Cache: it.order().Shown(),
-		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason)}).Encode(), Trace: bus.TraceParent(it.ctx),
+		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(it.ctx),
+		Allowance: it.allowance,
 	}
 }
 
@@ -173,7 +177,7 @@ func (it *item) replayed(h *hit) (*schemas.Frame, error) {
 	it.cache.note.Status, it.cache.note.Age, it.cache.note.TTL = schemas.CacheHit, int(h.age/time.Second), 0
 	return &schemas.Frame{
 		Kind: schemas.KindEnd, Op: it.req.Op, Writer: rand.Text()[:12], Count: count, Data: data, BodyHash: it.req.BodyHash(),
-		Cache: it.order().Shown(), Trace: bus.TraceParent(it.ctx),
+		Cache: it.order().Shown(), Allowance: it.allowance, Trace: bus.TraceParent(it.ctx),
 		Summary: (&schemas.Summary{Status: schemas.StatusCompleted, FinishReasons: h.entry.FinishReasons, Usage: h.entry.Usage}).Encode(),
 	}, nil
 }

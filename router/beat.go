@@ -35,6 +35,10 @@ func (l *loop) figures(now time.Time) *schemas.RouterFigures {
 		for _, line := range lane.lines {
 			line.tell(tenants, now)
 		}
+		for tenant := range tenants {
+			wait := l.forecastNew(model, tenant, classNormal)
+			tenants[tenant].PredictMS = max(tenants[tenant].PredictMS, wait.Milliseconds())
+		}
 	}
 	for model, o := range l.fleet.models {
 		on := slices.IndexFunc(f.Models, func(m schemas.ModelQueue) bool { return m.Model == model })
@@ -44,6 +48,7 @@ func (l *loop) figures(now time.Time) *schemas.RouterFigures {
 		f.Models[on].Outstanding = o.sending + len(o.pending)
 	}
 	for _, t := range tenants {
+		l.books.figure(t)
 		f.Tenants = append(f.Tenants, *t)
 	}
 	slices.SortFunc(f.Models, func(a, b schemas.ModelQueue) int {

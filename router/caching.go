@@ -240,6 +240,10 @@ func (it *item) order() *schemas.CacheNote {
 // consult looks for an entry that answers the request, first here and then in the stream. A request without one comes back
 // to route.
 func (l *loop) consult(it *item) {
+	if err := l.books.forbid(it); err != nil {
+		l.answer(it, err)
+		return
+	}
 	if h, ok := l.caching.remembered(it.req.Tenant, it.cache); ok {
 		l.replay(it, h)
 		return
@@ -280,6 +284,13 @@ func (l *loop) missed(it *item) {
 func (l *loop) replay(it *item, h *hit) {
 	if l.draining {
 		return // another router has it next
+	}
+	if err := l.books.hit(it); err != nil {
+		l.answer(it, err)
+		return
+	}
+	if l.books != nil {
+		l.books.tell(it)
 	}
 	l.hits.submit(func() func() {
 		f, err := it.replayed(h)

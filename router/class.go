@@ -1,6 +1,7 @@
 package router
 
 import (
+	"iter"
 	"time"
 
 	"github.com/weir-llm/weir/schemas"
@@ -33,6 +34,11 @@ func classOf(p schemas.Priority) class {
 	return classNormal
 }
 
+// priority is the class as requests name it.
+func (c class) priority() schemas.Priority {
+	return [...]schemas.Priority{schemas.PriorityInteractive, schemas.PriorityNormal, schemas.PriorityBatch}[c]
+}
+
 // classes are the requests of one model by class. The most urgent goes first, unless a class below is owed a quantum of its floor.
 type classes struct {
 	lines [classCount]*fair
@@ -63,28 +69,47 @@ func (c *classes) remove(it *item) {
 	c.lines[it.class].remove(it)
 }
 
-// pop takes out the request that goes next. There must be one.
+// pop takes out the request that goes next, or gives nil when none may go now.
 func (c *classes) pop() *item {
-	first := c.first()
-	chosen := first
-	for i := first + 1; i < classCount; i++ {
-		if !c.lines[i].empty() && c.owed[i] >= quantum {
-			chosen = i
-			break
+	for !c.idle() {
+		first := c.first()
+		chosen := first
+		for i := first + 1; i < classCount; i++ {
+			if !c.lines[i].empty() && c.owed[i] >= quantum {
+				chosen = i
+				break
+			}
+		}
+		if it := c.lines[chosen].pop(); it != nil {
+			c.count--
+			c.pay(it.cost, first, chosen)
+			return it
 		}
 	}
-	it := c.lines[chosen].pop()
-	c.count--
+	return nil
+}
+
+// idle reports whether nobody waits for a turn.
+func (c *classes) idle() bool {
+	for _, line := range c.lines {
+		if !line.empty() {
+			return false
+		}
+	}
+	return true
+}
+
+// pay settles what the classes are owed after one of them was given tokens.
+func (c *classes) pay(cost int64, first, chosen class) {
 	c.owed[first] = 0 // it goes first: it needs no floor
 	for i := first + 1; i < classCount; i++ {
 		if i == chosen {
-			c.owed[i] -= float64(it.cost)
+			c.owed[i] -= float64(cost)
 		}
 		if i == chosen || !c.lines[i].empty() {
-			c.owed[i] += floors[i] * float64(it.cost)
+			c.owed[i] += floors[i] * float64(cost)
 		}
 	}
-	return it
 }
 
 // first is the most urgent class that waits.
@@ -95,6 +120,19 @@ func (c *classes) first() class {
 		}
 	}
 	return classCount - 1
+}
+
+// heads yields the requests that go next of their tenants.
+func (c *classes) heads() iter.Seq[*item] {
+	return func(yield func(*item) bool) {
+		for _, line := range c.lines {
+			for _, s := range line.tenants {
+				if !yield(s.items.Front().Value.(*item)) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // age lets what has waited for long count as more urgent.

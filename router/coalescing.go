@@ -58,7 +58,7 @@ func (c *caching) flightKey(req *schemas.Request, parsed *openai.Request, plan *
 
 // asWork is the request as what its result is made from, when no worker ran it.
 func (it *item) asWork() *schemas.Work {
-	return &schemas.Work{Request: *it.req, Accepted: it.accepted, Cache: it.order()}
+	return &schemas.Work{Request: *it.req, Accepted: it.accepted, Reserve: it.reserve, Cache: it.order()}
 }
 
 // coalesce has the loop share runs. It comes before run.
@@ -87,6 +87,10 @@ func (l *loop) join(it *item) (alone bool) {
 	it.placed = true
 	fl := l.flights.byKey[it.flightKey]
 	if fl != nil && l.copier.joinable(fl, it) {
+		if err := l.books.hit(it); err != nil {
+			l.answer(it, err)
+			return false
+		}
 		l.follow(it, newFollower(it, l.cfg.Name), fl)
 		return false
 	}
@@ -151,6 +155,9 @@ func (l *loop) follow(it *item, f *follower, fl *flight) {
 	f.flight = fl
 	l.expiries.add(it)
 	l.meters.followers.Inc()
+	if l.books != nil {
+		l.books.tell(it)
+	}
 	c := l.copier
 	c.mu.Lock()
 	fl.followers[f] = struct{}{}
@@ -174,12 +181,12 @@ func (l *loop) ask(fl *flight) {
 		if errors.Is(err, bus.ErrNotFound) {
 			result, _ = l.copier.bus.Result(l.copier.ctx, leader)
 		}
-		return func() { l.asked(fl, leader, last, result) }
+		return func() { l.stands(fl, leader, last, result) }
 	})
 }
 
-// asked begins to copy, unless the leader had ended before a follower asked: that one runs by itself.
-func (l *loop) asked(fl *flight, leader schemas.Identity, last *schemas.Frame, result *schemas.Result) {
+// stands begins to copy, unless the leader had ended before a follower asked: that one runs by itself.
+func (l *loop) stands(fl *flight, leader schemas.Identity, last *schemas.Frame, result *schemas.Result) {
 	fl.asking = false
 	if l.draining || fl.leader != leader {
 		return
@@ -189,7 +196,7 @@ func (l *loop) asked(fl *flight, leader schemas.Identity, last *schemas.Frame, r
 		for f := range fl.followers {
 			if it := f.it; f.led == "" && it.accepted.After(last.Time) {
 				l.flights.close(fl)
-				l.retract(it, func() { it.placed = false; l.route(it) })
+				l.retract(it, func() { l.rerun(it) })
 			}
 		}
 	}
@@ -202,6 +209,13 @@ func (l *loop) asked(fl *flight, leader schemas.Identity, last *schemas.Frame, r
 		}
 		l.copier.begin(fl, result)
 	}
+}
+
+// rerun routes a request as one that follows nobody.
+func (l *loop) rerun(it *item) {
+	it.placed = false
+	l.books.unhit(it)
+	l.route(it)
 }
 
 // doubt gives up leaders of whom there is no trace although their requests should have come back: whoever had them is gone.
@@ -362,6 +376,7 @@ func (l *loop) inherit(fl *flight, heir *follower) {
 		c.begin(fl, nil)
 	}
 	if !l.draining {
+		l.books.unhit(it)
 		l.log.Info("a follower takes the place of its leader", keyRequest, it.req.Request, keyTenant, it.req.Tenant)
 		l.route(it)
 	}

@@ -12,12 +12,14 @@ const (
 )
 
 // cost is what a request counts for against the share of its tenant: the tokens of its body and of its answers, both
-// estimated.
-func cost(r *openai.Request) int64 {
+// estimated. input is those of the body.
+func cost(r *openai.Request) (input, all int64) {
 	output := r.MaxTokens
 	if output == 0 {
 		output = assumedOutput
 	}
 	output = min(output, maxCost) * max(r.N, 1)
-	return int64(min(max(int(float64(len(r.Body))/bytesPerToken)+output, 1), maxCost))
+	prompt := int(float64(len(r.Body)) / bytesPerToken)
+	all = int64(min(max(prompt+output, 1), maxCost))
+	return min(int64(prompt), all), all
 }

@@ -14,9 +14,10 @@ import (
 type action int
 
 const (
-	dispatchNow action = iota // its model has room and nobody waits before it
-	waitForRoom               // in the queue, until there is room or its deadline passes
-	answerNow                 // with the verdict's error
+	dispatchNow   action = iota // its model has room and nobody waits before it
+	waitForRoom                 // in the queue, until there is room or its deadline passes
+	waitForLimits               // in the queue, until its tenant's limits allow it and there is room
+	answerNow                   // with the verdict's error
 )
 
 type verdict struct {
@@ -30,8 +31,27 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if !l.known(it.model(), now) {
 		return verdict{answerNow, l.unknown(it.model())}
 	}
-	if !l.queue.has(it.model()) && l.roomFor(it.model(), now) > 0 {
+	it.cost = l.learnt.cost(it.model(), it.estimate)
+	atGate := false
+	if l.books != nil {
+		err := l.books.refuse(it, now)
+		if err != nil {
+			return verdict{answerNow, err}
+		}
+		atGate = l.books.gated(it)
+	}
+	free := !l.queue.ready(it.model()) && l.roomFor(it.model(), now) > 0
+	if free && !atGate {
 		return verdict{action: dispatchNow}
+	}
+	if err := l.crowded(it); err != nil {
+		return verdict{answerNow, err}
+	}
+	if err := l.inVain(it, now); err != nil && !free {
+		return verdict{answerNow, err}
+	}
+	if atGate {
+		return verdict{action: waitForLimits}
 	}
 	return verdict{action: waitForRoom}
 }

@@ -34,6 +34,7 @@ func (l *loop) pump(model string) {
 		if it == nil {
 			return
 		}
+		l.pace(model).left(it.cost)
 		l.expiries.remove(it)
 		l.dispatch(it)
 	}
@@ -48,7 +49,12 @@ func (l *loop) pumpAll() {
 // dispatch publishes a request to the workers of its model and takes up room from now on.
 func (l *loop) dispatch(it *item) {
 	l.fleet.sending(it.model())
-	work := &schemas.Work{Request: *it.req, Dispatch: firstDispatch, Cost: it.cost, Accepted: it.accepted, Cache: it.order()}
+	if l.books != nil {
+		l.books.sending(it)
+	}
+	work := &schemas.Work{
+		Request: *it.req, Dispatch: firstDispatch, Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance, Cache: it.order(),
+	}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)
 		return func() { l.dispatched(it, sequence, err) }
@@ -68,6 +74,9 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		return
 	}
 	l.fleet.unsent(it.model())
+	if l.books != nil {
+		l.books.unsent(it, err)
+	}
 	l.log.Warn("dispatch failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyModel, it.model(), keyError, err)
 	switch e, ok := errors.AsType[*schemas.Error](err); {
 	case l.draining: // another router has it next

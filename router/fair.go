@@ -18,10 +18,13 @@ const (
 // none gets ahead of its share by more than one request and one turn, however many requests it sends and however large.
 type fair struct {
 	weight  func(tenant string) int
+	gate    gate // nil when no tenant has limits
 	tenants map[string]*share
 	ring    list.List     // of *share, those that wait
-	turn    *list.Element // whose turn it is; nil when nobody waits
+	turn    *list.Element // whose turn it is; nil when nobody waits for one
 	begun   bool          // the turn has been paid out
+
+	tokens, weights int64 // of all that wait for a turn
 }
 
 // share is a tenant that waits.
@@ -29,29 +32,57 @@ type share struct {
 	tenant  string
 	weight  int64
 	deficit int64     // what it may still spend, in tokens
+	limited bool      // its requests pass the gate
+	aside   bool      // it waits for the gate, and not for its turn
 	items   list.List // of *item
 	place   *list.Element
+	tokens  int64 // of its items
 }
 
 func newFair(weight func(string) int) *fair {
 	return &fair{weight: weight, tenants: make(map[string]*share)}
 }
 
+// empty reports whether nobody waits for a turn.
 func (f *fair) empty() bool { return f.turn == nil }
 
-func (f *fair) push(it *item) { it.place = f.share(it.req.Tenant).items.PushBack(it) }
+func (f *fair) push(it *item) {
+	s := f.share(it.req.Tenant)
+	it.place = s.items.PushBack(it)
+	f.count(s, it.cost)
+}
+
+// count adds tokens to what a share waits with.
+func (f *fair) count(s *share, tokens int64) {
+	s.tokens += tokens
+	if !s.aside {
+		f.tokens += tokens
+	}
+}
+
+// tokensOf is what a tenant waits with.
+func (f *fair) tokensOf(tenant string) int64 {
+	if s := f.tenants[tenant]; s != nil {
+		return s.tokens
+	}
+	return 0
+}
 
 // unpop puts back an item that was popped, with what it cost.
 func (f *fair) unpop(it *item) {
 	s := f.share(it.req.Tenant)
+	if s.aside { // what has passed the gate need not wait with the others
+		f.takeBack(s)
+	}
 	s.deficit += it.cost
 	it.place = s.items.PushFront(it)
+	f.count(s, it.cost)
 	f.turn, f.begun = s.place, true
 }
 
-// pop takes out the item whose turn it is. There must be one.
+// pop takes out the item whose turn it is, or gives nil when the gate lets nobody pass.
 func (f *fair) pop() *item {
-	for passed := 0; ; passed++ {
+	for passed := 0; f.turn != nil; passed++ {
 		if passed == f.ring.Len() {
 			f.skipRounds()
 			passed = 0
@@ -66,9 +97,32 @@ func (f *fair) pop() *item {
 			f.advance()
 			continue
 		}
+		if s.limited && !f.gate.admit(f, s) {
+			f.setAside(s)
+			passed = -1 // the others get another round before anything is skipped
+			continue
+		}
 		s.deficit -= it.cost
 		f.remove(it)
 		return it
+	}
+	return nil
+}
+
+// setAside gives the turns of a share to the others, and what it had not spent is lost.
+func (f *fair) setAside(s *share) {
+	f.leave(s)
+	f.tokens -= s.tokens
+	s.aside, s.deficit = true, 0
+}
+
+// takeBack lets a share that was aside have its turns again, behind all others.
+func (f *fair) takeBack(s *share) {
+	s.aside, s.place = false, f.ring.PushBack(s)
+	f.tokens += s.tokens
+	f.weights += s.weight
+	if f.turn == nil {
+		f.turn, f.begun = s.place, false
 	}
 }
 
@@ -93,9 +147,18 @@ func (f *fair) remove(it *item) {
 	s := f.tenants[it.req.Tenant]
 	s.items.Remove(it.place)
 	it.place = nil
+	f.count(s, -it.cost)
 	if s.items.Len() > 0 {
 		return
 	}
+	if !s.aside {
+		f.leave(s)
+	}
+	delete(f.tenants, s.tenant)
+}
+
+// leave takes a share out of the ring.
+func (f *fair) leave(s *share) {
 	if f.turn == s.place {
 		f.advance()
 	}
@@ -103,7 +166,7 @@ func (f *fair) remove(it *item) {
 		f.turn = nil
 	}
 	f.ring.Remove(s.place)
-	delete(f.tenants, s.tenant)
+	f.weights -= s.weight
 }
 
 func (f *fair) advance() {
@@ -118,13 +181,22 @@ func (f *fair) share(tenant string) *share {
 	if s := f.tenants[tenant]; s != nil {
 		return s
 	}
-	s := &share{tenant: tenant, weight: int64(min(max(f.weight(tenant), 1), MaxWeight))}
+	s := &share{tenant: tenant, weight: f.weightOf(tenant), limited: f.gate != nil && f.gate.limited(tenant)}
 	s.place = f.ring.PushBack(s)
+	f.weights += s.weight
 	f.tenants[tenant] = s
 	if f.turn == nil {
 		f.turn, f.begun = s.place, false
 	}
 	return s
+}
+
+// weightOf is the weight that a tenant waits with, or would.
+func (f *fair) weightOf(tenant string) int64 {
+	if s := f.tenants[tenant]; s != nil {
+		return s.weight
+	}
+	return int64(min(max(f.weight(tenant), 1), MaxWeight))
 }
 
 // since is the items that were queued at a time or before.

@@ -98,6 +98,7 @@ func (f *follower) frame(t task) *schemas.Frame {
 	switch t.kind {
 	case schemas.KindStart:
 		out.Attempt++
+		out.Allowance = f.it.allowance
 		out.Op, out.BodyHash, out.Trace = r.Op, r.BodyHash(), bus.TraceParent(f.it.ctx)
 		out.Cache = &schemas.CacheNote{Status: schemas.CacheCoalesced}
 		out.Start = &schemas.Start{Mode: schemas.ModeFollow, Dispatch: firstDispatch, Worker: f.router, Leader: t.leader}

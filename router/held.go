@@ -14,12 +14,20 @@ type held struct {
 	spokes []map[uint64]*item // by sequence in LLM_REQUESTS
 	next   int                // the spoke whose turn it is
 	named  map[schemas.Identity][]*item
-	count  int
-	bytes  int64
+	of     map[string]*load // by tenant
+	load
 }
 
+// load is how much is held.
+type load struct {
+	count int
+	bytes int64
+}
+
+func (l *load) add(count int, bytes int64) { l.count, l.bytes = l.count+count, l.bytes+bytes }
+
 func newHeld(lease, tick time.Duration) *held {
-	h := &held{spokes: make([]map[uint64]*item, max(1, int(lease/3/tick))), named: make(map[schemas.Identity][]*item)}
+	h := &held{spokes: make([]map[uint64]*item, max(1, int(lease/3/tick))), named: make(map[schemas.Identity][]*item), of: make(map[string]*load)}
 	for i := range h.spokes {
 		h.spokes[i] = make(map[uint64]*item)
 	}
@@ -36,14 +44,27 @@ func (h *held) get(sequence uint64) *item { return h.spoke(sequence)[sequence] }
 func (h *held) add(it *item) {
 	h.spoke(it.sequence)[it.sequence] = it
 	h.named[it.req.Identity] = append(h.named[it.req.Identity], it)
-	h.count++
-	h.bytes += it.size
+	h.load.add(1, it.size)
+	h.tenant(it.req.Tenant).add(1, it.size)
+}
+
+// tenant is how much is held for a tenant.
+func (h *held) tenant(name string) *load {
+	of := h.of[name]
+	if of == nil {
+		of = &load{}
+		h.of[name] = of
+	}
+	return of
 }
 
 func (h *held) remove(it *item) {
 	delete(h.spoke(it.sequence), it.sequence)
-	h.count--
-	h.bytes -= it.size
+	h.load.add(-1, -it.size)
+	of := h.tenant(it.req.Tenant)
+	if of.add(-1, -it.size); of.count == 0 {
+		delete(h.of, it.req.Tenant)
+	}
 	id, kept := it.req.Identity, h.named[it.req.Identity][:0]
 	for _, other := range h.named[id] {
 		if other != it {

@@ -39,7 +39,8 @@ type item struct {
 	arrived   time.Time        // here
 	deadline  time.Time        // by the stream's clock
 	size      int64
-	cost      int64          // estimated tokens
+	estimate  int64          // tokens that it is taken for
+	input     int64          // those of them that are of the prompt
 	caching   *caching       // what decides about the cache
 	cache     *lookup        // what the cache has to do with it; nil when nothing
 	flightKey string         // under which equal requests share a run; empty: it shares none
@@ -54,6 +55,7 @@ type item struct {
 	place     *list.Element       // in the queue
 	class     class               // in the queue; it grows more urgent with time
 	queued    time.Time           // since when it is in the class
+	cost      int64               // tokens that it counts for, as corrected when it was decided about
 	alarm     int                 // in the expiries, from 1
 	inspected bool                // its body, when that is an object
 	checked   bool                // that it has no result yet, when its caller chose the id
@@ -61,6 +63,8 @@ type item struct {
 	placed    bool                // as a leader or a follower, or to run by itself
 	follower  *follower           // while it is given the answer of another
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
+	reserve   *schemas.Reserve    // of a tenant with limits
+	allowance string              // what that may still do, for the door
 }
 
 func (it *item) model() string { return it.req.ModelToken }
@@ -184,7 +188,7 @@ func (it *item) inspect(body []byte) {
 		return
 	}
 	it.req.ModelToken = model // whatever the subject says
-	it.cost = cost(parsed)
+	it.input, it.estimate = cost(parsed)
 	if it.caching != nil {
 		it.cache = it.caching.plan(it.req, parsed)
 		it.flightKey = it.caching.flightKey(it.req, parsed, it.cache)

@@ -57,6 +57,7 @@ type loop struct {
 	beats    chan *schemas.Heartbeat
 	routers  chan *schemas.RouterBeat
 	cancels  chan hint
+	asked    chan question
 	finished chan func()
 
 	// Owned by the goroutine in run.
@@ -80,6 +81,10 @@ type loop struct {
 	rescues    *lane
 	suspects   map[string]time.Time // worker: when work was taken back from it
 	holdoff    map[string]time.Time // model: no dispatch before, because the last one failed
+	books      *books               // nil when no tenant has limits
+	learnt     *corrections
+	paces      map[string]*pace     // by model
+	told       map[string]time.Time // model: when operators were last told of its queue
 	full       bool
 	draining   bool
 	settled    bool      // has listened long enough to know the workers
@@ -94,11 +99,12 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+copyWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+bookWidth+copyWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
+		asked: make(chan question, hintsBehind), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
@@ -122,6 +128,7 @@ func (l *loop) run(ctx, work context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	stop := ctx.Done()
+	charges, woken := l.books.events()
 	l.allot(time.Now())
 	for !l.draining || len(l.partitions) > 0 || l.busy() {
 		if l.soon {
@@ -138,8 +145,14 @@ func (l *loop) run(ctx, work context.Context) {
 			l.hear(b)
 		case h := <-l.cancels:
 			l.cancel(h)
+		case q := <-l.asked:
+			l.tellPlace(q)
 		case then := <-l.finished:
 			then()
+		case c := <-charges:
+			l.books.apply(c)
+		case now := <-woken:
+			l.books.wakeDue(now)
 		case now := <-ticker.C:
 			l.tick(work, now)
 		case <-stop:
@@ -169,6 +182,7 @@ func (l *loop) permit() (permits chan int, most int) {
 }
 
 func (l *loop) beat(h *schemas.Heartbeat) {
+	l.learnt.learn(h)
 	if l.fleet.beat(h, time.Now()) {
 		l.log.Info("worker joined", keyWorker, h.Worker)
 		l.heardAgain(h.Worker)
@@ -214,8 +228,12 @@ func (l *loop) tick(work context.Context, now time.Time) {
 		l.refuseUnknown(now)
 	}
 	if !l.draining {
+		if l.books != nil {
+			l.books.tick(now)
+		}
 		l.pumpAll()
 	}
+	l.watchQueue(now)
 	l.beatSelf(now)
 }
 
@@ -244,7 +262,7 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running > 0 || l.books != nil && l.books.jobs.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
@@ -254,6 +272,9 @@ func (l *loop) drain() {
 		lane.clear()
 	}
 	l.stopCopies()
+	if l.books != nil {
+		l.books.drain()
+	}
 	for _, s := range l.partitions {
 		s.leaving = true
 		s.stop()

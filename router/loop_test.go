@@ -141,14 +141,29 @@ func (b *fakeBus) cached(*item) ([]byte, time.Time, error) { return nil, time.Ti
 
 func (b *fakeBus) replay(*item, *schemas.Frame) (bus.Outcome, bool) { return bus.Ack, true }
 
+// told is what the loop has asked of the bus so far.
+func (b *fakeBus) told() (t struct {
+	adopted []int
+	rescued []lostWork
+	events  []string
+	beats   []*schemas.RouterBeat
+}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t.adopted, t.rescued = slices.Clone(b.adopted), slices.Clone(b.rescued)
+	t.events, t.beats = slices.Clone(b.events), slices.Clone(b.beats)
+	return t
+}
+
 // bench is a loop over fakes in a bubble of simulated time.
 type bench struct {
-	t    *testing.T
-	bus  *fakeBus
-	loop *loop
-	stop context.CancelFunc // begins the drain
-	done chan struct{}      // closed when the loop has ended
-	next uint64
+	t     *testing.T
+	bus   *fakeBus
+	loop  *loop
+	stop  context.CancelFunc // begins the drain
+	done  chan struct{}      // closed when the loop has ended
+	next  uint64
+	vault *fakeVault // when there are limits
 }
 
 const testLease = 30 * time.Second
@@ -174,6 +189,11 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 	fake.echo = b.loop.routers
 	b.loop.start = func(partition int) (stop func()) {
 		return func() { go func() { b.loop.arrivals <- batch{partition: partition, ended: true} }() }
+	}
+	if cfg.Limits != nil {
+		b.vault = newFakeVault()
+		b.loop.keepBooks(t.Context(), b.vault)
+		t.Cleanup(b.loop.books.close)
 	}
 	go func() { b.loop.run(ctx, t.Context()); close(b.done) }()
 	t.Cleanup(func() { stop(); <-b.done })
@@ -575,12 +595,13 @@ func TestOwnHeartbeat(t *testing.T) {
 		time.Sleep(10*time.Second + tick/2)
 		synctest.Wait()
 		figures := 0
-		for _, beat := range b.bus.beats {
+		beats := b.bus.told().beats
+		for _, beat := range beats {
 			if beat.Figures != nil {
 				figures++
 			}
 		}
-		if got := len(b.bus.beats); got < 50 || got > 52 || figures < 17 || figures > 21 {
+		if got := len(beats); got < 50 || got > 52 || figures < 17 || figures > 21 {
 			t.Errorf("%d heartbeats in 10 s and %d with figures, want about 50 and 20", got, figures)
 		}
 	})

@@ -67,7 +67,19 @@ func TestWorkOfALostWorkerIsTakenBack(t *testing.T) {
 	p.append(fmt.Sprint("w-", ended), &schemas.Frame{Kind: schemas.KindEnd, Attempt: 1, Writer: "W", Data: (&schemas.Summary{Status: schemas.StatusCompleted}).Encode()})
 	deliveries[done-1].Settle(bus.Ack)
 
+	listens := make(chan struct{}, 64)
+	stop, err := p.bus.OnRouterBeat(func(*schemas.RouterBeat) {
+		select {
+		case listens <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
 	p.route()
+	<-listens // it does not hear what is said before
 	if err := p.bus.Beat(&schemas.Heartbeat{V: 1, Worker: "lost", Models: []schemas.ModelBeat{
 		{Model: "m", Slots: 8, Used: 7, Held: held, Repeatable: []uint64{repeatable}},
 	}}); err != nil {

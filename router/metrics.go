@@ -20,6 +20,8 @@ type metrics struct {
 	falseAlarms              prometheus.Counter
 	followers                prometheus.Gauge
 	coalesced, replaced      prometheus.Counter
+	limited                  prometheus.Counter
+	throttled                prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -40,10 +42,12 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		coalesced:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_coalesced_total", Help: "Requests answered with what an equal one was answered at the same time."}),
 		replaced:    prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_leaders_replaced_total", Help: "Requests that ran in the place of an equal one that was cancelled, late or failed."}),
 	}
+	m.limited = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_limited_total", Help: "Times that a request met a limit of its tenant. Which tenant is in the events of kind limit."})
+	m.throttled = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_limited_tenants", Help: "Tenants whose requests wait for their limits."})
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.takeovers, m.falseAlarms, m.followers, m.coalesced, m.replaced} {
+	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.takeovers, m.falseAlarms, m.limited, m.throttled, m.followers, m.coalesced, m.replaced} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register router metrics: %w", err)
 		}

@@ -112,6 +112,9 @@ func (l *loop) disown(partition int) {
 			l.retract(it, func() { l.settle(it, bus.Nak) })
 		}
 	}
+	if l.books != nil {
+		l.books.leave(partition)
+	}
 }
 
 // adopt looks after partitions whose router may have left something.
@@ -174,6 +177,11 @@ func (l *loop) wake(now time.Time) {
 	for it := range l.held.all() {
 		if it.follower != nil || l.unqueue(it) {
 			l.retract(it, func() { l.settle(it, bus.Silent) })
+		}
+	}
+	if l.books != nil {
+		for partition := range l.books.partitions {
+			l.books.leave(partition)
 		}
 	}
 }

@@ -37,11 +37,21 @@ func (b *bench) peer(name string, started int64, partitions ...int) (stop func()
 func (b *bench) wantServing(want ...int) {
 	b.t.Helper()
 	synctest.Wait()
-	b.bus.mu.Lock()
-	defer b.bus.mu.Unlock()
-	if got := b.bus.beats[len(b.bus.beats)-1].Partitions; !slices.Equal(got, want) {
+	beats := b.bus.told().beats
+	if got := beats[len(beats)-1].Partitions; !slices.Equal(got, want) {
 		b.t.Errorf("the router serves %v, want %v", got, want)
 	}
+}
+
+// knows reports whether the loop counts on a worker.
+func (b *bench) knows(worker string) (known bool) {
+	done := make(chan struct{})
+	b.loop.finished <- func() {
+		known = b.loop.fleet.workers[worker] != nil
+		close(done)
+	}
+	<-done
+	return known
 }
 
 func TestAStandbyTakesOver(t *testing.T) {
@@ -51,20 +61,20 @@ func TestAStandbyTakesOver(t *testing.T) {
 		dies := b.peer("elder", 1, everywhere...)
 		time.Sleep(3 * time.Second)
 		b.wantServing()
-		if len(b.bus.adopted) > 0 {
-			t.Errorf("partitions %v were taken from a router that lives", b.bus.adopted)
+		if len(b.bus.told().adopted) > 0 {
+			t.Errorf("partitions %v were taken from a router that lives", b.bus.told().adopted)
 		}
 		died := time.Now()
 		dies()
 		for range 30 {
 			time.Sleep(tick)
 			synctest.Wait()
-			if len(b.bus.adopted) == schemas.Partitions {
+			if len(b.bus.told().adopted) == schemas.Partitions {
 				break
 			}
 		}
-		if took := time.Since(died); took > 1500*time.Millisecond || len(b.bus.adopted) != schemas.Partitions {
-			t.Errorf("partitions %v were taken over after %v", b.bus.adopted, took)
+		if took := time.Since(died); took > 1500*time.Millisecond || len(b.bus.told().adopted) != schemas.Partitions {
+			t.Errorf("partitions %v were taken over after %v", b.bus.told().adopted, took)
 		}
 		b.wantServing(everywhere...)
 	})
@@ -74,15 +84,18 @@ func TestAStandbyTakesOver(t *testing.T) {
 func TestANewRouterAdoptsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
+		b.bus.mu.Lock()
 		b.bus.adoptErr = errors.New("not now")
+		b.bus.mu.Unlock()
 		time.Sleep(routerGone + 2*tick)
 		b.bus.mu.Lock()
 		b.bus.adoptErr = nil
 		b.bus.mu.Unlock()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		slices.Sort(b.bus.adopted)
-		if diff := cmp.Diff(everywhere, b.bus.adopted); diff != "" {
+		adopted := b.bus.told().adopted
+		slices.Sort(adopted)
+		if diff := cmp.Diff(everywhere, adopted); diff != "" {
 			t.Errorf("adopted (-want +got):\n%s", diff)
 		}
 	})
@@ -132,12 +145,12 @@ func TestADeafRouterBlamesNobody(t *testing.T) {
 		b.bus.mu.Unlock()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if b.loop.fleet.workers["w"] == nil {
+		if !b.knows("w") {
 			t.Error("the worker is gone, which nobody could hear")
 		}
 		time.Sleep(2 * workerGone)
 		synctest.Wait()
-		if b.loop.fleet.workers["w"] != nil {
+		if b.knows("w") {
 			t.Error("the worker is there, although the router listens again")
 		}
 	})

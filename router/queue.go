@@ -9,6 +9,7 @@ import (
 // within a class, by [fair], and nowhere else.
 type queue struct {
 	weight func(tenant string) int
+	gate   gate // nil when no tenant has limits
 	models map[string]*classes
 	count  int
 }
@@ -43,7 +44,9 @@ func (q *queue) pop(model string) *item {
 		return nil
 	}
 	it := lane.pop()
-	q.left(model, lane)
+	if it != nil {
+		q.left(model, lane)
+	}
 	return it
 }
 
@@ -78,6 +81,12 @@ func (q *queue) len() int { return q.count }
 // has reports whether a request of the model waits.
 func (q *queue) has(model string) bool { return q.models[model] != nil }
 
+// ready reports whether a request of the model waits for its turn, and not only for the limits of its tenant.
+func (q *queue) ready(model string) bool {
+	lane := q.models[model]
+	return lane != nil && !lane.idle()
+}
+
 // waiting yields the models that have requests waiting.
 func (q *queue) waiting() iter.Seq[string] {
 	return func(yield func(string) bool) {
@@ -93,6 +102,9 @@ func (q *queue) lane(model string) *classes {
 	lane := q.models[model]
 	if lane == nil {
 		lane = newClasses(q.weight)
+		for _, line := range lane.lines {
+			line.gate = q.gate
+		}
 		q.models[model] = lane
 	}
 	return lane

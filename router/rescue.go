@@ -30,6 +30,7 @@ type lostWork struct {
 // taken back twice; the others leave it to that one.
 func (l *loop) suspect(work context.Context, lost []lostWork, now time.Time) {
 	for _, lost := range lost {
+		l.learnt.forget(lost.worker)
 		l.log.Warn("worker is gone: it missed its heartbeats", keyWorker, lost.worker, keyModel, lost.model, keyCount, len(lost.held))
 		if len(lost.held) == 0 || l.draining || !l.peers.first() {
 			continue

@@ -31,13 +31,13 @@ func TestTheFirstRouterTakesTheWorkOfALostWorkerBack(t *testing.T) {
 		b.beat(held)
 		time.Sleep(workerGone - tick)
 		synctest.Wait()
-		if len(b.bus.rescued) > 0 {
-			t.Fatalf("%v were taken back before the worker had missed four beats", b.bus.rescued)
+		if len(b.bus.told().rescued) > 0 {
+			t.Fatalf("%v were taken back before the worker had missed four beats", b.bus.told().rescued)
 		}
 		time.Sleep(3 * tick)
 		synctest.Wait()
 		want := []lostWork{{worker: "w", model: "m", held: []uint64{7, 9}, repeatable: []uint64{9}}}
-		if diff := cmp.Diff(want, b.bus.rescued, cmp.AllowUnexported(lostWork{})); diff != "" {
+		if diff := cmp.Diff(want, b.bus.told().rescued, cmp.AllowUnexported(lostWork{})); diff != "" {
 			t.Errorf("taken back (-want +got):\n%s", diff)
 		}
 		if n := value(t, b.loop.meters.takeovers.WithLabelValues(takeoverWorker)); n != 2 {
@@ -48,7 +48,7 @@ func TestTheFirstRouterTakesTheWorkOfALostWorkerBack(t *testing.T) {
 		if n := value(t, b.loop.meters.falseAlarms); n != 1 {
 			t.Errorf("%v false alarms are counted, want 1", n)
 		}
-		if events := strings.Join(b.bus.events, " "); strings.Count(events, `"of":"worker"`) != 2 || !strings.Contains(events, `"false_alarm":true`) {
+		if events := strings.Join(b.bus.told().events, " "); strings.Count(events, `"of":"worker"`) != 2 || !strings.Contains(events, `"false_alarm":true`) {
 			t.Errorf("events: %s", events)
 		}
 	})
@@ -62,8 +62,8 @@ func TestAnotherRouterLeavesTheWorkToTheFirst(t *testing.T) {
 		b.beat(beatOf("w", schemas.ModelBeat{Model: "m", Slots: 4, Used: 1, Held: []uint64{7}}))
 		time.Sleep(2 * workerGone)
 		synctest.Wait()
-		if len(b.bus.rescued) > 0 {
-			t.Errorf("%v were taken back twice", b.bus.rescued)
+		if len(b.bus.told().rescued) > 0 {
+			t.Errorf("%v were taken back twice", b.bus.told().rescued)
 		}
 	})
 }

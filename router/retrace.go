@@ -74,6 +74,7 @@ func (l *loop) rejoin(it *item, chain *bus.Chain) {
 	if fl == nil && !chain.Visible() {
 		fl = l.flights.byKey[it.flightKey]
 	}
+	l.books.resume(it)
 	f := newFollower(it, l.cfg.Name)
 	f.goOn(chain)
 	if fl == nil || !l.copier.reaches(fl, f) {
@@ -100,6 +101,7 @@ func (l *loop) astray(f *follower, chain *bus.Chain) {
 	}
 	l.detach(f)
 	if !l.draining {
+		l.books.unhit(f.it)
 		l.retraced(f.it, chain)
 	}
 }

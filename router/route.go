@@ -50,6 +50,7 @@ func (l *loop) route(it *item) {
 		l.inspectObject(it)
 	case it.chosen() && !it.checked:
 		l.lookUp(it)
+	case l.books != nil && !l.books.ready(it): // it comes back here
 	case it.seeking() && l.known(it.model(), now):
 		l.consult(it)
 	case it.barred():
@@ -69,6 +70,10 @@ func (l *loop) enact(it *item, v verdict) {
 	case waitForRoom:
 		l.queue.push(it)
 		l.expiries.add(it)
+	case waitForLimits:
+		l.queue.push(it)
+		l.expiries.add(it)
+		l.pump(it.model())
 	}
 }
 
@@ -99,6 +104,9 @@ func (l *loop) settle(it *item, outcome bus.Outcome) {
 	l.unqueue(it)
 	l.hold(it, -1)
 	l.unlead(it)
+	if l.books != nil {
+		l.books.settled(it)
+	}
 	it.delivery.Settle(outcome)
 	it.end()
 }

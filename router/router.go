@@ -72,6 +72,10 @@ type Config struct {
 	Weight func(tenant string) int
 
 	Cache CacheConfig
+	// Limits are those of a tenant, or nil. Price is that of a model, or nil. Both are asked for every request, so that a
+	// change takes effect at once. Optional: without Limits no tenant has any, and requests cost nothing for it.
+	Limits func(tenant string) *Limits
+	Price  func(model string) *schemas.Price
 
 	// The router stops fetching while it holds this much; the rest waits in LLM_REQUESTS.
 	MaxQueued      int   // requests; default DefaultMaxQueued
@@ -108,6 +112,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Weight == nil {
 		c.Weight = func(string) int { return 1 }
+	}
+	if c.Price == nil {
+		c.Price = func(string) *schemas.Price { return nil }
 	}
 	if c.Partitions == nil {
 		for p := range schemas.Partitions {
@@ -163,6 +170,10 @@ func (r *Router) Run(ctx context.Context) error {
 
 	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.caching, r.meters)
 	l.coalesce(work, r.cfg.Bus)
+	if r.cfg.Limits != nil {
+		l.keepBooks(work, r.cfg.Bus)
+		defer l.books.close()
+	}
 	unsubscribe, err := subscribe(r.cfg.Bus, l)
 	if err != nil {
 		return fmt.Errorf("run router: %w", err)
@@ -217,5 +228,17 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 		stopRouters()
 		return nil, err
 	}
-	return func() { stopBeats(); stopRouters(); stopCancels() }, nil
+	stopQuestions, err := b.OnWaiting(func(id schemas.Identity, answer func(*schemas.Waiting)) {
+		select {
+		case l.asked <- question{id, answer}:
+		default:
+		}
+	})
+	if err != nil {
+		stopBeats()
+		stopRouters()
+		stopCancels()
+		return nil, err
+	}
+	return func() { stopBeats(); stopRouters(); stopCancels(); stopQuestions() }, nil
 }

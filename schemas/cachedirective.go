@@ -108,20 +108,21 @@ func ValidateCacheNamespace(namespace string) error {
 // CacheControl gives the directives of HTTP's Cache-Control as a value of Llm-Cache that already has one, which may be
 // empty. Directives that mean nothing for a request here are ignored, as HTTP wants it. The error is an [Error].
 func CacheControl(own string, control []string) (string, error) {
-	out := own
+	var out strings.Builder
+	out.WriteString(own)
 	for word := range strings.SplitSeq(strings.Join(control, ","), ",") {
 		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(word)), "=")
 		switch name {
 		case "no-store": // it wins over whatever else is said
 			return string(CacheOff), nil
 		case cacheNoCache, cacheOnlyCached:
-			out += "," + name
+			out.WriteString("," + name)
 		case cacheMaxAge:
 			if _, ok := deltaSeconds(strings.Trim(value, `"`)); !ok {
 				return "", badHeader(HeaderCacheControl, word, "max-age=<seconds>")
 			}
-			out += "," + name + "=" + strings.Trim(value, `"`)
+			out.WriteString("," + name + "=" + strings.Trim(value, `"`))
 		}
 	}
-	return strings.TrimPrefix(out, ","), nil
+	return strings.TrimPrefix(out.String(), ","), nil
 }

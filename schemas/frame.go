@@ -47,12 +47,13 @@ type Frame struct {
 	Data   []byte
 	Object *Object // set instead of Data when the payload is in LLM_OBJECTS
 
-	Start    *Start     // of a start frame
-	BodyHash string     // of an accepted or start frame
-	Op       Op         // on every frame but a delta, when it is not chat: which dialect the events are in (docs/adr/0010)
-	Summary  []byte     // of an error frame or an end with events: the encoded [Summary]
-	Cache    *CacheNote // on a start or terminal frame: what the cache did, if anybody asked for it (docs/adr/0014)
-	Trace    string     // traceparent, on accepted, start and terminal frames
+	Start     *Start     // of a start frame
+	BodyHash  string     // of an accepted or start frame
+	Op        Op         // on every frame but a delta, when it is not chat: which dialect the events are in (docs/adr/0010)
+	Summary   []byte     // of an error frame or an end with events: the encoded [Summary]
+	Cache     *CacheNote // on a start or terminal frame: what the cache did, if anybody asked for it (docs/adr/0014)
+	Allowance string     // on a start or terminal frame of a tenant with limits: the header Llm-Allowance
+	Trace     string     // traceparent, on accepted, start and terminal frames
 
 	// Of a delta frame, where the model server tells them, so that another can go on exactly (docs/adr/0019).
 	TokenIDs string // as [ParseTokenIDs] reads them
@@ -157,6 +158,7 @@ func (f *Frame) Encode() Header {
 	set(h, HeaderSummary, string(f.Summary))
 	set(h, HeaderCache, f.Cache.String())
 	set(h, HeaderTraceParent, f.Trace)
+	set(h, HeaderAllowance, f.Allowance)
 	if f.Start != nil {
 		set(h, HeaderVersion, strconv.Itoa(Version))
 		set(h, HeaderMode, string(f.Start.Mode))
@@ -188,6 +190,7 @@ func DecodeFrame(h Header, data []byte) (*Frame, error) {
 	}
 	f.Cache = ParseCacheNote(get(h, HeaderCache))
 	f.BodyHash, f.Trace, f.Op = get(h, HeaderBodyHash), get(h, HeaderTraceParent), Op(get(h, HeaderOp))
+	f.Allowance = get(h, HeaderAllowance)
 	if s := get(h, HeaderSummary); s != "" {
 		f.Summary = []byte(s)
 	}

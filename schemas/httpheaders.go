@@ -23,4 +23,12 @@ const (
 	HeaderLimitTokens       = "X-Ratelimit-Limit-Tokens"
 	HeaderRemainingTokens   = "X-Ratelimit-Remaining-Tokens"
 	HeaderResetTokens       = "X-Ratelimit-Reset-Tokens"
+
+	// The same on the surface of Anthropic, where a reset is a time (docs/adr/0015).
+	HeaderAnthropicLimitRequests     = "Anthropic-Ratelimit-Requests-Limit"
+	HeaderAnthropicRemainingRequests = "Anthropic-Ratelimit-Requests-Remaining"
+	HeaderAnthropicResetRequests     = "Anthropic-Ratelimit-Requests-Reset"
+	HeaderAnthropicLimitTokens       = "Anthropic-Ratelimit-Tokens-Limit"
+	HeaderAnthropicRemainingTokens   = "Anthropic-Ratelimit-Tokens-Remaining"
+	HeaderAnthropicResetTokens       = "Anthropic-Ratelimit-Tokens-Reset"
 )

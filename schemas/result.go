@@ -194,6 +194,9 @@ type Result struct {
 	Response   json.RawMessage // a unary response, or the stream put together
 	Events     *EventLog
 
+	// Charge is of a tenant with limits. It is a header of the message, not a member of the record.
+	Charge *Charge
+
 	Extra Extra
 }
 

@@ -165,6 +165,18 @@ func samples() map[string]sample {
 			encode: func(v any) message { return message{Data: v.(*RouterBeat).Encode()} },
 			decode: func(m message) (any, error) { return DecodeRouterBeat(m.Data) },
 		},
+		"waiting": {
+			value:  &Waiting{V: 1, Place: 3, Queued: 40, WaitMS: 12_000},
+			encode: func(v any) message { return message{Data: v.(*Waiting).Encode()} },
+			decode: func(m message) (any, error) { return DecodeWaiting(m.Data) },
+		},
+		"queue-event": {
+			value: &QueueEvent{V: 1, Model: "gpt-4=2E1", Queued: 40, WaitMS: 12_000, By: "router-1", Time: accepted, Requests: []WaitingRequest{
+				{Tenant: "acme", Request: "r1", Priority: PriorityNormal, WaitedMS: 4000, WaitMS: 500},
+			}},
+			encode: func(v any) message { return message{Data: v.(*QueueEvent).Encode()} },
+			decode: func(m message) (any, error) { return DecodeQueueEvent(m.Data) },
+		},
 		"takeover": {
 			value:  &Takeover{V: 1, Of: "worker", Name: "worker-1", Model: "gpt-4=2E1", Count: 3, By: "router-1", Time: accepted},
 			encode: func(v any) message { return message{Data: v.(*Takeover).Encode()} },

@@ -17,6 +17,7 @@ func TestSubjectsMatchTheirStreams(t *testing.T) {
 		id.Result():                         ResultsAll,
 		id.Cancel():                         CancelAll,
 		id.Attach():                         AttachAll,
+		id.Position():                       PositionsAll,
 		DLQSubject("acme", "gpt-4=2E1"):     DLQAll,
 		EventSubject("takeover"):            EventsAll,
 		WorkerSubject("w1"):                 WorkersAll,

@@ -13,6 +13,11 @@ type Work struct {
 	Cost     int64      // tokens that the router takes it for, of prompt and answer; 0 when it did not say
 	Cache    *CacheNote // nil when nobody asked for the cache
 	Accepted time.Time  // when LLM_REQUESTS stored the request
+
+	Reserve   *Reserve // of a tenant with limits
+	Allowance string   // of a tenant with limits: the header Llm-Allowance
+
+	Sent time.Time // when LLM_WORK stored the item; known to a reader only
 }
 
 // MsgID is the message id of this dispatch.
@@ -25,6 +30,8 @@ func (w *Work) Encode() Header {
 	set(h, HeaderDispatch, strconv.Itoa(w.Dispatch))
 	set(h, HeaderAccepted, encodeTime(w.Accepted))
 	set(h, HeaderCacheKey, w.Cache.String())
+	set(h, HeaderReserve, w.Reserve.String())
+	set(h, HeaderAllowance, w.Allowance)
 	if w.Cost > 0 {
 		set(h, HeaderCost, strconv.FormatInt(w.Cost, 10))
 	}
@@ -52,7 +59,10 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	if err != nil {
 		return w, fmt.Errorf("decode work item: %w", err)
 	}
-	w.Dispatch, w.Accepted, w.Cache = dispatch, accepted, ParseCacheNote(get(h, HeaderCacheKey))
+	w.Dispatch, w.Accepted, w.Allowance, w.Cache = dispatch, accepted, get(h, HeaderAllowance), ParseCacheNote(get(h, HeaderCacheKey))
+	if reserve, err := ParseReserve(get(h, HeaderReserve)); err == nil {
+		w.Reserve = reserve // without one, the result counts for all that the router has reserved
+	}
 	if cost, err := strconv.ParseInt(get(h, HeaderCost), 10, 64); err == nil && cost > 0 {
 		w.Cost = cost // an estimate, for statistics: one that cannot be read is none
 	}

@@ -27,7 +27,7 @@ type Config struct {
 	Currency    string            `yaml:"currency" doc:"What the prices of models and the budgets of tenants are in."`
 	Keys        []Key             `yaml:"keys,omitempty" doc:"API keys, beside those of weir keys create. While there is none at all, loopback has open access as tenant default."`
 	AuthCallout AuthCallout       `yaml:"auth_callout,omitempty" doc:"How ingest answers the auth callout of external NATS servers, which lets tenants connect to them with API keys."`
-	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has the defaults."`
+	Tenants     map[string]Tenant `yaml:"tenants,omitempty" doc:"What tenants may have, by name. One that is not named has what default says, or else no limits."`
 	Cache       Cache             `yaml:"cache,omitempty" doc:"Answers that equal requests are given again. Off, unless a request or its tenant asks for it."`
 	Ingest      Ingest            `yaml:"ingest,omitempty" doc:"The doors, HTTP and NATS."`
 	Router      Router            `yaml:"router,omitempty" doc:"How several routers work together."`
@@ -60,7 +60,7 @@ type Model struct {
 // Backend is one upstream.
 type Backend struct {
 	Name                string           `yaml:"name" doc:"Name in results, logs and metrics; unique within the model."`
-	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,ollama,grpc,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. ollama: Ollama's own POST /api/chat. grpc: a server of llm.backend.v1. echo: built in, answers with the prompt."`
+	Protocol            string           `yaml:"protocol" enum:"openai,anthropic,ollama,grpc,triton,echo" doc:"openai: anything with POST /chat/completions. anthropic: anything with POST /messages. ollama: Ollama's own POST /api/chat. grpc: a server of llm.backend.v1. triton: Triton with its vLLM backend, over gRPC. echo: built in, answers with the prompt."`
 	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1; of an ollama backend the server's address, such as http://127.0.0.1:11434; over gRPC grpc://host:port, or grpcs:// for TLS."`
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
@@ -74,10 +74,11 @@ type Backend struct {
 	OnMalformed         string           `yaml:"on_malformed,omitempty" enum:"fail,skip" doc:"openai, anthropic: what happens to a call when one of its events cannot be read. fail: it fails, and the answer goes on as midstream says; the default. skip: the event is left out, up to 100 of a call, and the result counts them; its text is missing then."`
 	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`
-	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic: limit of the answer to a chat request that sets none; default 4096."`
+	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic, triton: limit of the answer to a request that sets none; default 4096."`
 	AnthropicVersion    string           `yaml:"anthropic_version,omitempty" doc:"anthropic: version of the protocol for chat requests and for messages requests that name none; default 2023-06-01."`
 	KeepAlive           string           `yaml:"keep_alive,omitempty" doc:"ollama: how long the model stays loaded after a request, such as 10m, 0, or -1 for ever. Default: the server's own."`
 	NumCtx              int              `yaml:"num_ctx,omitempty" doc:"ollama: size of the context in tokens. A request that does not fit is refused, never cut. Default: the server's own, which may be small."`
+	Template            string           `yaml:"template,omitempty" doc:"triton: how a chat is written down for the model: raw, chatml or llama3. Without one it serves completions only."`
 	Echo                Echo             `yaml:"echo,omitempty" doc:"Dials of an echo backend."`
 }
 
@@ -112,12 +113,6 @@ type AuthCallout struct {
 	Password   inference.Secret `yaml:"password,omitempty" doc:"Its password."`
 	IssuerSeed inference.Secret `yaml:"issuer_seed,omitempty" doc:"Account seed (SA…) that signs the answers, from weir keys issuer; without it the callout is not answered."`
 	XKeySeed   inference.Secret `yaml:"xkey_seed,omitempty" doc:"Curve seed (SX…) that decrypts the questions, from weir keys issuer."`
-}
-
-// Tenant is what a tenant may have.
-type Tenant struct {
-	Weight int         `yaml:"weight,omitempty" doc:"Share of a model in relation to other tenants while several wait for it, 1 to 1000; default 1."`
-	Cache  TenantCache `yaml:"cache,omitempty" doc:"Whether answers are kept and given again."`
 }
 
 // Ingest has what the doors allow.
@@ -206,9 +201,6 @@ func (c *Config) complete() {
 }
 
 func (c *Config) modelNames() []string { return slices.Sorted(maps.Keys(c.Models)) }
-
-// weight is a tenant's share in relation to others.
-func (c *Config) weight(tenant string) int { return max(c.Tenants[tenant].Weight, 1) }
 
 // loadConfig reads the file (none when the path is empty), the environment and the flags that were given, in this order.
 func loadConfig(path string, env, flags map[string]string) (*Config, error) {

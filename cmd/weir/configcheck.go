@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
 	"reflect"
@@ -15,7 +14,6 @@ import (
 	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/callout"
 	"github.com/weir-llm/weir/internal/keys"
-	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -148,19 +146,6 @@ func (c *Config) checkModels() *configError {
 	return nil
 }
 
-func (c *Config) checkTenants() *configError {
-	for _, name := range slices.Sorted(maps.Keys(c.Tenants)) {
-		key := join("tenants", name)
-		if err := schemas.ValidateTenant(name); err != nil {
-			return problem(key, "use 1 to 64 of A-Z a-z 0-9 _ -", "%s", schemas.AsError(err).Message)
-		}
-		if weight := c.Tenants[name].Weight; weight < 0 || weight > router.MaxWeight {
-			return problem(join(key, "weight"), fmt.Sprintf("use 1 to %d", router.MaxWeight), "%d is out of range", weight)
-		}
-	}
-	return nil
-}
-
 func checkModel(key string, m Model) *configError {
 	if len(m.Backends) == 0 {
 		return problem(join(key, "backends"), "add one: - {name: mine, protocol: openai, url: http://host:8000/v1}", "the model has no backend")
@@ -215,7 +200,9 @@ func checkBackend(at string, b Backend) *configError {
 	case b.Protocol != "openai" && b.MaxCompletionTokens:
 		return problem(join(at, "max_completion_tokens"), "remove it, or set protocol: openai", "only an openai backend has it")
 	case b.Protocol != "anthropic" && b.MaxTokens != 0:
-		return problem(join(at, "max_tokens"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
+		return problem(join(at, "max_tokens"), "remove it, or set protocol: anthropic", "only an anthropic or triton backend has it")
+	case b.Template != "":
+		return problem(join(at, "template"), "remove it, or set protocol: triton", "only a triton backend has it")
 	case b.Protocol != "anthropic" && b.AnthropicVersion != "":
 		return problem(join(at, "anthropic_version"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
 	case anthropic.CheckVersion(b.AnthropicVersion) != nil:

@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"github.com/weir-llm/weir/inference/rpc"
+	"github.com/weir-llm/weir/inference/triton"
 )
 
 // protocols are what a backend may speak.
-func protocols() []string { return []string{"openai", "anthropic", "ollama", "grpc", "echo"} }
+func protocols() []string { return []string{"openai", "anthropic", "ollama", "grpc", "triton", "echo"} }
 
 // overGRPC reports whether a protocol runs over gRPC.
-func overGRPC(protocol string) bool { return protocol == "grpc" }
+func overGRPC(protocol string) bool { return protocol == "grpc" || protocol == "triton" }
 
 // either lists alternatives as a sentence does.
 func either(names []string) string {
@@ -31,12 +32,16 @@ func checkRPC(at string, b Backend) *configError {
 	}
 	foreign := map[string]bool{
 		"require_finish_reason": b.RequireFinishReason != nil, "max_completion_tokens": b.MaxCompletionTokens,
-		"anthropic_version": b.AnthropicVersion != "", "echo": b.Echo != (Echo{}), "max_tokens": b.MaxTokens != 0,
+		"anthropic_version": b.AnthropicVersion != "", "echo": b.Echo != (Echo{}),
+		"max_tokens": b.Protocol == "grpc" && b.MaxTokens != 0, "template": b.Protocol == "grpc" && b.Template != "",
 	}
 	for _, key := range slices.Sorted(maps.Keys(foreign)) {
 		if foreign[key] {
 			return problem(join(at, key), "remove it", "it means nothing to a %s backend", b.Protocol)
 		}
+	}
+	if triton.Template(b.Template).Validate() != nil {
+		return problem(join(at, "template"), "use "+either(triton.Templates()), "%q is not known", b.Template)
 	}
 	return checkOllama(at, b)
 }

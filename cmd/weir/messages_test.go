@@ -100,6 +100,10 @@ func TestMessagesRelayed(t *testing.T) {
 	}
 	id := got.header.Get("request-id")
 	again := serve.get(t, "/v1/streams/"+id+"?starting_after=4")
+	var marked bool
+	if again.body, marked = strings.CutSuffix(again.body, "event: done\ndata: [DONE]\n\n"); !marked {
+		t.Errorf("a stream that is read by cursor lacks its end mark: %s", again.body)
+	}
 	if diff := cmp.Diff(all[5:], again.events(t)); diff != "" {
 		t.Errorf("resumed (-server +caller):\n%s", diff)
 	}

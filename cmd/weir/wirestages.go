@@ -37,7 +37,7 @@ func (n *node) share(part float64, alone bool) time.Duration {
 
 func (n *node) ingest(alone bool) (part, error) {
 	door, err := ingest.New(ingest.Config{
-		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: n.keys, Models: n.cfg.modelNames,
+		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: n.keys, Models: n.cfg.modelNames, MayUse: n.cfg.mayUse,
 		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxBodies: n.cfg.Ingest.MaxBodiesBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
 		MaxStreamsPerKey: n.cfg.Ingest.MaxStreamsPerKey, MaxStreamsPerAddress: n.cfg.Ingest.MaxStreamsPerAddress,
 		MaxConnectionsPerAddress: n.cfg.Ingest.MaxConnectionsPerAddress, TrustedProxies: n.cfg.Ingest.proxies(),
@@ -59,7 +59,7 @@ func (n *node) ingest(alone bool) (part, error) {
 
 func (n *node) router(bool) (part, error) {
 	r, err := router.New(router.Config{
-		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Cache: n.cfg.caching(),
+		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Cache: n.cfg.caching(), Limits: n.cfg.limits(), Price: n.cfg.price,
 		Active: n.cfg.Router.Active, Partitions: n.cfg.Router.Partitions, Logger: n.log, Registerer: n.registry,
 	})
 	if err != nil {

@@ -36,8 +36,9 @@ type Delivery struct {
 	Data      []byte
 	Stream    string
 	Sequence  uint64    // in its stream
+	Order     uint64    // in what its consumer delivered, from 1
 	Delivered int       // 1 for the first time
-	Pending   uint64    // messages behind it
+	Pending   uint64    // messages behind it, without those that the server has only just stored
 	Time      time.Time // when the stream stored it, by the server's clock
 
 	conn  *nats.Conn
@@ -123,7 +124,7 @@ func newDelivery(acks *acker, lease time.Duration, msg *nats.Msg) (*Delivery, er
 	}
 	return &Delivery{
 		Subject: msg.Subject, Header: msg.Header, Data: msg.Data, Stream: tokens[2],
-		Delivered: int(numbers[0]), Sequence: numbers[1], Time: time.Unix(0, int64(numbers[3])), Pending: numbers[4],
+		Delivered: int(numbers[0]), Sequence: numbers[1], Order: numbers[2], Time: time.Unix(0, int64(numbers[3])), Pending: numbers[4],
 		conn: acks.conn, acks: acks, reply: msg.Reply, lease: lease,
 	}, nil
 }

@@ -34,6 +34,9 @@ func (b *Bus) putResult(ctx context.Context, r *schemas.Result) (won bool, err e
 		msg.Header[schemas.HeaderObject] = []string{object.String()}
 		msg.Data = nil
 	}
+	if r.Charge != nil {
+		msg.Header[schemas.HeaderCharge] = []string{r.Charge.String()}
+	}
 	msg.Header[schemas.HeaderExpectedSeq] = []string{"0"}
 	inject(ctx, msg.Header)
 	_, err = b.publishStored(ctx, msg, func(e *jsError) bool { return transient(e) || e.ErrCode == codeStoreFailed })
@@ -146,6 +149,7 @@ func (b *Bus) bury(ctx context.Context, id schemas.Identity) (cacheKey string, e
 			if err == nil {
 				tombstone.Accepted, tombstone.Model, tombstone.Op, tombstone.CacheKey = old.Accepted, old.Model, old.Op, old.CacheKey
 			}
+			tombstone.Charge = chargeOf(last)
 			if err == nil && old.Status == schemas.StatusDeleted {
 				return old.CacheKey, nil
 			}
@@ -157,6 +161,16 @@ func (b *Bus) bury(ctx context.Context, id schemas.Identity) (cacheKey string, e
 			return tombstone.CacheKey, err
 		}
 	}
+}
+
+// chargeOf is the charge of a record that is about to go, so that what was used stays in the log.
+func chargeOf(m *message) *schemas.Charge {
+	charge, err := schemas.ParseCharge(header(m.Header, schemas.HeaderCharge))
+	if err != nil || charge == nil {
+		return nil
+	}
+	charge.Of = m.Sequence
+	return charge
 }
 
 func (b *Bus) purge(ctx context.Context, stream, subject string, keep uint64) error {

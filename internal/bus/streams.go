@@ -18,7 +18,7 @@ const (
 	requestsTotal      = 200_000
 	workPerSubject     = 4096
 	workWaiting        = 16_384 // open pulls; it cannot be changed later
-	requestsAckPending = 20_000 // over all partitions
+	requestsAckPending = schemas.Partitions * RequestsOut
 	dedupeWindow       = 15 * time.Minute
 	repliesAge         = 2 * time.Hour
 	resultsAge         = 24 * time.Hour
@@ -28,6 +28,9 @@ const (
 	eventsAge          = 7 * 24 * time.Hour
 	pinnedTTL          = 4 * time.Second
 )
+
+// RequestsOut is how many requests of a partition may be with a router at once.
+const RequestsOut = 5_000
 
 // setupTimeout is how long Setup waits for a cluster that is electing its leaders.
 const setupTimeout = 30 * time.Second

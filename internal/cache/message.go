@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -28,14 +29,14 @@ func keepMessage(said *Said) ([]byte, Reason) {
 	default:
 		return nil, ReasonFinish
 	}
-	text := ""
+	var text strings.Builder
 	for _, block := range root.Get("content").Array() {
 		if !plainText(block) {
 			return nil, ReasonShape
 		}
-		text += block.Get("text").Str
+		text.WriteString(block.Get("text").Str)
 	}
-	if text == "" {
+	if text.String() == "" {
 		return nil, ReasonShape
 	}
 	return without(response, "id"), ""

@@ -3,7 +3,6 @@ package faulty
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,8 +14,9 @@ type Dialect struct {
 	// Answer is a whole answer in pieces as they are sent, one for each event; the last is the end mark. Reason is why it
 	// ended, in the dialect's words for it.
 	Answer func(reason string, words ...string) []string
+	Ending int // pieces of an answer after its words
 
-	Stop, Filtered string // reasons: the answer is whole, the content filter ended it
+	Stop, Filtered string // reasons: the answer is whole, the content filter ended it; empty when it has no such reason
 	Garbage        string // an event that cannot be read
 
 	refuse func(status int, kind, code, message string) string
@@ -41,7 +41,7 @@ func OpenAI() Dialect {
 		return `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"m",` + members + "}\n\n"
 	}
 	return Dialect{
-		Name: "openai", Stop: "stop", Filtered: "content_filter", Garbage: "data: {\"choices\":[{\n\n",
+		Name: "openai", Ending: 3, Stop: "stop", Filtered: "content_filter", Garbage: "data: {\"choices\":[{\n\n",
 		Answer: func(reason string, words ...string) []string {
 			all := []string{chunk(`"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]`)}
 			for _, word := range words {
@@ -64,7 +64,7 @@ func Anthropic() Dialect {
 		return fmt.Sprintf("event: %s\ndata: {\"type\":%q%s}\n\n", name, name, members)
 	}
 	return Dialect{
-		Name: "anthropic", Stop: "end_turn", Filtered: "refusal", Garbage: "event: content_block_delta\ndata: {\"type\":\n\n",
+		Name: "anthropic", Ending: 3, Stop: "end_turn", Filtered: "refusal", Garbage: "event: content_block_delta\ndata: {\"type\":\n\n",
 		Answer: func(reason string, words ...string) []string {
 			all := []string{
 				event("message_start", fmt.Sprintf(`,"message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":%d,"output_tokens":1}}`, PromptTokens)),
@@ -81,6 +81,23 @@ func Anthropic() Dialect {
 		refuse: func(_ int, kind, _, message string) string {
 			return fmt.Sprintf(`{"type":"error","error":{"type":%q,"message":%q}}`, kind, message)
 		},
+	}
+}
+
+// Ollama is the dialect of POST /api/chat.
+func Ollama() Dialect {
+	line := func(word, members string) string {
+		return fmt.Sprintf(`{"model":"m","created_at":"2026-11-26T10:00:00Z","message":{"role":"assistant","content":%s},%s}`+"\n", quote(word), members)
+	}
+	return Dialect{
+		Name: "ollama", Ending: 1, Stop: "stop", Garbage: "{\"message\":\n",
+		Answer: func(reason string, words ...string) (all []string) {
+			for _, word := range words {
+				all = append(all, line(word, `"done":false`))
+			}
+			return append(all, line("", fmt.Sprintf(`"done":true,"done_reason":%q,"prompt_eval_count":%d,"eval_count":%d`, reason, PromptTokens, CompletionTokens)))
+		},
+		refuse: func(_ int, _, _, message string) string { return fmt.Sprintf(`{"error":%q}`, message) },
 	}
 }
 
@@ -162,19 +179,15 @@ func Stalls(part float64) Reply {
 	}
 }
 
-// Doubled has the pieces at these places twice; places count from the end when they are negative.
-func Doubled(pieces []string, places ...int) []string {
-	for i, place := range places {
-		if place < 0 {
-			places[i] = len(pieces) + place
+// Doubles sends the pieces from one place to another twice each; places count from the end of the answer's words.
+func Doubles(from, to int) Reply {
+	return func(c *Call) {
+		whole := c.Dialect.Whole()
+		words := len(whole) - c.Dialect.Ending
+		for i, piece := range whole {
+			if c.Send(piece); i >= words+from && i < words+to {
+				c.Send(piece)
+			}
 		}
 	}
-	var all []string
-	for i, piece := range pieces {
-		all = append(all, piece)
-		if slices.Contains(places, i) {
-			all = append(all, piece)
-		}
-	}
-	return all
 }

@@ -19,7 +19,7 @@ type Reply func(c *Call)
 
 // Server is a running server. Its methods are safe for concurrent use.
 type Server struct {
-	URL     string // with /v1
+	URL     string // without a path
 	Dialect Dialect
 
 	server *httptest.Server
@@ -34,7 +34,7 @@ func New(t testing.TB, d Dialect, script ...Reply) *Server {
 	t.Helper()
 	s := &Server{Dialect: d, script: script}
 	s.server = httptest.NewServer(s)
-	s.URL = s.server.URL + "/v1"
+	s.URL = s.server.URL
 	t.Cleanup(func() {
 		s.server.CloseClientConnections()
 		s.server.Close()

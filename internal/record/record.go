@@ -5,6 +5,7 @@ package record
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -39,7 +40,11 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	}
 	addTimes(r, chain)
 	addEnding(r, terminal, summary)
+	addCost(r, chain, body)
 	r.Events = eventlog.Pack(r.Accepted, chain.Frames)
+	if w.Reserve != nil {
+		r.Charge = charge(w, chain, r)
+	}
 	return r
 }
 
@@ -56,6 +61,36 @@ func addCache(r *schemas.Result, w *schemas.Work, chain *bus.Chain) {
 	if w.Cache != nil {
 		r.CacheKey = w.Cache.Key
 	}
+}
+
+// charge is what the request counts for against the limits of its tenant. One that never ran counts for nothing. Where no
+// model has told what was used, each event of a stream stands for a token, and a whole answer for what was reserved.
+func charge(w *schemas.Work, chain *bus.Chain, r *schemas.Result) *schemas.Charge {
+	c := &schemas.Charge{Reserve: *w.Reserve, Sent: w.Sent}
+	visible := chain.Next()
+	switch {
+	case chain.Start() == nil && r.Status != schemas.StatusCompleted:
+		return c
+	case w.Reserve.Tokens() == 0: // answered without a model
+	case r.Usage != nil:
+		c.Tokens = max(r.Usage.PromptTokens+r.Usage.CompletionTokens, r.Usage.TotalTokens, 0)
+		if r.Usage.Estimated && r.Usage.PromptTokens == 0 { // without the body, of which the router had an idea
+			c.Tokens += w.Reserve.Input
+		}
+	case r.Response != nil:
+		c.Tokens = w.Reserve.Tokens()
+	case visible > 0:
+		c.Tokens = w.Reserve.Input + int64(visible)
+	}
+	c.Requests = w.Reserve.Requests
+	switch {
+	case w.Reserve.Tokens() == 0:
+	case r.Cost != nil:
+		c.Money = max(r.Cost.Amount, 0)
+	case c.Tokens > 0 && w.Reserve.Tokens() > 0:
+		c.Money = schemas.Money(float64(w.Reserve.Money) / float64(w.Reserve.Tokens()) * float64(c.Tokens))
+	}
+	return c
 }
 
 // addTimes derives what the times of the frames tell.
@@ -97,6 +132,25 @@ func addEnding(r *schemas.Result, terminal *schemas.Frame, summary *schemas.Summ
 	r.FinishReasons, r.Usage, r.Cost, r.Tries = summary.FinishReasons, summary.Usage, summary.Cost, summary.Tries
 	r.AnsweredBy = summary.Model
 	r.CancelledBy, r.Malformed = summary.CancelledBy, summary.Malformed
+}
+
+// bytesPerToken is how many bytes a token of a prompt has, as far as nobody has counted.
+const bytesPerToken = 3.6
+
+// addCost estimates what an answer cost that was ended by another than its worker: as the last frame says that knows, or
+// as many tokens as there are events.
+func addCost(r *schemas.Result, chain *bus.Chain, body []byte) {
+	if r.Usage != nil || r.Status == schemas.StatusCompleted || !chain.Visible() {
+		return
+	}
+	for _, f := range slices.Backward(chain.Frames) {
+		if u := (&schemas.Usage{}); f.Usage != "" && u.UnmarshalJSON([]byte(f.Usage)) == nil {
+			r.Usage = u
+			return
+		}
+	}
+	prompt, output := int64(float64(len(body))/bytesPerToken), int64(chain.Next())
+	r.Usage = &schemas.Usage{PromptTokens: prompt, CompletionTokens: output, TotalTokens: prompt + output, Estimated: true}
 }
 
 // Ensure builds the result of a finished request and stores it, unless there is one already.

@@ -138,7 +138,23 @@ func TestFailedAnswers(t *testing.T) {
 		want := wanted(status, 1, 3)
 		want.Worker, want.Started, want.FirstTokenMS = "w-1", accepted.Add(10*time.Millisecond), 20
 		want.Error, want.Tries = reason.Encode(), summary(1).Tries
+		prompt := int64(float64(len(body)) / 3.6)
+		want.Usage = &schemas.Usage{PromptTokens: prompt, CompletionTokens: 1, TotalTokens: prompt + 1, Estimated: true}
 		check(t, want, got)
+	}
+}
+
+// What a model server told before the answer was ended by another is no estimate.
+func TestCostThatWasToldOnTheWay(t *testing.T) {
+	t.Parallel()
+	told := delta(1, 0, "{}")
+	told.Usage = `{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}`
+	reason := schemas.Cancelled(schemas.CancelledByDisconnect)
+	got := record.Build(item(), body, chain(start(1, "w-1", 0), told, delta(1, 1, "{}"), &schemas.Frame{
+		Kind: schemas.KindError, Attempt: 1, Writer: "x", Index: 2, Data: reason.Encode(), Summary: (&schemas.Summary{Status: schemas.StatusCancelled, CancelledBy: reason.CancelledBy()}).Encode(),
+	}), nil)
+	if u := got.Usage; u == nil || u.PromptTokens != 7 || u.CompletionTokens != 2 || u.Estimated || got.CancelledBy != schemas.CancelledByDisconnect {
+		t.Errorf("cancelled by %q, usage %+v", got.CancelledBy, got.Usage)
 	}
 }
 

@@ -42,7 +42,7 @@ type GenerateRequest struct {
 	BodyJson  []byte                 `protobuf:"bytes,3,opt,name=body_json,json=bodyJson,proto3" json:"body_json,omitempty"`    // the body of POST /v1/chat/completions or /v1/completions, validated
 	Attempt   uint32                 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`                     // how often the request has been begun, from 1
 	// Where an earlier attempt was cut: what was said so far, and the tokens it was decoded from if GenerateEvent told
-	// them. Only a server that is configured to go on gets them, and it yields only the rest.
+	// them. A server that gets them yields only the rest. Weir does not send them yet.
 	ResumeTokenIds []uint32 `protobuf:"varint,5,rep,packed,name=resume_token_ids,json=resumeTokenIds,proto3" json:"resume_token_ids,omitempty"`
 	ResumeText     string   `protobuf:"bytes,6,opt,name=resume_text,json=resumeText,proto3" json:"resume_text,omitempty"`
 	DeadlineUnixMs int64    `protobuf:"varint,7,opt,name=deadline_unix_ms,json=deadlineUnixMs,proto3" json:"deadline_unix_ms,omitempty"` // when nobody wants the answer any more; the call also has a deadline of its own

@@ -1,0 +1,223 @@
+package router
+
+import (
+	"time"
+
+	"github.com/weir-llm/weir/internal/ledger"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// gate stands before the requests of tenants with limits.
+type gate interface {
+	limited(tenant string) bool
+	// admit reserves for the first request of a share, and reports true; or it keeps the share, which it has the fair queue
+	// take back when the limit allows.
+	admit(f *fair, s *share) bool
+}
+
+// throttle is a tenant that waits for its limits. Its shares, of which it has one for each model and class, are aside, so
+// that its turns are others', and all of them wait for the first: none overtakes a request that needs more.
+type throttle struct {
+	limits *Limits
+	aside  []aside
+	head   *item // the first, when it was last looked at
+	over   ledger.Over
+	until  time.Time // when that may go; zero when something has to happen
+}
+
+type aside struct {
+	fair  *fair
+	share *share
+}
+
+// first is the request that the tenant waits with, or nil. Shares that have emptied or gone back by themselves are dropped.
+func (t *throttle) first() *item {
+	for len(t.aside) > 0 {
+		if s := t.aside[0].share; s.aside && s.items.Len() > 0 {
+			return s.items.Front().Value.(*item)
+		}
+		t.aside = t.aside[1:]
+	}
+	return nil
+}
+
+func (b *books) limited(tenant string) bool { return b.limits(tenant).any() }
+
+func (l *Limits) any() bool { return l != nil && l.Limits.Any() }
+
+func (b *books) admit(f *fair, s *share) bool {
+	it := s.items.Front().Value.(*item)
+	book := b.of(it)
+	t := b.throttled[it.req.Tenant]
+	if t != nil && t.first() == nil {
+		t = nil // everything that waited is gone
+	}
+	if book.ledger != nil && book.ledger.Holds(it.req.Identity) {
+		return true
+	}
+	if t == nil {
+		if book.ledger != nil {
+			v := book.ledger.Check(it.req.Tenant, it.reserve, book.now())
+			if v.Over == ledger.OverNothing {
+				b.hold(it)
+				return true
+			}
+			t = b.throttle(it, v)
+		} else { // the balances are with another router, and so will the request be
+			t = &throttle{limits: b.limits(it.req.Tenant)}
+			b.throttled[it.req.Tenant] = t
+		}
+	}
+	t.aside = append(t.aside, aside{f, s})
+	return false
+}
+
+// throttle begins to let a tenant wait.
+func (b *books) throttle(it *item, v ledger.Verdict) *throttle {
+	t := &throttle{limits: b.limits(it.req.Tenant)}
+	b.throttled[it.req.Tenant] = t
+	b.setWait(t, it, v)
+	b.reached(it.req.Tenant)
+	return t
+}
+
+func (b *books) setWait(t *throttle, head *item, v ledger.Verdict) {
+	t.head, t.over, t.until = head, v.Over, time.Time{}
+	if v.Wait > 0 {
+		t.until = time.Now().Add(v.Wait)
+		b.alarm(t.until)
+	}
+}
+
+// alarm has the loop wake tenants at a time, if not before.
+func (b *books) alarm(at time.Time) {
+	if b.next.IsZero() || at.Before(b.next) {
+		b.next = at
+		b.timer.Reset(time.Until(at))
+	}
+}
+
+// wakeDue wakes the tenants whose time has come.
+func (b *books) wakeDue(now time.Time) {
+	b.next = time.Time{}
+	for tenant, t := range b.throttled {
+		if t.until.IsZero() {
+			continue
+		}
+		if !now.Before(t.until) {
+			b.wake(tenant)
+		}
+		if t := b.throttled[tenant]; t != nil && !t.until.IsZero() {
+			b.alarm(t.until)
+		}
+	}
+}
+
+// wake lets a tenant go on if its limits allow that now.
+func (b *books) wake(tenant string) {
+	t := b.throttled[tenant]
+	if t == nil {
+		return
+	}
+	it := t.first()
+	if it == nil {
+		delete(b.throttled, tenant)
+		return
+	}
+	book := b.of(it)
+	if book.ledger == nil {
+		return
+	}
+	if !book.ledger.Holds(it.req.Identity) {
+		if v := book.ledger.Check(tenant, it.reserve, book.now()); v.Over != ledger.OverNothing {
+			b.setWait(t, it, v)
+			return
+		}
+	}
+	delete(b.throttled, tenant)
+	for _, a := range t.aside {
+		if a.share.aside && a.share.items.Len() > 0 {
+			model := a.share.items.Front().Value.(*item).model()
+			a.fair.takeBack(a.share)
+			b.loop.pump(model)
+		}
+	}
+}
+
+// overdue answers the requests that have waited for their tenant's limits as long as they may, and sees to those behind them.
+func (b *books) overdue(now time.Time) {
+	for tenant, t := range b.throttled {
+		late := t.late(now)
+		for _, it := range late {
+			book := b.of(it)
+			if book.ledger == nil {
+				continue
+			}
+			v := book.ledger.Check(tenant, it.reserve, book.now())
+			b.loop.unqueue(it)
+			b.loop.answer(it, t.limits.refusal(v))
+		}
+		if t.first() != t.head { // what it waited for was answered, or cancelled
+			b.wake(tenant)
+		}
+	}
+}
+
+// late is the requests that have waited too long.
+func (t *throttle) late(now time.Time) (all []*item) {
+	for _, a := range t.aside {
+		if !a.share.aside {
+			continue
+		}
+		for e := a.share.items.Front(); e != nil; e = e.Next() {
+			it := e.Value.(*item)
+			if now.Sub(it.arrived) < t.limits.maxWait() {
+				break // they are in the order of arrival
+			}
+			all = append(all, it)
+		}
+	}
+	return all
+}
+
+// forbid refuses a model that the tenant may not use.
+func (b *books) forbid(it *item) *schemas.Error {
+	if b == nil {
+		return nil
+	}
+	if name, err := schemas.DecodeModel(it.model()); err == nil && !b.limits(it.req.Tenant).MayUse(name) {
+		return modelRefused(it.model())
+	}
+	return nil
+}
+
+// refuse is the part of the policy that limits are: why the request may not run, or nil. A tenant whose policy is to reject
+// has reserved for it afterwards.
+func (b *books) refuse(it *item, now time.Time) *schemas.Error {
+	if err := b.forbid(it); err != nil {
+		return err
+	}
+	limits := b.limits(it.req.Tenant)
+	if !limits.any() {
+		return nil
+	}
+	book := b.of(it)
+	if book.ledger.Holds(it.req.Identity) {
+		return nil
+	}
+	v := book.ledger.Check(it.req.Tenant, it.reserve, book.now())
+	left := limits.maxWait() - now.Sub(it.arrived)
+	if v.Over != ledger.OverNothing && (limits.Reject || v.Spent && v.Wait > left) {
+		b.reached(it.req.Tenant)
+		return limits.refusal(v)
+	}
+	if limits.Reject {
+		b.hold(it)
+	}
+	return nil
+}
+
+// gated reports whether the request has still to pass the gate.
+func (b *books) gated(it *item) bool {
+	return b.limited(it.req.Tenant) && !b.of(it).ledger.Holds(it.req.Identity)
+}

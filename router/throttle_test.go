@@ -1,0 +1,386 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/ledger"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// fakeVault is a vault in memory.
+type fakeVault struct {
+	mu       sync.Mutex
+	records  map[int]bus.Balances
+	events   []string
+	failures int // of reads of records, to come
+
+	results chan bus.Charged
+	next    uint64
+}
+
+func newFakeVault() *fakeVault {
+	return &fakeVault{records: make(map[int]bus.Balances), results: make(chan bus.Charged, 100)}
+}
+
+func (v *fakeVault) Balances(_ context.Context, partition int) (bus.Balances, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.failures > 0 {
+		v.failures--
+		return bus.Balances{}, context.DeadlineExceeded
+	}
+	return v.records[partition], nil
+}
+
+func (v *fakeVault) PutBalances(_ context.Context, partition int, value []byte, revision uint64) (uint64, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.records[partition].Revision != revision {
+		return 0, bus.ErrConflict
+	}
+	v.records[partition] = bus.Balances{Value: value, Revision: revision + 1, Stored: time.Now().Round(0)}
+	return revision + 1, nil
+}
+
+// steal writes a partition's record as another router does.
+func (v *fakeVault) steal(partition int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.records[partition]
+	r.Revision++
+	r.Value = []byte(strings.Replace(string(r.Value), `"writer":"`, `"writer":"other-`, 1))
+	v.records[partition] = r
+}
+
+func (v *fakeVault) WorkUnderWay(context.Context) ([]*schemas.Work, error) { return nil, nil }
+func (v *fakeVault) LastResult(context.Context) (uint64, error)            { return 0, nil }
+
+func (v *fakeVault) ResultSequence(context.Context, schemas.Identity) (uint64, error) {
+	return 0, bus.ErrNotFound
+}
+
+func (v *fakeVault) Charges(ctx context.Context, _ uint64, caught func(), fn func(bus.Charged) bool) error {
+	if caught != nil {
+		caught()
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	for {
+		select {
+		case c := <-v.results:
+			if !fn(c) {
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (v *fakeVault) Event(kind string, data []byte) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.events = append(v.events, kind+" "+string(data))
+}
+
+// end lets a request have used so many tokens.
+func (b *bench) end(tenant, id string, tokens int64) {
+	b.t.Helper()
+	b.vault.next++
+	b.vault.results <- bus.Charged{
+		Identity: schemas.Identity{Tenant: tenant, Request: id}, Sequence: b.vault.next, Time: time.Now(),
+		Charge: &schemas.Charge{Requests: 1, Tokens: tokens},
+	}
+	synctest.Wait()
+}
+
+// limited is a loop over fakes in which acme has limits and nobody else, with room for many requests.
+func limitedBench(t *testing.T, limits Limits) *bench {
+	t.Helper()
+	b := newBench(t, func(c *Config) {
+		c.Limits = func(tenant string) *Limits {
+			if tenant == "acme" {
+				return &limits
+			}
+			return nil
+		}
+	})
+	b.beat(slots(100))
+	return b
+}
+
+// from delivers a request of a tenant that counts for so many tokens.
+func (b *bench) from(tenant string, tokens int64) *fakeDelivery {
+	return b.arrive(func(it *item) {
+		it.req.Tenant, it.estimate, it.input, it.partition = tenant, tokens, tokens, schemas.PartitionOf(tenant)
+	})
+}
+
+// after lets time pass, with workers that live.
+func (b *bench) after(d time.Duration) {
+	for ; d > 0; d -= schemas.HeartbeatInterval {
+		time.Sleep(min(d, schemas.HeartbeatInterval))
+		b.beat(slots(100))
+	}
+}
+
+func ids(from, to int) (all []string) {
+	for n := from; n <= to; n++ {
+		all = append(all, fmt.Sprintf("idk_%d", n))
+	}
+	return all
+}
+
+func TestTheBucketWakesATenant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 2}, MaxQueueWait: time.Hour})
+		for range 4 {
+			b.from("acme", 10)
+		}
+		b.wantDispatched(ids(1, 2)...)
+		time.Sleep(30*time.Second - 20*time.Millisecond)
+		b.wantDispatched(ids(1, 2)...)
+		b.beat(slots(100))
+		time.Sleep(25 * time.Millisecond) // not a tick, which would be up to 100 ms late
+		b.wantDispatched(ids(1, 3)...)
+		b.after(30 * time.Second)
+		b.wantDispatched(ids(1, 4)...)
+	})
+}
+
+// TestOthersHaveTheTurns lets a tenant at its limit wait in front of others, for the same model and in a more urgent class.
+func TestOthersHaveTheTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 100}, MaxQueueWait: time.Hour})
+		b.from("acme", 100)
+		for range 3 {
+			b.arrive(func(it *item) {
+				it.estimate, it.input, it.partition, it.req.Priority = 50, 50, schemas.PartitionOf("acme"), schemas.PriorityInteractive
+			})
+		}
+		b.from("other", 1_000_000)
+		b.from("another", 10)
+		b.wantDispatched("idk_1", "idk_5", "idk_6")
+		b.after(31 * time.Second)
+		b.wantDispatched("idk_1", "idk_5", "idk_6", "idk_2")
+	})
+}
+
+// TestNoneOvertakes has a large request wait for a full bucket, while small ones come all the time.
+func TestNoneOvertakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 100}, MaxQueueWait: time.Hour})
+		b.from("acme", 40)
+		b.from("acme", 100) // in 24 s
+		for range 10 {
+			b.arrive(func(it *item) {
+				it.estimate, it.input, it.partition, it.req.Priority = 1, 1, schemas.PartitionOf("acme"), schemas.PriorityInteractive
+			})
+			b.after(2 * time.Second)
+		}
+		b.after(3900 * time.Millisecond)
+		b.wantDispatched("idk_1")
+		b.after(200 * time.Millisecond)
+		b.wantDispatched("idk_1", "idk_2")
+		b.after(10 * time.Second)
+		b.wantDispatched(ids(1, 12)...)
+	})
+}
+
+func TestRejectAnswersAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 2}, Reject: true})
+		for range 3 {
+			b.from("acme", 10)
+		}
+		b.wantDispatched(ids(1, 2)...)
+		b.wantAnswer("idk_3", schemas.CodeRateLimit)
+		b.after(30 * time.Second)
+		b.from("acme", 10)
+		b.wantDispatched("idk_1", "idk_2", "idk_4")
+	})
+}
+
+// TestRejectReservesWhileItWaitsForRoom does not let more pass than the limit because there is no room yet, and gives
+// back what a cancelled request has reserved.
+func TestRejectReservesWhileItWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 2}, Reject: true})
+		b.beat(slots(0))
+		for range 3 {
+			b.from("acme", 10)
+		}
+		b.wantAnswer("idk_3", schemas.CodeRateLimit)
+		b.loop.cancels <- hint{id: schemas.Identity{Tenant: "acme", Request: "idk_1"}, by: schemas.CancelledByCaller}
+		b.wantAnswer("idk_1", schemas.CodeCancelled)
+		b.from("acme", 10)
+		b.wantAnswer("idk_4", "")
+		b.beat(slots(1))
+		b.wantDispatched("idk_2")
+		b.beat(slots(100))
+		b.wantDispatched("idk_2", "idk_4")
+	})
+}
+
+func TestWaitingEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 1}, MaxQueueWait: 5 * time.Second})
+		b.from("acme", 10)
+		b.from("acme", 10)
+		b.after(4 * time.Second)
+		b.from("acme", 10)
+		b.wantAnswer("idk_2", "")
+		b.after(1100 * time.Millisecond)
+		b.wantAnswer("idk_2", schemas.CodeRateLimit)
+		b.wantAnswer("idk_3", "")
+		b.after(5 * time.Second)
+		b.wantAnswer("idk_3", schemas.CodeRateLimit)
+		b.wantDispatched("idk_1")
+	})
+}
+
+// TestTheHeadIsCancelled lets the next one go that the bucket has enough for.
+func TestTheHeadIsCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 100}, MaxQueueWait: time.Hour})
+		b.from("acme", 50)
+		b.from("acme", 100)
+		b.from("acme", 50)
+		b.wantDispatched("idk_1")
+		b.loop.cancels <- hint{id: schemas.Identity{Tenant: "acme", Request: "idk_2"}, by: schemas.CancelledByCaller}
+		b.after(200 * time.Millisecond)
+		b.wantDispatched("idk_1", "idk_3")
+	})
+}
+
+// TestAResultWakesATenant gives a place in flight, and what was reserved too much, to who waits.
+func TestAResultWakesATenant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{MaxInFlight: 1, TokensPerMinute: 100}, MaxQueueWait: time.Hour})
+		b.from("acme", 90)
+		b.from("acme", 60)
+		b.wantDispatched("idk_1")
+		b.end("acme", "idk_1", 10)
+		b.wantDispatched("idk_1", "idk_2")
+		b.vault.mu.Lock()
+		defer b.vault.mu.Unlock()
+		if len(b.vault.events) != 1 || !strings.Contains(b.vault.events[0], `"state":"reached"`) {
+			t.Errorf("events %q", b.vault.events)
+		}
+	})
+}
+
+// TestEventsAreFew tells of a limit once, however many requests meet it, and when the tenant has been within it for a while.
+func TestEventsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 1}, Reject: true})
+		for range 50 {
+			b.from("acme", 1)
+		}
+		b.after(limitQuiet + 2*time.Second)
+		b.vault.mu.Lock()
+		defer b.vault.mu.Unlock()
+		want := []string{`limit {"tenant":"acme","state":"reached"}`, `limit {"tenant":"acme","state":"left","requests":49,"seconds":10}`}
+		if !slices.Equal(b.vault.events, want) {
+			t.Errorf("events %q", b.vault.events)
+		}
+	})
+}
+
+func TestABudgetThatIsSpentIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{Budget: ledger.Budget{Tokens: 100, Window: ledger.Window{Length: 24 * time.Hour}}}})
+		b.from("acme", 10)
+		b.end("acme", "idk_1", 100)
+		b.from("acme", 10)
+		b.wantAnswer("idk_2", schemas.CodeQuota)
+	})
+}
+
+func TestModelsOfATenant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Models: []string{"other"}})
+		b.from("acme", 10)
+		b.wantAnswer("idk_1", schemas.CodeModelNotAllowed)
+	})
+}
+
+// TestALostWriteStopsTheRouter gives back what waits when another router has the record, and takes the partition again only
+// when the stream gives it requests of it.
+func TestALostWriteStopsTheRouter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 1}, MaxQueueWait: time.Hour})
+		b.from("acme", 10)
+		waiting := b.from("acme", 10)
+		b.after(2 * time.Second)
+		b.vault.steal(schemas.PartitionOf("acme"))
+		b.end("acme", "idk_1", 5) // something changes
+		b.after(2 * time.Second)
+		b.wantSettled(waiting, "nak")
+		b.after(time.Minute)
+		b.wantDispatched("idk_1")
+		b.from("acme", 10) // it is this router after all
+		b.wantDispatched("idk_1", "idk_3")
+	})
+}
+
+// TestTheVaultFails lets requests wait until the balances can be read, and keeps to deadlines meanwhile.
+func TestTheVaultFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 5}})
+		b.vault.failures = 3
+		b.from("acme", 10)
+		b.arrive(func(it *item) {
+			it.estimate, it.partition, it.deadline = 10, schemas.PartitionOf("acme"), time.Now().Add(500*time.Millisecond)
+		})
+		b.from("other", 10)
+		b.wantDispatched("idk_3")
+		b.after(4 * time.Second)
+		b.wantDispatched("idk_3", "idk_1")
+		b.wantAnswer("idk_2", schemas.CodeDeadline)
+	})
+}
+
+// TestAHitIsARequest counts answers without a model as requests, and as no tokens.
+func TestAHitIsARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 3, TokensPerMinute: 1000, MaxInFlight: 2}, Reject: true})
+		b.from("acme", 10)
+		b.wantDispatched("idk_1")
+		hit := func(n int) (refused *schemas.Error) {
+			done := make(chan struct{})
+			b.loop.finished <- func() {
+				it := &item{
+					req: &schemas.Request{Identity: schemas.Identity{Tenant: "acme", Request: fmt.Sprint("hit_", n)}, ModelToken: "m"}, estimate: 500, input: 500,
+					partition: schemas.PartitionOf("acme"), deadline: time.Now().Add(time.Minute),
+				}
+				b.loop.books.ready(it)
+				refused = b.loop.books.hit(it)
+				close(done)
+			}
+			<-done
+			return refused
+		}
+		for n := range 2 {
+			if refused := hit(n); refused != nil {
+				t.Errorf("hit %d: %v", n, refused)
+			}
+		}
+		if refused := hit(3); refused == nil || refused.Code != schemas.CodeRateLimit || refused.RetryAfter != 20*time.Second {
+			t.Errorf("the fourth request of three: %v", refused)
+		}
+		b.from("acme", 10)
+		b.wantAnswer("idk_2", schemas.CodeRateLimit)
+		b.after(20 * time.Second)
+		b.from("acme", 980) // the hits took no tokens, and no place in flight
+		b.wantDispatched("idk_1", "idk_3")
+	})
+}
