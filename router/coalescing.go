@@ -273,7 +273,7 @@ func (l *loop) detach(f *follower) {
 	c.mu.Lock()
 	delete(fl.followers, f)
 	fl.trim()
-	abandoned := len(fl.followers) == 0 && fl.ended == nil
+	abandoned := len(fl.followers) == 0
 	if abandoned {
 		fl.reset()
 	}

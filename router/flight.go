@@ -13,7 +13,7 @@ const (
 	// its slowest follower is read no further until that one has caught up, and from then on nobody joins.
 	flightWindow = 4 << 20
 	// flightLinger is how long a flight that has ended takes those who asked before its end.
-	flightLinger = 2 * time.Second
+	flightLinger = 10 * time.Second
 )
 
 // flight is one run that equal requests of a tenant share: that of the leader, of which the followers get the events as
@@ -61,7 +61,7 @@ func (fl *flight) next() uint64 { return fl.base + uint64(len(fl.events)) }
 // reset forgets the events, when nobody follows any more. A later follower has them read again.
 func (fl *flight) reset() {
 	fl.quit()
-	fl.open, fl.base, fl.events, fl.size = false, 0, nil, 0
+	fl.open, fl.base, fl.events, fl.size, fl.ended = false, 0, nil, 0, nil
 }
 
 // quit ends the reading.
