@@ -14,7 +14,8 @@ type Limits struct {
 	ledger.Limits
 
 	Models []string // that the tenant may use, by name; * is all of them, and so is none at all
-	// Reject answers at once at a limit. Otherwise the request waits, for MaxQueueWait at most.
+	// Reject answers at once at a limit, or within settleGrace where what runs is in the way. Otherwise the request waits, for
+	// MaxQueueWait at most.
 	Reject       bool
 	MaxQueueWait time.Duration // default DefaultMaxQueueWait
 }
@@ -27,7 +28,14 @@ func (l *Limits) MayUse(model string) bool {
 	return l == nil || len(l.Models) == 0 || slices.Contains(l.Models, model) || slices.Contains(l.Models, "*")
 }
 
+// settleGrace is how long a request of a tenant whose policy is to reject waits for what runs. A caller has its answer some
+// milliseconds before the result is counted, and who sends one request after the other is not to be refused for that.
+const settleGrace = 250 * time.Millisecond
+
 func (l *Limits) maxWait() time.Duration {
+	if l.Reject {
+		return settleGrace
+	}
 	if l.MaxQueueWait > 0 {
 		return l.MaxQueueWait
 	}

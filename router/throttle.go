@@ -147,8 +147,7 @@ func (b *books) wake(tenant string) {
 // overdue answers the requests that have waited for their tenant's limits as long as they may, and sees to those behind them.
 func (b *books) overdue(now time.Time) {
 	for tenant, t := range b.throttled {
-		late := t.late(now)
-		for _, it := range late {
+		for _, it := range t.late(now, b.idleFor(t)) {
 			book := b.of(it)
 			if book.ledger == nil {
 				continue
@@ -163,15 +162,27 @@ func (b *books) overdue(now time.Time) {
 	}
 }
 
-// late is the requests that have waited too long.
-func (t *throttle) late(now time.Time) (all []*item) {
+// idleFor is how long nothing can happen to a throttle: until the budget of its tenant begins anew, once that is spent.
+func (b *books) idleFor(t *throttle) time.Duration {
+	it := t.first()
+	if it == nil || b.of(it).ledger == nil {
+		return 0
+	}
+	if v := b.of(it).ledger.Check(it.req.Tenant, it.reserve, b.of(it).now()); v.Spent {
+		return v.Wait
+	}
+	return 0
+}
+
+// late is the requests that will have waited too long after a time, in which nothing can happen.
+func (t *throttle) late(now time.Time, after time.Duration) (all []*item) {
 	for _, a := range t.aside {
 		if !a.share.aside {
 			continue
 		}
 		for e := a.share.items.Front(); e != nil; e = e.Next() {
 			it := e.Value.(*item)
-			if now.Sub(it.arrived) < t.limits.maxWait() {
+			if now.Sub(it.arrived)+after < t.limits.maxWait() {
 				break // they are in the order of arrival
 			}
 			all = append(all, it)
@@ -207,11 +218,13 @@ func (b *books) refuse(it *item, now time.Time) *schemas.Error {
 	}
 	v := book.ledger.Check(it.req.Tenant, it.reserve, book.now())
 	left := limits.maxWait() - now.Sub(it.arrived)
-	if v.Over != ledger.OverNothing && (limits.Reject || v.Spent && v.Wait > left) {
+	running := v.Over == ledger.OverInFlight || v.Over == ledger.OverReserved
+	settling := limits.Reject && running && left > 0
+	if v.Over != ledger.OverNothing && !settling && (limits.Reject || v.Spent && v.Wait > left) {
 		b.reached(it.req.Tenant)
 		return limits.refusal(v)
 	}
-	if limits.Reject {
+	if limits.Reject && !settling {
 		b.hold(it)
 	}
 	return nil

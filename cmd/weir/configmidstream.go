@@ -62,10 +62,10 @@ func checkContinue(at string, b Backend) *configError {
 	switch {
 	case b.Continue != "" && b.Continue != "none" && b.Continue != "prefill" && b.Continue != "tokens":
 		return problem(join(at, "continue"), "use none, prefill or tokens", "%q is not known", b.Continue)
-	case b.Continue == "tokens" && b.Protocol != "openai":
-		return problem(join(at, "continue"), "use prefill, or set protocol: openai", "only an openai backend goes on from token ids")
-	case b.Continue == "prefill" && b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "echo":
-		return problem(join(at, "continue"), "remove it", "only openai, anthropic and echo backends go on with an answer")
+	case b.Continue == "tokens" && b.Protocol != "openai" && b.Protocol != "grpc":
+		return problem(join(at, "continue"), "use prefill, or set protocol: openai or grpc", "only openai and grpc backends go on from token ids")
+	case b.Continue == "prefill" && b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "grpc" && b.Protocol != "echo":
+		return problem(join(at, "continue"), "remove it", "only openai, anthropic, grpc and echo backends go on with an answer")
 	}
 	return checkMalformed(at, b)
 }

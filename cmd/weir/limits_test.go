@@ -206,7 +206,11 @@ func TestLimitsOverHTTP(t *testing.T) {
 		go func() {
 			defer close(done)
 			close(running)
-			if got := serve.as(t, "narrow", toChat, slow); got.StatusCode != 200 {
+			got := serve.as(t, "narrow", toChat, slow)
+			for got.StatusCode == http.StatusTooManyRequests { // one of the others was first
+				got = serve.as(t, "narrow", toChat, slow)
+			}
+			if got.StatusCode != 200 {
 				t.Errorf("%d %s", got.StatusCode, got.body)
 			}
 		}()

@@ -18,6 +18,6 @@ func newRPCBackend(b Backend, timeouts inference.Timeouts, addresses upstream.Ad
 	}
 	return backendv1.New(backendv1.Config{
 		Name: b.Name, URL: b.URL, CA: b.CA, APIKey: b.APIKey, Model: b.Model,
-		Deterministic: deterministic, Timeouts: timeouts, Addresses: addresses,
+		Deterministic: deterministic, Continue: b.continuation(), Timeouts: timeouts, Addresses: addresses,
 	})
 }

@@ -19,6 +19,7 @@ type answer struct {
 	model    string
 	created  int64
 	streamed bool
+	resumed  bool // only the rest of an answer is said
 
 	text   strings.Builder
 	tokens int
@@ -45,12 +46,12 @@ type content struct {
 	Text *string `json:"content,omitempty"`
 }
 
-// begin opens a stream, whose first chunk says who speaks.
+// begin opens a stream, whose first chunk says who speaks. Its first message says whether the answer goes on.
 func (a *answer) begin() error {
 	if !a.streamed {
 		return nil
 	}
-	return a.stream.Send(&pb.GenerateEvent{ChunkJson: [][]byte{a.chunk(content{Role: "assistant", Text: new("")}, nil)}})
+	return a.stream.Send(&pb.GenerateEvent{ChunkJson: [][]byte{a.chunk(content{Role: "assistant", Text: new("")}, nil)}, Resumed: a.resumed})
 }
 
 // say sends a token. It blocks while the caller has too much unread.

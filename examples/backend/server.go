@@ -76,11 +76,12 @@ func (s *Server) Generate(r *pb.GenerateRequest, stream grpc.ServerStreamingServ
 	case b.Model != s.name:
 		return Failure(codes.NotFound, "model_not_found", "there is only "+s.name, "model", 0)
 	}
-	a := &answer{stream: stream, id: "chatcmpl-" + r.GetRequestId(), model: b.Model, created: time.Now().Unix(), streamed: b.Stream}
+	a := &answer{stream: stream, id: "chatcmpl-" + r.GetRequestId(), model: b.Model, created: time.Now().Unix(), streamed: b.Stream, resumed: r.GetResumeText() != ""}
+	q := Question{Conversation: b.Messages, Begun: r.GetResumeText(), MaxTokens: max(b.MaxTokens, b.MaxNew), Temperature: b.Temperature}
 	if err := a.begin(); err != nil {
 		return err
 	}
-	finish, err := s.model(stream.Context(), b.Messages, Limits{max(b.MaxTokens, b.MaxNew), b.Temperature}, a.say)
+	finish, err := s.model(stream.Context(), q, a.say)
 	if err != nil {
 		return asStatus(err)
 	}

@@ -30,7 +30,7 @@ func start(t *testing.T, model Model) *backendv1.Backend {
 			t.Error(err)
 		}
 	})
-	b, err := backendv1.New(backendv1.Config{Name: "example", URL: "grpc://" + listener.Addr().String()})
+	b, err := backendv1.New(backendv1.Config{Name: "example", URL: "grpc://" + listener.Addr().String(), Continue: inference.ContinueText})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,10 +91,41 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// An answer that was cut is gone on with from its text, unless that is not how it began.
+func TestGoesOn(t *testing.T) {
+	t.Parallel()
+	b := start(t, Echo)
+	for begun, want := range map[string]struct {
+		text string
+		code schemas.Code
+	}{
+		"echo: Hello": {" big world", ""},
+		"ECHO":        {"", schemas.CodeUpstreamRejected},
+	} {
+		r := &inference.GenerateRequest{
+			Identity: schemas.Identity{Tenant: "acme", Request: "req_1"}, Op: schemas.OpChat, Stream: true, Attempt: 2,
+			Body: []byte(`{"model":"m","stream":true,` + question), Resume: &inference.Resume{Text: begun, Tokens: 2},
+		}
+		text, code := "", schemas.Code("")
+		for event, err := range b.Generate(t.Context(), r) {
+			if err != nil {
+				code = schemas.AsError(err).Code
+				continue
+			}
+			for _, c := range event.Chunk.Choices {
+				text += c.Content
+			}
+		}
+		if text != want.text || code != want.code {
+			t.Errorf("%q goes on with %q, then %q; want %+v", begun, text, code, want)
+		}
+	}
+}
+
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	failing := func(err error) Model {
-		return func(context.Context, []Message, Limits, func(string) error) (string, error) { return "", err }
+		return func(context.Context, Question, func(string) error) (string, error) { return "", err }
 	}
 	chat := `{"model":"m",` + question
 	for name, test := range map[string]struct {
@@ -128,7 +159,7 @@ func TestFailures(t *testing.T) {
 func TestCallerLeaves(t *testing.T) {
 	t.Parallel()
 	stopped := make(chan error, 1)
-	b := start(t, func(ctx context.Context, _ []Message, _ Limits, say func(string) error) (string, error) {
+	b := start(t, func(ctx context.Context, _ Question, say func(string) error) (string, error) {
 		if err := say("one"); err != nil {
 			return "", err
 		}

@@ -31,6 +31,10 @@ type Config struct {
 	// Deterministic is the operator's word that temperature 0 gives the same text again; see [inference.Capabilities].
 	Deterministic bool
 
+	// Continue is how the server goes on with an answer that was cut: by [inference.ContinueText] from resume_text, by
+	// [inference.ContinueTokens] also from the tokens that it tells. Default: it does not.
+	Continue inference.Continuation
+
 	Timeouts inference.Timeouts
 
 	Addresses upstream.Addresses // that may be connected to
@@ -62,7 +66,7 @@ func (b *Backend) Name() string { return b.config.Name }
 
 // Capabilities of the backend, as configured.
 func (b *Backend) Capabilities() inference.Capabilities {
-	return inference.Capabilities{Deterministic: b.config.Deterministic, Continue: inference.ContinueNone}
+	return inference.Capabilities{Deterministic: b.config.Deterministic, Continue: b.config.Continue, Vocabulary: b.config.Model}
 }
 
 // Generate runs a chat or completion request.

@@ -23,6 +23,10 @@ type call struct {
 	origin   openai.Origin
 	document []byte // a unary answer, which is passed on when it is known to be whole
 	final    bool   // the last message came
+
+	tell    bool // the server was asked to tell its tokens
+	running openai.Running
+	goesOn  bool // the server has said that it goes on with an answer
 }
 
 // run makes the call and passes on its answer.
@@ -30,7 +34,11 @@ func (c *call) run() error {
 	if err := checkOp(c.request.Op); err != nil {
 		return err
 	}
-	stream, err := c.backend.stub.Generate(c.Context(), c.outgoing(), rpc.Options(openai.MaxEventBytes)...)
+	out := c.outgoing()
+	if err := c.goOn(out); err != nil {
+		return err
+	}
+	stream, err := c.backend.stub.Generate(c.Context(), out, rpc.Options(openai.MaxEventBytes)...)
 	if err != nil {
 		return c.Failed(err)
 	}
@@ -76,9 +84,13 @@ func (c *call) outgoing() *pb.GenerateRequest {
 func (c *call) message(m *pb.GenerateEvent, more bool) (counts, end bool, err error) {
 	chunks, last := m.GetChunkJson(), m.GetFinal()
 	end = last != nil
+	c.goesOn = c.goesOn || m.GetResumed()
+	if c.request.Resume != nil && !c.goesOn && (len(chunks) > 0 || end) {
+		return false, false, cannotGoOn()
+	}
 	for i, data := range chunks {
 		rest := i < len(chunks)-1 || end && c.tells(last) || more && !end
-		if err := c.event(data, rest); err != nil || c.Stopped() {
+		if err := c.event(data, c.told(m, i), rest); err != nil || c.Stopped() {
 			return true, end, err
 		}
 	}
@@ -90,7 +102,7 @@ func (c *call) message(m *pb.GenerateEvent, more bool) (counts, end bool, err er
 }
 
 // event passes on a chunk, or keeps a whole response.
-func (c *call) event(data []byte, more bool) error {
+func (c *call) event(data []byte, told *openai.Running, more bool) error {
 	if len(data) > openai.MaxEventBytes {
 		return upstream.TooLarge(openai.MaxEventBytes)
 	}
@@ -115,7 +127,7 @@ func (c *call) event(data []byte, more bool) error {
 		c.origin = c.chunk.Origin()
 	}
 	data, _ = c.mender.Mend(data, &c.chunk)
-	c.Pass(inference.Event{Data: data, Chunk: &c.chunk, More: more})
+	c.Pass(inference.Event{Data: data, Chunk: &c.chunk, Running: told, More: more})
 	return nil
 }
 

@@ -23,7 +23,7 @@ func RestOfChat(body []byte, text string, used int) ([]byte, error) {
 	end := messages.Index + len(messages.Raw) - 1
 	message := appendString([]byte(`,{"role":"assistant","content":`), text)
 	out := replace(body, end, end, string(append(message, '}')))
-	return withLess(prepend(out, `"add_generation_prompt":false,"continue_final_message":true`), used), nil
+	return WithLess(prepend(out, `"add_generation_prompt":false,"continue_final_message":true`), used), nil
 }
 
 // RestOfCompletion is RestOfChat for a completion, whose prompt must be one text.
@@ -32,7 +32,7 @@ func RestOfCompletion(body []byte, text string, used int) ([]byte, error) {
 	if prompt.Type != gjson.String || given(gjson.GetBytes(body, "suffix")) || gjson.GetBytes(body, "echo").Bool() {
 		return nil, schemas.Errorf(schemas.CodeUnsupported, "the prompt cannot be gone on with: it is not one text, or a suffix or an echo is asked for")
 	}
-	return withLess(replace(body, prompt.Index, prompt.Index+len(prompt.Raw), string(appendString(nil, prompt.Str+text))), used), nil
+	return WithLess(replace(body, prompt.Index, prompt.Index+len(prompt.Raw), string(appendString(nil, prompt.Str+text))), used), nil
 }
 
 // RestOfTokens returns the body of a completion that asks for the rest of the answer to a validated chat or completion
@@ -68,8 +68,8 @@ func RestOfTokens(body []byte, ids []int64, used int) []byte {
 	return append(append(append(out, `,"max_tokens":`...), limit...), '}')
 }
 
-// withLess lowers the limits of an answer by what there is of it.
-func withLess(body []byte, used int) []byte {
+// WithLess returns a validated body whose limits are lowered by the used tokens of an answer that is to be gone on with.
+func WithLess(body []byte, used int) []byte {
 	for _, name := range [...]string{"max_tokens", "max_completion_tokens"} {
 		if value := gjson.GetBytes(body, name); given(value) {
 			body = replace(body, value.Index, value.Index+len(value.Raw), strconv.Itoa(less(value, used)))

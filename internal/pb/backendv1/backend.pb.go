@@ -41,12 +41,16 @@ type GenerateRequest struct {
 	Op        string                 `protobuf:"bytes,2,opt,name=op,proto3" json:"op,omitempty"`                                // what body_json is: chat or completion
 	BodyJson  []byte                 `protobuf:"bytes,3,opt,name=body_json,json=bodyJson,proto3" json:"body_json,omitempty"`    // the body of POST /v1/chat/completions or /v1/completions, validated
 	Attempt   uint32                 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`                     // how often the request has been begun, from 1
-	// Where an earlier attempt was cut: what was said so far, and the tokens it was decoded from if GenerateEvent told
-	// them. A server that gets them yields only the rest. Weir does not send them yet.
+	// Where an answer was cut that is to be gone on with: the tokens of it so far if GenerateEvent told them, and otherwise
+	// its text without white space at its end. Limits in body_json are lowered by what there is. A server that gets one of
+	// them yields only what follows, white space included, and says resumed; one that cannot go on ends the call with
+	// INVALID_ARGUMENT.
 	ResumeTokenIds []uint32 `protobuf:"varint,5,rep,packed,name=resume_token_ids,json=resumeTokenIds,proto3" json:"resume_token_ids,omitempty"`
 	ResumeText     string   `protobuf:"bytes,6,opt,name=resume_text,json=resumeText,proto3" json:"resume_text,omitempty"`
-	DeadlineUnixMs int64    `protobuf:"varint,7,opt,name=deadline_unix_ms,json=deadlineUnixMs,proto3" json:"deadline_unix_ms,omitempty"` // when nobody wants the answer any more; the call also has a deadline of its own
-	Tenant         string   `protobuf:"bytes,8,opt,name=tenant,proto3" json:"tenant,omitempty"`                                          // whose request it is
+	DeadlineUnixMs int64    `protobuf:"varint,7,opt,name=deadline_unix_ms,json=deadlineUnixMs,proto3" json:"deadline_unix_ms,omitempty"`         // when nobody wants the answer any more; the call also has a deadline of its own
+	Tenant         string   `protobuf:"bytes,8,opt,name=tenant,proto3" json:"tenant,omitempty"`                                                  // whose request it is
+	TellTokenIds   bool     `protobuf:"varint,9,opt,name=tell_token_ids,json=tellTokenIds,proto3" json:"tell_token_ids,omitempty"`               // tell the tokens, so that the answer can be gone on with if it is cut
+	PromptTokenIds []uint32 `protobuf:"varint,10,rep,packed,name=prompt_token_ids,json=promptTokenIds,proto3" json:"prompt_token_ids,omitempty"` // with resume_token_ids: those of the prompt, as GenerateEvent told them
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -137,6 +141,20 @@ func (x *GenerateRequest) GetTenant() string {
 	return ""
 }
 
+func (x *GenerateRequest) GetTellTokenIds() bool {
+	if x != nil {
+		return x.TellTokenIds
+	}
+	return false
+}
+
+func (x *GenerateRequest) GetPromptTokenIds() []uint32 {
+	if x != nil {
+		return x.PromptTokenIds
+	}
+	return nil
+}
+
 type GenerateEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chunks of a streamed answer (chat.completion.chunk or text_completion objects) in their order, or the whole
@@ -144,8 +162,14 @@ type GenerateEvent struct {
 	ChunkJson [][]byte `protobuf:"bytes,1,rep,name=chunk_json,json=chunkJson,proto3" json:"chunk_json,omitempty"`
 	// Set in the last message.
 	Final *Final `protobuf:"bytes,2,opt,name=final,proto3" json:"final,omitempty"`
-	// The tokens that the chunks of this message were decoded from, if the server can go on from tokens.
-	TokenIds      []uint32 `protobuf:"varint,3,rep,packed,name=token_ids,json=tokenIds,proto3" json:"token_ids,omitempty"`
+	// The tokens that each of chunk_json was decoded from, in the same order, if tell_token_ids asks for them. A chunk may
+	// have none.
+	TokenIds []*Tokens `protobuf:"bytes,3,rep,name=token_ids,json=tokenIds,proto3" json:"token_ids,omitempty"`
+	// The tokens of the prompt, in the first message that has token_ids.
+	PromptTokenIds []uint32 `protobuf:"varint,4,rep,packed,name=prompt_token_ids,json=promptTokenIds,proto3" json:"prompt_token_ids,omitempty"`
+	// Set in the first message of an answer that goes on from resume_token_ids or resume_text. Without it Weir takes it that
+	// the server does not know them and has begun again, and ends the call.
+	Resumed       bool `protobuf:"varint,5,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -194,9 +218,67 @@ func (x *GenerateEvent) GetFinal() *Final {
 	return nil
 }
 
-func (x *GenerateEvent) GetTokenIds() []uint32 {
+func (x *GenerateEvent) GetTokenIds() []*Tokens {
 	if x != nil {
 		return x.TokenIds
+	}
+	return nil
+}
+
+func (x *GenerateEvent) GetPromptTokenIds() []uint32 {
+	if x != nil {
+		return x.PromptTokenIds
+	}
+	return nil
+}
+
+func (x *GenerateEvent) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+type Tokens struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []uint32               `protobuf:"varint,1,rep,packed,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tokens) Reset() {
+	*x = Tokens{}
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tokens) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tokens) ProtoMessage() {}
+
+func (x *Tokens) ProtoReflect() protoreflect.Message {
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tokens.ProtoReflect.Descriptor instead.
+func (*Tokens) Descriptor() ([]byte, []int) {
+	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Tokens) GetId() []uint32 {
+	if x != nil {
+		return x.Id
 	}
 	return nil
 }
@@ -213,7 +295,7 @@ type Final struct {
 
 func (x *Final) Reset() {
 	*x = Final{}
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[2]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -225,7 +307,7 @@ func (x *Final) String() string {
 func (*Final) ProtoMessage() {}
 
 func (x *Final) ProtoReflect() protoreflect.Message {
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[2]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -238,7 +320,7 @@ func (x *Final) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Final.ProtoReflect.Descriptor instead.
 func (*Final) Descriptor() ([]byte, []int) {
-	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{2}
+	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Final) GetPromptTokens() uint32 {
@@ -273,7 +355,7 @@ type EmbedRequest struct {
 
 func (x *EmbedRequest) Reset() {
 	*x = EmbedRequest{}
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[3]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +367,7 @@ func (x *EmbedRequest) String() string {
 func (*EmbedRequest) ProtoMessage() {}
 
 func (x *EmbedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[3]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +380,7 @@ func (x *EmbedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmbedRequest.ProtoReflect.Descriptor instead.
 func (*EmbedRequest) Descriptor() ([]byte, []int) {
-	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{3}
+	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *EmbedRequest) GetRequestId() string {
@@ -331,7 +413,7 @@ type EmbedResponse struct {
 
 func (x *EmbedResponse) Reset() {
 	*x = EmbedResponse{}
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[4]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +425,7 @@ func (x *EmbedResponse) String() string {
 func (*EmbedResponse) ProtoMessage() {}
 
 func (x *EmbedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[4]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +438,7 @@ func (x *EmbedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmbedResponse.ProtoReflect.Descriptor instead.
 func (*EmbedResponse) Descriptor() ([]byte, []int) {
-	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{4}
+	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EmbedResponse) GetBodyJson() []byte {
@@ -374,7 +456,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[5]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -386,7 +468,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[5]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -399,7 +481,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{5}
+	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{6}
 }
 
 type ListModelsResponse struct {
@@ -411,7 +493,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[6]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +505,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_llm_backend_v1_backend_proto_msgTypes[6]
+	mi := &file_llm_backend_v1_backend_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +518,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{6}
+	return file_llm_backend_v1_backend_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListModelsResponse) GetId() []string {
@@ -450,7 +532,7 @@ var File_llm_backend_v1_backend_proto protoreflect.FileDescriptor
 
 const file_llm_backend_v1_backend_proto_rawDesc = "" +
 	"\n" +
-	"\x1cllm/backend/v1/backend.proto\x12\x0ellm.backend.v1\"\x84\x02\n" +
+	"\x1cllm/backend/v1/backend.proto\x12\x0ellm.backend.v1\"\xd4\x02\n" +
 	"\x0fGenerateRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x0e\n" +
@@ -461,12 +543,19 @@ const file_llm_backend_v1_backend_proto_rawDesc = "" +
 	"\vresume_text\x18\x06 \x01(\tR\n" +
 	"resumeText\x12(\n" +
 	"\x10deadline_unix_ms\x18\a \x01(\x03R\x0edeadlineUnixMs\x12\x16\n" +
-	"\x06tenant\x18\b \x01(\tR\x06tenant\"x\n" +
+	"\x06tenant\x18\b \x01(\tR\x06tenant\x12$\n" +
+	"\x0etell_token_ids\x18\t \x01(\bR\ftellTokenIds\x12(\n" +
+	"\x10prompt_token_ids\x18\n" +
+	" \x03(\rR\x0epromptTokenIds\"\xd4\x01\n" +
 	"\rGenerateEvent\x12\x1d\n" +
 	"\n" +
 	"chunk_json\x18\x01 \x03(\fR\tchunkJson\x12+\n" +
-	"\x05final\x18\x02 \x01(\v2\x15.llm.backend.v1.FinalR\x05final\x12\x1b\n" +
-	"\ttoken_ids\x18\x03 \x03(\rR\btokenIds\"~\n" +
+	"\x05final\x18\x02 \x01(\v2\x15.llm.backend.v1.FinalR\x05final\x123\n" +
+	"\ttoken_ids\x18\x03 \x03(\v2\x16.llm.backend.v1.TokensR\btokenIds\x12(\n" +
+	"\x10prompt_token_ids\x18\x04 \x03(\rR\x0epromptTokenIds\x12\x18\n" +
+	"\aresumed\x18\x05 \x01(\bR\aresumed\"\x18\n" +
+	"\x06Tokens\x12\x0e\n" +
+	"\x02id\x18\x01 \x03(\rR\x02id\"~\n" +
 	"\x05Final\x12#\n" +
 	"\rprompt_tokens\x18\x01 \x01(\rR\fpromptTokens\x12+\n" +
 	"\x11completion_tokens\x18\x02 \x01(\rR\x10completionTokens\x12#\n" +
@@ -499,29 +588,31 @@ func file_llm_backend_v1_backend_proto_rawDescGZIP() []byte {
 	return file_llm_backend_v1_backend_proto_rawDescData
 }
 
-var file_llm_backend_v1_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_llm_backend_v1_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_llm_backend_v1_backend_proto_goTypes = []any{
 	(*GenerateRequest)(nil),    // 0: llm.backend.v1.GenerateRequest
 	(*GenerateEvent)(nil),      // 1: llm.backend.v1.GenerateEvent
-	(*Final)(nil),              // 2: llm.backend.v1.Final
-	(*EmbedRequest)(nil),       // 3: llm.backend.v1.EmbedRequest
-	(*EmbedResponse)(nil),      // 4: llm.backend.v1.EmbedResponse
-	(*ListModelsRequest)(nil),  // 5: llm.backend.v1.ListModelsRequest
-	(*ListModelsResponse)(nil), // 6: llm.backend.v1.ListModelsResponse
+	(*Tokens)(nil),             // 2: llm.backend.v1.Tokens
+	(*Final)(nil),              // 3: llm.backend.v1.Final
+	(*EmbedRequest)(nil),       // 4: llm.backend.v1.EmbedRequest
+	(*EmbedResponse)(nil),      // 5: llm.backend.v1.EmbedResponse
+	(*ListModelsRequest)(nil),  // 6: llm.backend.v1.ListModelsRequest
+	(*ListModelsResponse)(nil), // 7: llm.backend.v1.ListModelsResponse
 }
 var file_llm_backend_v1_backend_proto_depIdxs = []int32{
-	2, // 0: llm.backend.v1.GenerateEvent.final:type_name -> llm.backend.v1.Final
-	0, // 1: llm.backend.v1.Backend.Generate:input_type -> llm.backend.v1.GenerateRequest
-	3, // 2: llm.backend.v1.Backend.Embed:input_type -> llm.backend.v1.EmbedRequest
-	5, // 3: llm.backend.v1.Backend.ListModels:input_type -> llm.backend.v1.ListModelsRequest
-	1, // 4: llm.backend.v1.Backend.Generate:output_type -> llm.backend.v1.GenerateEvent
-	4, // 5: llm.backend.v1.Backend.Embed:output_type -> llm.backend.v1.EmbedResponse
-	6, // 6: llm.backend.v1.Backend.ListModels:output_type -> llm.backend.v1.ListModelsResponse
-	4, // [4:7] is the sub-list for method output_type
-	1, // [1:4] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: llm.backend.v1.GenerateEvent.final:type_name -> llm.backend.v1.Final
+	2, // 1: llm.backend.v1.GenerateEvent.token_ids:type_name -> llm.backend.v1.Tokens
+	0, // 2: llm.backend.v1.Backend.Generate:input_type -> llm.backend.v1.GenerateRequest
+	4, // 3: llm.backend.v1.Backend.Embed:input_type -> llm.backend.v1.EmbedRequest
+	6, // 4: llm.backend.v1.Backend.ListModels:input_type -> llm.backend.v1.ListModelsRequest
+	1, // 5: llm.backend.v1.Backend.Generate:output_type -> llm.backend.v1.GenerateEvent
+	5, // 6: llm.backend.v1.Backend.Embed:output_type -> llm.backend.v1.EmbedResponse
+	7, // 7: llm.backend.v1.Backend.ListModels:output_type -> llm.backend.v1.ListModelsResponse
+	5, // [5:8] is the sub-list for method output_type
+	2, // [2:5] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_llm_backend_v1_backend_proto_init() }
@@ -535,7 +626,7 @@ func file_llm_backend_v1_backend_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_llm_backend_v1_backend_proto_rawDesc), len(file_llm_backend_v1_backend_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
