@@ -87,7 +87,11 @@ func (l *loop) join(it *item) (alone bool) {
 	it.placed = true
 	fl := l.flights.byKey[it.flightKey]
 	if fl != nil && l.copier.joinable(fl, it) {
-		if err := l.books.hit(it); err != nil {
+		err := l.crowded(it)
+		if err == nil {
+			err = l.books.hit(it)
+		}
+		if err != nil {
 			l.answer(it, err)
 			return false
 		}
