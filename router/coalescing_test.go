@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
@@ -255,11 +256,11 @@ func TestWithoutAskingEachRuns(t *testing.T) {
 	p.publish("m", unary, nats.Header{schemas.HeaderRequestID: {"req_4"}, schemas.HeaderCache: {"on"}})
 	p.follows("req_4", "req_3") // who wants the cache also shares runs
 	p.publish("m", unary, nats.Header{schemas.HeaderRequestID: {"req_5"}, schemas.HeaderCoalesce: {"on"}})
-	p.wantAnswer2("req_5", schemas.CodeInvalidValue)
+	p.wantError("req_5", schemas.CodeInvalidValue)
 }
 
-// wantAnswer2 waits for the error of a request, while others are still held.
-func (p *pipeline) wantAnswer2(id string, code schemas.Code) {
+// wantError waits for the error of a request, while others are still held.
+func (p *pipeline) wantError(id string, code schemas.Code) {
 	p.t.Helper()
 	_, terminal := p.told(id)
 	if e, err := schemas.DecodeError(terminal.Data); err != nil || e.Code != code {
@@ -300,7 +301,7 @@ func TestAFailedLeaderIsReplacedOnce(t *testing.T) {
 	p.start("req_0", 2, 2)
 	p.fail("req_0", 2, failed)
 	for _, id := range []string{"req_1", "req_2"} {
-		p.wantAnswer2(id, schemas.CodeUpstreamError)
+		p.wantError(id, schemas.CodeUpstreamError)
 		if r := p.result(id); r.Status != schemas.StatusFailed || r.Cache != schemas.CacheCoalesced {
 			t.Errorf("the result of %s: %s, %s", id, r.Status, r.Cache)
 		}
@@ -321,7 +322,7 @@ func TestAFailureInTheMiddleEndsAll(t *testing.T) {
 	if texts, _ := p.told("req_0"); len(texts) != 1 {
 		t.Errorf("events %v, want what was said before the failure", texts)
 	}
-	p.wantAnswer2("req_0", schemas.CodeUpstreamInterrupted)
+	p.wantError("req_0", schemas.CodeUpstreamInterrupted)
 	p.wantAllSettled()
 	p.wantDispatches(1)
 }
@@ -356,8 +357,12 @@ func TestACancelledLeaderIsReplaced(t *testing.T) {
 
 func TestAQueuedLeaderIsReplaced(t *testing.T) {
 	p := setup(t)
-	p.routeOn(sharing(p.bus, "r1"))
+	p.registry = prometheus.NewRegistry()
+	cfg := sharing(p.bus, "r1")
+	cfg.Registerer = p.registry
+	p.routeOn(cfg)
 	p.publish("m", streamed, withID("req_lead"))
+	p.poll("the leader to be queued", func() bool { return p.queued() == 1 })
 	for _, id := range []string{"req_0", "req_1"} {
 		p.publish("m", streamed, withID(id))
 		p.follows(id, "req_lead")
@@ -373,8 +378,8 @@ func TestAQueuedLeaderIsReplaced(t *testing.T) {
 	if w := p.work(1); w.Identity.Request != "req_1" {
 		t.Errorf("%s runs, want the one that is left", w.Identity)
 	}
-	p.wantAnswer2("req_lead", schemas.CodeCancelled)
-	p.wantAnswer2("req_0", schemas.CodeCancelled)
+	p.wantError("req_lead", schemas.CodeCancelled)
+	p.wantError("req_0", schemas.CodeCancelled)
 	p.wantAllSettled()
 }
 
@@ -397,8 +402,8 @@ func TestAFollowerLeaves(t *testing.T) {
 	if err := p.bus.Cancel(acme("req_cancelled"), schemas.CancelledByCaller); err != nil {
 		t.Fatal(err)
 	}
-	p.wantAnswer2("req_cancelled", schemas.CodeCancelled)
-	p.wantAnswer2("req_late", schemas.CodeDeadline)
+	p.wantError("req_cancelled", schemas.CodeCancelled)
+	p.wantError("req_late", schemas.CodeDeadline)
 	if texts, _ := p.told("req_cancelled"); len(texts) != 1 {
 		t.Errorf("%d events, want the one that was said", len(texts))
 	}
