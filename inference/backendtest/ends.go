@@ -13,7 +13,7 @@ import (
 
 // noticeLimit is how long a server may take to notice that its caller left. The promise is a second, which is measured
 // through the whole pipeline elsewhere; the rest is for a machine that has other work.
-const noticeLimit = 20 * time.Second
+const noticeLimit = 8 * time.Second
 
 // brief is a timeout that is to pass.
 const brief = 100 * time.Millisecond
