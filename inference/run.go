@@ -46,6 +46,7 @@ type run struct {
 	refused *schemas.Error   // why the item could never run, if so
 	dead    string           // why the request goes to the DLQ, if so
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
+	purged  purgeMark        // of the cache, before the model was asked
 }
 
 // run decides what a delivery is and carries it out.
@@ -136,6 +137,7 @@ func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
 // do runs the request to its end, or finds out that it is not this item's to run.
 func (r *run) do(ctx context.Context) bus.Outcome {
 	mine, outcome := true, bus.Silent
+	r.markPurges(ctx)
 	looked := r.d.Delivered > 1 || r.work.Dispatch > 1
 	if looked {
 		mine, outcome = r.whoseTurn(ctx)
