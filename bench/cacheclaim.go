@@ -72,7 +72,7 @@ func claimPrompts(n int) []string {
 
 func claim(ctx context.Context, program, dir, levels string, prompts []string) (_ *claimed, err error) {
 	c := &claimed{levels: levels, asked: len(prompts)}
-	upstream, stop, err := countingMock(ctx, &c.upstream)
+	upstream, stop, err := countedMock(ctx, &c.upstream)
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +114,8 @@ func claim(ctx context.Context, program, dir, levels string, prompts []string) (
 	return c, nil
 }
 
-// countingMock serves the mock in this process and counts its answers.
-func countingMock(ctx context.Context, count *int64) (addr string, stop func(), err error) {
+// countedMock serves the mock in this process and counts its answers.
+func countedMock(ctx context.Context, count *int64) (addr string, stop func(), err error) {
 	mock := newMock(dials{})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

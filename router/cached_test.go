@@ -81,7 +81,7 @@ func (p *cachedPipeline) keep(e *schemas.CacheEntry) {
 func (p *cachedPipeline) ask(id, body string, header ...string) {
 	p.t.Helper()
 	h := withID(id)
-	h[schemas.HeaderCache] = []string{"on"}
+	h[schemas.HeaderCache], h[schemas.HeaderCoalesce] = []string{"on"}, []string{"off"}
 	for i := 0; i+1 < len(header); i += 2 {
 		h[header[i]] = []string{header[i+1]}
 	}
