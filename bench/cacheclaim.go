@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -72,7 +71,8 @@ func claimPrompts(n int) []string {
 
 func claim(ctx context.Context, program, dir, levels string, prompts []string) (_ *claimed, err error) {
 	c := &claimed{levels: levels, asked: len(prompts)}
-	upstream, stop, err := countedMock(ctx, &c.upstream)
+	var calls atomic.Int64
+	upstream, stop, err := countingMock(&calls)
 	if err != nil {
 		return nil, err
 	}
@@ -111,25 +111,8 @@ func claim(ctx context.Context, program, dir, levels string, prompts []string) (
 	if err := errors.Join(ctx.Err(), firstFailure(errs)); err != nil {
 		return nil, fmt.Errorf("claim, levels %s: %w\n%s", levels, err, &w.process.output)
 	}
+	c.upstream = calls.Load()
 	return c, nil
-}
-
-// countedMock serves the mock in this process and counts its answers.
-func countedMock(ctx context.Context, count *int64) (addr string, stop func(), err error) {
-	mock := newMock(dials{})
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
-			atomic.AddInt64(count, 1)
-		}
-		mock.ServeHTTP(w, r)
-	})}
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(listener) }) // ends with Close
-	return listener.Addr().String(), func() { _ = server.Close(); serving.Wait() }, nil
 }
 
 func askOnce(ctx context.Context, caller *http.Client, url, prompt string) (took time.Duration, hit bool, err error) {
