@@ -51,7 +51,7 @@ func cacheCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		return err
 	}
 	var limits []limit
-	for _, what := range strings.Split(*only, ",") {
+	for what := range strings.SplitSeq(*only, ",") {
 		var more []limit
 		switch what {
 		case "hits":

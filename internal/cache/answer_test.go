@@ -96,15 +96,15 @@ func TestAReplayIsWholeHoweverItIsCut(t *testing.T) {
 		if err != nil || count > 512+4 || count != strings.Count(string(data), "\n")+1 {
 			t.Fatalf("%d events, %v", count, err)
 		}
-		got := ""
+		var got strings.Builder
 		for line := range strings.SplitSeq(string(data), "\n") {
 			if !gjson.Valid(line) {
 				t.Fatalf("not JSON: %s", line)
 			}
-			got += gjson.Get(line, "choices.0.delta.content").Str
+			got.WriteString(gjson.Get(line, "choices.0.delta.content").Str)
 		}
-		if got != text {
-			t.Errorf("a stream says %.60q, want %.60q", got, text)
+		if got.String() != text {
+			t.Errorf("a stream says %.60q, want %.60q", got.String(), text)
 		}
 		whole, count, err := (&cache.Replay{Request: "req_1"}).Events(e)
 		if err != nil || count != 1 || gjson.GetBytes(whole, "choices.0.message.content").Str != text || gjson.GetBytes(whole, "id").Str != "chatcmpl-1" {
