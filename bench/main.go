@@ -5,6 +5,9 @@
 //	go run ./bench             the table and the verdict on the limits; `--quick` for a smoke run
 //	go run ./bench idle        resident memory and time to ready of an idle `weir serve`
 //	go run ./bench streams     what each of 1,000 open streams holds in a `weir ingest` of its own
+//	go run ./bench fairness    what nine tenants get beside one that floods, and shares by weight (three minutes)
+//	go run ./bench router      CPU of a router for a request that passes, and what 10,000 that wait take
+//	go run ./bench worker      memory of a worker with 2,000 slow streams
 //	go run ./bench mock        the mock upstream alone
 //	go run ./bench load        the load generator alone, against one address
 //
@@ -46,12 +49,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return idleCommand(ctx, args, stdout, stderr)
 	case "streams":
 		return streamsCommand(ctx, args, stdout, stderr)
+	case "fairness":
+		return fairnessCommand(ctx, args, stdout, stderr)
+	case "worker":
+		return workerCommand(ctx, args, stdout, stderr)
+	case "router":
+		return routerCommand(ctx, args, stdout, stderr)
 	case "mock":
 		return mockCommand(ctx, args, stdout, stderr)
 	case "load":
 		return loadCommand(ctx, args, stdout, stderr)
 	}
-	return fmt.Errorf("unknown command %q: use table (the default), idle, streams, mock or load", name)
+	return fmt.Errorf("unknown command %q: use table (the default), idle, streams, fairness, router, worker, mock or load", name)
 }
 
 func newFlags(name string, stderr io.Writer) *flag.FlagSet {
