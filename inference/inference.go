@@ -97,17 +97,18 @@ func (c *Config) setDefaults() error {
 
 // Worker runs requests for its models.
 type Worker struct {
-	cfg    Config
-	bus    *bus.Bus
-	log    *slog.Logger
-	tracer trace.Tracer
-	meters *metrics
-	models []*model
-	beats  *beats
-	health *health
-	usage  *usage
-	runs   *runs
-	frames sync.Pool // of frameData
+	cfg      Config
+	bus      *bus.Bus
+	log      *slog.Logger
+	tracer   trace.Tracer
+	meters   *metrics
+	models   []*model
+	beats    *beats
+	health   *health
+	usage    *usage
+	solitude *solitude
+	runs     *runs
+	frames   sync.Pool // of frameData
 }
 
 // New checks the configuration. It starts nothing.
@@ -123,12 +124,13 @@ func New(cfg Config) (*Worker, error) {
 		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(), usage: newUsage(),
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
+	w.solitude = newSolitude(func() { w.beats.soon() })
 	w.health = newHealth(w)
 	if w.models, err = newModels(cfg.Models); err != nil {
 		return nil, err
 	}
 	for _, m := range w.models {
-		m.notify = w.health.changed
+		m.notify, m.closed = w.health.changed, w.solitude.wantedNow
 	}
 	if err := meters.watch(cfg.Registerer, w.models); err != nil {
 		return nil, err
@@ -161,6 +163,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	w.beats.drain()
+	w.solitude.drain()
 	timer := time.AfterFunc(w.cfg.DrainTimeout, func() {
 		stopWork(schemas.Errorf(schemas.CodeShutdown, "the server is shutting down; send the request again"))
 	})

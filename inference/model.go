@@ -30,6 +30,7 @@ type model struct {
 	affinity    bool
 	freed       chan struct{}                // capacity 1: a slot may be free
 	notify      func(*model, balance.Change) // of a backend that went out of service or came back; optional
+	closed      func() bool                  // the worker takes nothing at the moment; optional
 
 	mu       sync.Mutex
 	guests   int      // calls for requests of other models
@@ -112,21 +113,40 @@ func newModels(config map[string]Model) ([]*model, error) {
 
 // serve takes work while slots are free until ctx ends, and returns when nothing runs any more. Runs live in work.
 func (w *Worker) serve(ctx, work context.Context, m *model) {
-	puller := w.bus.Work(m.token)
 	var running sync.WaitGroup
 	defer running.Wait()
+	for {
+		taking, stop, err := w.solitude.taking(ctx)
+		if err != nil {
+			return
+		}
+		err = w.take(taking, work, m, &running)
+		stop()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			w.log.Error("taking work failed", "model", m.name, "error", err)
+			return
+		}
+	}
+}
+
+// take takes work while slots are free until ctx ends, and gives back what was on its way. Runs live in work.
+func (w *Worker) take(ctx, work context.Context, m *model, running *sync.WaitGroup) error {
+	puller := w.bus.Work(m.token)
 	defer puller.Close()
 	for {
 		free, err := m.waitFree(ctx)
 		if err != nil {
-			return
+			return nil
 		}
 		batch, err := puller.Fetch(ctx, free)
-		if err != nil {
-			if ctx.Err() == nil {
-				w.log.Error("taking work failed", "model", m.name, "error", err)
-			}
-			return
+		if ctx.Err() != nil {
+			err = nil
+		}
+		if err != nil || len(batch) == 0 {
+			return err
 		}
 		for _, d := range batch {
 			m.hold(d.Sequence)
@@ -172,6 +192,11 @@ func (w *Worker) handle(ctx context.Context, m *model, d *bus.Delivery) {
 		}
 		d.Settle(outcome)
 	}()
+	if !w.solitude.enter() {
+		outcome = bus.Nak
+		return
+	}
+	defer w.solitude.leave()
 	release := d.Hold(ctx)
 	defer release()
 	outcome = w.run(ctx, m, d)

@@ -45,6 +45,7 @@ type run struct {
 	by      *model           // that was called last
 	refused *schemas.Error   // why the item could never run, if so
 	dead    string           // why the request goes to the DLQ, if so
+	alone   bool             // nothing else runs in this worker
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 }
 
@@ -143,6 +144,14 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 	for range maxRounds {
 		if !mine {
 			return outcome
+		}
+		if !r.alone && r.suspect() {
+			release, outcome := r.isolate(ctx)
+			if release == nil {
+				return outcome
+			}
+			defer release()
+			r.alone = true
 		}
 		seen := r.chain.Sequence()
 		outcome, err := r.try(ctx)

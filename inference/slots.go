@@ -16,9 +16,12 @@ const lookAgain = time.Second
 func (m *model) used() int { return len(m.held) + m.guests }
 
 // room is how many more items the model may take: as many as calls may start, less the items that have none at the
-// moment and will want one. While its backends are out of service the room of its fallbacks counts, which will answer.
+// moment and will want one; none while a request must run alone. While its backends are out of service the room of its fallbacks counts, which will answer.
 // The caller holds mu.
 func (m *model) room() int {
+	if m.closed != nil && m.closed() {
+		return 0
+	}
 	free, slots := m.pool.Free(), m.pool.Slots()
 	room := min(free, slots-m.used())
 	if free > 0 || m.pool.OutFor() == 0 {
