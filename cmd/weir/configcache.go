@@ -72,7 +72,7 @@ func checkCacheTTL(key string, ttl Duration) *configError {
 }
 
 // caching is what a router is told of the cache.
-func (c *Config) caching() router.CacheConfig {
+func (c *Config) caching(policy func(tenant string) router.CachePolicy) router.CacheConfig {
 	revisions := make(map[string]string, len(c.Models))
 	for name, m := range c.Models {
 		revisions[name] = m.revision()
@@ -80,12 +80,15 @@ func (c *Config) caching() router.CacheConfig {
 	return router.CacheConfig{
 		MemoryMB: c.Cache.MemoryMB, MaxEntry: c.Cache.MaxEntryBytes, TTL: time.Duration(c.Cache.TTL),
 		NoMemory: c.Cache.Levels == levelsStream, NoStream: c.Cache.Levels == levelsMemory,
-		Policy: func(tenant string) router.CachePolicy {
-			t := c.Tenants[tenant].Cache
-			return router.CachePolicy{On: t.Mode == cacheOn, TTL: time.Duration(t.TTL), Namespace: t.Namespace, Sampled: t.Sampled}
-		},
+		Policy:   policy,
 		Revision: func(model string) string { return revisions[model] },
 	}
+}
+
+// cachePolicy is what a tenant wants of the cache.
+func (c *Config) cachePolicy(tenant string) router.CachePolicy {
+	t := c.Tenants[tenant].Cache
+	return router.CachePolicy{On: t.Mode == cacheOn, TTL: time.Duration(t.TTL), Namespace: t.Namespace, Sampled: t.Sampled}
 }
 
 // revision names what answers for a model: where it is called, how, and as what. What only says how often or how long does
