@@ -54,7 +54,7 @@ type Model struct {
 	Breaker     Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
 	Adaptive    Adaptive  `yaml:"adaptive,omitempty" doc:"Lets the calls that run at once follow the time to first token."`
 	Price       *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
-	CountTokens string    `yaml:"count_tokens,omitempty" enum:"estimate,exact" doc:"How the router counts a prompt before it runs. estimate: by its length, corrected by what was used; the default. exact: as OpenAI's text models do (o200k), up to 64 KiB of text; it costs 0.2 ms of CPU per KB, and 45 MB of memory once."`
+	CountTokens string    `yaml:"count_tokens,omitempty" enum:"estimate,exact" doc:"How the router counts a prompt before it runs. estimate: by its length, corrected by what was used; the default. exact: as OpenAI's text models do (o200k), up to 64 KiB of text; it costs 0.2 ms of CPU per KB, and 7 MB of memory once."`
 	Midstream   Midstream `yaml:"midstream,omitempty" doc:"What happens when an answer is cut after its caller has seen some of it."`
 }
 

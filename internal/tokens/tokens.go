@@ -31,7 +31,7 @@ const (
 // Counter counts tokens. It is safe for concurrent use.
 type Counter struct{ codec *codec.Codec }
 
-// New reads the vocabulary, which takes about 0.1 s and stays in memory.
+// New reads the vocabulary, which takes about 0.1 s and 7 MB that stay.
 func New() (*Counter, error) {
 	c := &Counter{codec: codec.NewO200kBase()}
 	if _, err := c.codec.Count("warm"); err != nil { // the first match compiles
