@@ -77,6 +77,10 @@ type Config struct {
 	Limits func(tenant string) *Limits
 	Price  func(model string) *schemas.Price
 
+	// Count gives what counts the tokens of a prompt for a model, by the body, or nil when they are estimated by its length.
+	// Both are called by the goroutines that fetch requests, which may take the time. Optional: all are estimated.
+	Count func(model string) func(body []byte) int64
+
 	// The router stops fetching while it holds this much; the rest waits in LLM_REQUESTS.
 	MaxQueued      int   // requests; default DefaultMaxQueued
 	MaxQueuedBytes int64 // of their bodies; default DefaultMaxQueuedBytes
@@ -169,6 +173,7 @@ func (r *Router) Run(ctx context.Context) error {
 	})()
 
 	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.caching, r.meters)
+	l.coalesce(work, r.cfg.Bus)
 	if r.cfg.Limits != nil {
 		l.keepBooks(work, r.cfg.Bus)
 		defer l.books.close()

@@ -27,10 +27,12 @@ const (
 	CacheMiss    CacheStatus = "MISS"    // there was none
 	CacheRefresh CacheStatus = "REFRESH" // the caller wanted a new one
 	CacheBypass  CacheStatus = "BYPASS"  // no answer to such a request is kept
+
+	CacheCoalesced CacheStatus = "COALESCED" // the answer is that of an equal request which ran at the same time (docs/adr/0023)
 )
 
 // Saved reports whether the answer took no model's work of its own.
-func (s CacheStatus) Saved() bool { return s == CacheHit || s == "COALESCED" }
+func (s CacheStatus) Saved() bool { return s == CacheHit || s == CacheCoalesced }
 
 // CacheNote tells what the cache did: on a work item in Llm-Cache-Key, with the order to keep the answer, and on the first
 // frame that says so in Llm-Cache. A nil note says nothing.

@@ -59,12 +59,16 @@ func (n *node) ingest(alone bool) (part, error) {
 }
 
 func (n *node) router(bool) (part, error) {
+	count, err := n.cfg.counting()
+	if err != nil {
+		return part{}, err
+	}
 	limits := n.live.limits
 	if n.follows == nil { // without a file no tenant can ever have any
 		limits = nil
 	}
 	r, err := router.New(router.Config{
-		Bus: n.bus, Name: n.name, Models: n.live.modelNames, Weight: n.live.weight, Cache: n.cfg.caching(n.live.cachePolicy), Limits: limits, Price: n.live.price,
+		Bus: n.bus, Name: n.name, Models: n.live.modelNames, Weight: n.live.weight, Cache: n.cfg.caching(n.live.cachePolicy), Limits: limits, Price: n.live.price, Count: count,
 		Active: n.cfg.Router.Active, Partitions: n.cfg.Router.Partitions, Logger: n.log, Registerer: n.registry,
 	})
 	if err != nil {
