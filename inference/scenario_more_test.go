@@ -85,8 +85,10 @@ func TestFlapping(t *testing.T) {
 // tells of all.
 func TestFailoverAccounting(t *testing.T) {
 	t.Parallel()
-	price := func(output schemas.Money) *schemas.Price {
-		return &schemas.Price{Currency: "USD", Input: output / 10 * schemas.MoneyUnit, Output: output * schemas.MoneyUnit}
+	price := func(output schemas.Money) func() *schemas.Price {
+		return func() *schemas.Price {
+			return &schemas.Price{Currency: "USD", Input: output / 10 * schemas.MoneyUnit, Output: output * schemas.MoneyUnit}
+		}
 	}
 	p := setup(t)
 	down, limited := faulty.New(t, faulty.OpenAI(), faulty.Fails(500)), faulty.New(t, faulty.OpenAI(), faulty.Limits(600))
