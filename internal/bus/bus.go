@@ -263,7 +263,7 @@ func flush(conn *nats.Conn) error {
 	if !conn.IsConnected() {
 		return nil
 	}
-	if err := conn.FlushTimeout(2*tryTimeout); !errors.Is(err, nats.ErrConnectionClosed) {
+	if err := conn.FlushTimeout(2 * tryTimeout); !errors.Is(err, nats.ErrConnectionClosed) {
 		return err
 	}
 	return nil
