@@ -309,7 +309,7 @@ func (b *Bus) repeats(connection string, err error) bool {
 func (b *Bus) asyncError(conn *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrSlowConsumer) {
 		b.meters.slowReaders.Inc()
-		if sub != nil && sub.Subject == schemas.CacheAll {
+		if sub != nil && sub.Subject == schemas.CachedAll {
 			b.gap()
 		}
 		return
