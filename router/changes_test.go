@@ -157,3 +157,29 @@ func TestStreamClockStepsUnderLimits(t *testing.T) {
 		})
 	}
 }
+
+// TestTheHeartbeatTellsOfLimits says at which limit a tenant waits and for how long, which weir top shows.
+func TestTheHeartbeatTellsOfLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := changingBench(t, &Limits{Limits: ledger.Limits{RequestsPerMinute: 2}, MaxQueueWait: time.Hour})
+		for range 3 {
+			b.from("acme", 10)
+		}
+		b.after(2 * time.Second)
+		beats := b.bus.told().beats
+		for _, beat := range slices.Backward(beats) {
+			if beat.Figures == nil {
+				continue
+			}
+			if len(beat.Figures.Tenants) != 1 {
+				t.Fatalf("%+v", beat.Figures)
+			}
+			got := beat.Figures.Tenants[0]
+			if got.Tenant != "acme" || got.Queued != 1 || got.Limit != "requests_per_minute" || got.PredictMS < 27_000 || got.PredictMS > 30_000 {
+				t.Errorf("%+v", got)
+			}
+			return
+		}
+		t.Error("no heartbeat with figures")
+	})
+}

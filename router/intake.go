@@ -62,6 +62,7 @@ type item struct {
 	checked   bool                // that it has no result yet, when its caller chose the id
 	traced    bool                // its chain was looked at
 	placed    bool                // as a leader or a follower, or to run by itself
+	dispatch  int                 // number of its dispatch, when that is not the first
 	follower  *follower           // while it is given the answer of another
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
 	reserve   *schemas.Reserve    // of a tenant with limits
