@@ -44,11 +44,13 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if free && !atGate {
 		return verdict{action: dispatchNow}
 	}
-	if err := l.crowded(it); err != nil {
-		return verdict{answerNow, err}
-	}
-	if err := l.inVain(it, now); err != nil && !free {
-		return verdict{answerNow, err}
+	if it.dispatch == 0 { // one that was held has been promised to wait
+		if err := l.crowded(it); err != nil {
+			return verdict{answerNow, err}
+		}
+		if err := l.inVain(it, now); err != nil && !free {
+			return verdict{answerNow, err}
+		}
 	}
 	if atGate {
 		return verdict{action: waitForLimits}
