@@ -31,6 +31,9 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if !l.known(it.model(), now) {
 		return verdict{answerNow, l.unknown(it.model())}
 	}
+	if err := l.out(it, now); err != nil {
+		return verdict{answerNow, err}
+	}
 	it.cost = l.learnt.cost(it.model(), it.estimate)
 	atGate := false
 	if l.books != nil {

@@ -215,6 +215,7 @@ func (l *loop) tick(work context.Context, now time.Time) {
 		l.queue.age(now)
 		l.configured.refresh()
 		l.forgive(now)
+		l.refuseOut(now)
 		l.refreshed = now
 	}
 	if !l.settled && now.Sub(l.began) >= workerGone {
