@@ -15,7 +15,8 @@ const maxHold = 10 * time.Minute
 // waits reports whether the request waits for better times instead of failing: it is a batch request, readers have nothing
 // of its answer, and no model would answer now although one may later.
 func (r *run) waits(failed *schemas.Error) bool {
-	return r.work.Priority == schemas.PriorityBatch && judge(failed) == again && time.Now().Before(r.deadline())
+	mayPass := judge(failed) == again || failed.Code == schemas.CodeUpstreamTimeout
+	return mayPass && r.work.Priority == schemas.PriorityBatch && time.Now().Before(r.deadline())
 }
 
 // hold puts the request off: its attempt is given up in the chain, the item that is to follow is stored with the time at

@@ -33,9 +33,12 @@ func (m *model) room() int {
 	return max(0, room)
 }
 
+// maxOut is the longest time for which a model is said to be out: of one that is drained nobody knows.
+const maxOut = time.Minute
+
 // outFor is how long still neither the model nor a fallback makes any call; 0 = one may.
 func (m *model) outFor() time.Duration {
-	soonest := m.pool.OutFor()
+	soonest := min(m.pool.OutFor(), maxOut)
 	for _, other := range m.fallback {
 		soonest = min(soonest, other.pool.OutFor())
 	}

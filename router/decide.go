@@ -37,6 +37,9 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	it.cost = l.learnt.cost(it.model(), it.estimate)
 	atGate := false
 	if l.books != nil {
+		if it.dispatch > 0 { // in case the event that it was put off did not come here
+			l.books.release(it.req.Identity)
+		}
 		err := l.books.refuse(it, now)
 		if err != nil {
 			return verdict{answerNow, err}

@@ -292,8 +292,12 @@ func TestAHeldRequestReservesNothing(t *testing.T) {
 			it.req.Request, it.dispatch, it.partition = "idk_1", 2, schemas.PartitionOf("acme")
 		})
 		b.wantDispatched("idk_1", "idk_2", "idk_1")
-		b.from("acme", 60) // it is the third
-		b.wantDispatched("idk_1", "idk_2", "idk_1")
+		b.arrive(func(it *item) { // put off again, and the event of it was lost
+			it.req.Request, it.dispatch, it.partition, it.sequence = "idk_1", 3, schemas.PartitionOf("acme"), 7
+		})
+		b.wantDispatched("idk_1", "idk_2", "idk_1", "idk_1")
+		b.from("acme", 60) // it is one too many
+		b.wantDispatched("idk_1", "idk_2", "idk_1", "idk_1")
 	})
 }
 
