@@ -59,7 +59,7 @@ func (l *Limits) refusal(v ledger.Verdict) *schemas.Error {
 	case ledger.OverInFlight:
 		return limited(wait, "Rate limit reached: %d requests of the tenant are under way, which is the most.", l.MaxInFlight)
 	case ledger.OverTokens:
-		return limited(wait, "Rate limit reached for tokens per minute: the limit is %d.", l.TokensPerMinute)
+		return limited(wait, "Rate limit reached for tokens per minute: the limit is %d.", l.TokensPerMinute).WithTokens()
 	case ledger.OverRequests:
 		return limited(wait, "Rate limit reached for requests per minute: the limit is %d.", l.RequestsPerMinute)
 	}

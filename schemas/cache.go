@@ -29,6 +29,9 @@ const (
 	CacheBypass  CacheStatus = "BYPASS"  // no answer to such a request is kept
 )
 
+// Saved reports whether the answer took no model's work of its own.
+func (s CacheStatus) Saved() bool { return s == CacheHit || s == "COALESCED" }
+
 // CacheNote tells what the cache did: on a work item in Llm-Cache-Key, with the order to keep the answer, and on the first
 // frame that says so in Llm-Cache. A nil note says nothing.
 type CacheNote struct {

@@ -63,6 +63,7 @@ type Error struct {
 	Message    string
 	Param      string        // the request field at fault, or empty
 	RetryAfter time.Duration // when a retry makes sense, or 0 if unknown
+	OfTokens   bool          // of CodeRateLimit: the limit is one of tokens, not of requests
 	cause      error
 }
 
@@ -82,6 +83,9 @@ func (e *Error) WithParam(param string) *Error { e.Param = param; return e }
 
 // WithRetryAfter says when a retry makes sense.
 func (e *Error) WithRetryAfter(d time.Duration) *Error { e.RetryAfter = d; return e }
+
+// WithTokens says that the rate limit is one of tokens.
+func (e *Error) WithTokens() *Error { e.OfTokens = true; return e }
 
 // WithCause keeps err for logs and errors.Is without showing it to the caller.
 func (e *Error) WithCause(err error) *Error { e.cause = err; return e }
@@ -114,12 +118,18 @@ func (e *Error) Retryable() bool {
 	return false
 }
 
+// typeTokens is the type of an error that means a limit of tokens, as OpenAI has it.
+const typeTokens = "tokens"
+
 // Type is the `type` member of the OpenAI error object for the code.
 func (e *Error) Type() string {
 	switch e.Code {
 	case CodeModelNotAllowed, CodeScope:
 		return "permission_error"
 	case CodeRateLimit:
+		if e.OfTokens {
+			return typeTokens
+		}
 		return "requests"
 	case CodeQuota:
 		return "insufficient_quota"
@@ -166,6 +176,7 @@ func DecodeError(data []byte) (*Error, error) {
 		return nil, errors.New("decode error object: it has no code")
 	}
 	e := &Error{Code: body.Error.Code, Message: body.Error.Message, RetryAfter: time.Duration(body.Error.RetryAfterMS) * time.Millisecond}
+	e.OfTokens = e.Code == CodeRateLimit && body.Error.Type == typeTokens
 	if body.Error.Param != nil {
 		e.Param = *body.Error.Param
 	}

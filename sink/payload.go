@@ -27,7 +27,7 @@ func Tombstone(r *schemas.Result) *schemas.Result {
 	return &schemas.Result{
 		V: r.V, Tenant: r.Tenant, RequestID: r.RequestID, Model: r.Model, Op: r.Op,
 		Accepted: r.Accepted, Started: r.Started, Finished: r.Finished,
-		Status: schemas.StatusDeleted, Usage: r.Usage, Attempts: r.Attempts,
+		Status: schemas.StatusDeleted, Usage: r.Usage, Cost: r.Cost, Cache: r.Cache, Attempts: r.Attempts,
 	}
 }
 

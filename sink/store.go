@@ -25,6 +25,9 @@ type Store interface {
 	// List yields the records that match, in the order of their acceptance. An error ends the sequence. No lock and no
 	// transaction is held while the caller looks at a record.
 	List(ctx context.Context, query Query) iter.Seq2[*schemas.Result, error]
+	// Days sums up what matches tenant and time of the query, in the order of day, tenant and model. What was erased counts: it
+	// cost the same.
+	Days(ctx context.Context, query Query) ([]Day, error)
 	// Erase removes the payload of every record of the id and leaves tombstones, or ErrNotFound.
 	Erase(ctx context.Context, id schemas.Identity) error
 	// Close waits for the calls under way. The store cannot be used afterwards.

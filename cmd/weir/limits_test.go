@@ -93,8 +93,9 @@ func TestLimitsOverHTTP(t *testing.T) {
   poor: {budget: {money: 10, window: month}, on_limit: reject}
   narrow: {max_in_flight: 1, on_limit: reject}
   select: {models: [echo]}
+  terse: {tokens_per_minute: 20, on_limit: reject}
   default: {tokens_per_minute: 1000}
-`, "rejected", "queued", "impatient", "frugal", "poor", "narrow", "select", "other")
+`, "rejected", "queued", "impatient", "frugal", "poor", "narrow", "select", "terse", "other")
 
 	t.Run("reject", func(t *testing.T) {
 		t.Parallel()
@@ -114,7 +115,7 @@ func TestLimitsOverHTTP(t *testing.T) {
 		for last.StatusCode == 200 {
 			last = serve.as(t, "rejected", toChat, unaryChat)
 		}
-		if last.StatusCode != http.StatusTooManyRequests || gjson.Get(last.body, "error.code").Str != "rate_limit_exceeded" || last.Header.Get(schemas.HeaderRemainingRequests) != "0" {
+		if last.StatusCode != http.StatusTooManyRequests || gjson.Get(last.body, "error.code").Str != "rate_limit_exceeded" || gjson.Get(last.body, "error.type").Str != "requests" || last.Header.Get(schemas.HeaderRemainingRequests) != "0" {
 			t.Fatalf("%d %s, %v", last.StatusCode, last.body, last.Header)
 		}
 		wait := last.retryAfter(t)
@@ -197,6 +198,16 @@ func TestLimitsOverHTTP(t *testing.T) {
 		}
 		if free := serve.as(t, "poor", toChat, strings.Replace(unaryChat, "echo", "slow", 1)); gjson.Get(free.body, "error.code").Str != "insufficient_quota" {
 			t.Errorf("a spent budget lets a request pass: %d %s", free.StatusCode, free.body)
+		}
+	})
+	t.Run("tokens", func(t *testing.T) {
+		t.Parallel()
+		got := serve.as(t, "terse", toChat, unaryChat)
+		for got.StatusCode == 200 {
+			got = serve.as(t, "terse", toChat, unaryChat)
+		}
+		if got.StatusCode != http.StatusTooManyRequests || gjson.Get(got.body, "error.code").Str != "rate_limit_exceeded" || gjson.Get(got.body, "error.type").Str != "tokens" {
+			t.Errorf("%d %s", got.StatusCode, got.body)
 		}
 	})
 	t.Run("in flight", func(t *testing.T) {

@@ -86,7 +86,7 @@ built-in echo model, for this machine only.`,
 	c.addCommonFlags(root.PersistentFlags())
 	root.AddCommand(
 		c.serveCommand(), c.ingestCommand(), c.routerCommand(), c.inferenceCommand(), c.sinkCommand(),
-		c.askCommand(), c.tailCommand(), c.topCommand(), c.replayCommand(), c.keysCommand(), c.cacheCommand(),
+		c.askCommand(), c.tailCommand(), c.topCommand(), c.usageCommand(), c.replayCommand(), c.keysCommand(), c.cacheCommand(),
 		c.configCommand(), c.checkCommand(),
 	)
 	return root

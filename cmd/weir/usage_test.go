@@ -69,6 +69,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"keys", "creat"}, `there is no command "creat": did you mean create?; see weir keys --help`},
 		{[]string{"keys", "revoke"}, "weir keys revoke takes the id of one key, not 0 arguments"},
 		{[]string{"keys", "create", "--id", "x", "--tenant", "t"}, "leave those out; see weir keys create --help"},
+		{[]string{"usage", "--by", "week"}, `--by "week" is not known: use tenant, model or day`},
+		{[]string{"usage", "--since", "-1h"}, "--since is negative"},
 		{[]string{"tail", "--since", "soon"}, "invalid argument \"soon\""},
 	} {
 		out, _, err := call(t, tt.args...)

@@ -148,6 +148,7 @@ func (b *Bus) bury(ctx context.Context, id schemas.Identity) (cacheKey string, e
 			old, err := b.decodeResult(ctx, last.Header, last.Data)
 			if err == nil {
 				tombstone.Accepted, tombstone.Model, tombstone.Op, tombstone.CacheKey = old.Accepted, old.Model, old.Op, old.CacheKey
+				tombstone.Usage, tombstone.Cost, tombstone.Cache = old.Usage, old.Cost, old.Cache
 			}
 			tombstone.Charge = chargeOf(last)
 			if err == nil && old.Status == schemas.StatusDeleted {

@@ -26,7 +26,7 @@ ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
 	selectErased  = `SELECT EXISTS (SELECT 1 FROM results WHERE tenant = ? AND request_id = ? AND erased_through >= ?)`
 
 	selectErasable = `SELECT id, metadata FROM results WHERE tenant = ? AND request_id = ? AND accepted <= ?`
-	updateErased   = `UPDATE results SET status = ?, code = '', worker = '', cache = '', bytes = 0, metadata = ?,
+	updateErased   = `UPDATE results SET status = ?, code = '', worker = '', bytes = 0, metadata = ?,
 	erased_through = max(coalesce(erased_through, 0), ?) WHERE id = ?`
 	deletePayload = `DELETE FROM payloads WHERE id = ?`
 )

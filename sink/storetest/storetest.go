@@ -41,6 +41,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Open) {
 		"erase leaves a tombstone":                   testErase,
 		"a tombstone that is put erases":             testPutTombstone,
 		"a tombstone holds back what comes after it": testTombstoneFirst,
+		"days are summed up":                         testDays,
 		"close while busy":                           testCloseWhileBusy,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
