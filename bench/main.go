@@ -5,6 +5,7 @@
 //	go run ./bench             the table and the verdict on the limits; `--quick` for a smoke run
 //	go run ./bench idle        resident memory and time to ready of an idle `weir serve`
 //	go run ./bench streams     what each of 1,000 open streams holds in a `weir ingest` of its own
+//	go run ./bench coalesce    1,000 equal requests at once: calls of the model, and whole answers
 //	go run ./bench mock        the mock upstream alone
 //	go run ./bench load        the load generator alone, against one address
 //
@@ -46,12 +47,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return idleCommand(ctx, args, stdout, stderr)
 	case "streams":
 		return streamsCommand(ctx, args, stdout, stderr)
+	case "coalesce":
+		return coalesceCommand(ctx, args, stdout, stderr)
 	case "mock":
 		return mockCommand(ctx, args, stdout, stderr)
 	case "load":
 		return loadCommand(ctx, args, stdout, stderr)
 	}
-	return fmt.Errorf("unknown command %q: use table (the default), idle, streams, mock or load", name)
+	return fmt.Errorf("unknown command %q: use table (the default), idle, streams, coalesce, mock or load", name)
 }
 
 func newFlags(name string, stderr io.Writer) *flag.FlagSet {

@@ -35,11 +35,11 @@ func (r *run) plan() plan {
 	return p
 }
 
-// vanished counts the attempts that were not handed back (docs/adr/0005).
+// vanished counts the attempts of workers that were not handed back (docs/adr/0005).
 func vanished(chain *bus.Chain) int {
 	n := chain.Attempts()
 	for _, f := range chain.Frames {
-		if f.GivenUp() {
+		if f.GivenUp() || f.Start != nil && f.Start.Leader != "" {
 			n--
 		}
 	}

@@ -34,7 +34,7 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if start == nil {
 			return r.unlessFinished(ctx)
 		}
-		if start.Start.Work == r.d.Sequence {
+		if start.Start.Work == r.d.Sequence || start.Start.Leader != "" { // a router has given the request up to this item
 			return r.takeOver(ctx)
 		}
 		if start.Start.Dispatch > r.work.Dispatch {

@@ -115,7 +115,7 @@ func (c *clerk) finish(it *item, f *schemas.Frame) (written bool, err error) {
 		// An unreadable body may be why there is an error to answer; the caller gets its result all the same.
 		c.log.Warn("result without its request body", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 	}
-	return written, record.Ensure(it.ctx, c.bus, &schemas.Work{Request: *it.req, Accepted: it.accepted, Reserve: it.reserve, Cache: it.order()}, body, chain)
+	return written, record.Ensure(it.ctx, c.bus, it.asWork(), body, chain)
 }
 
 // refusal is the terminal frame of a request that does not run.
@@ -148,10 +148,12 @@ func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame, 
 		switch {
 		case chain.Terminal() != nil:
 			return chain, written, nil
-		case last != nil && last.Kind != schemas.KindAccepted && (!held || !last.GivenUp()):
+		case last != nil && last.Kind != schemas.KindAccepted && chain.Leader() == "" && (!held || !last.GivenUp()):
 			return nil, false, nil
+		case last != nil:
+			f.Index, f.Attempt = chain.Next(), last.Attempt // behind what it was given of another's answer
 		}
-		expect, f.Attempt, f.Index = chain.Sequence(), chain.Attempts(), chain.Next()
+		expect = chain.Sequence()
 	}
 }
 

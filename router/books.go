@@ -214,6 +214,27 @@ func (b *books) hit(it *item) *schemas.Error {
 	return nil
 }
 
+// resume counts a request as hit does, without a look at the limits: it was let in before.
+func (b *books) resume(it *item) {
+	if b == nil || it.reserve == nil {
+		return
+	}
+	it.reserve = &schemas.Reserve{Requests: 1}
+	b.sending(it)
+}
+
+// unhit forgets that a request was to be answered without a model: now it runs.
+func (b *books) unhit(it *item) {
+	if b == nil || it.reserve == nil {
+		return
+	}
+	it.reserve = nil
+	if book := b.of(it); book.ledger != nil {
+		book.ledger.Release(it.req.Identity, book.now())
+		book.dirty = true
+	}
+}
+
 // apply counts a result.
 func (b *books) apply(c bus.Charged) {
 	book := b.partitions[schemas.PartitionOf(c.Tenant)]

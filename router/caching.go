@@ -42,7 +42,8 @@ type CachePolicy struct {
 	On        bool          // every request that may be answered from the cache is
 	TTL       time.Duration // 0 = the router's
 	Namespace string        // of requests that name none
-	Sampled   bool          // answers may be kept although another run would give another one
+	Sampled   bool          // answers may be kept, and shared, although another run would give another one
+	Coalesce  CoalesceMode  // which of its requests share a run when they are equal
 }
 
 // caching decides what the cache has to do with a request. It is safe for concurrent use.
@@ -88,6 +89,7 @@ type lookup struct {
 	only   bool              // nothing but an entry will do
 	oldest int               // seconds that it may be old
 	replay cache.Replay      // how it would be said
+	flight string            // the key of requests that can share its run
 }
 
 // reasonOff says that the caller or its tenant wants nothing of the cache.
@@ -117,8 +119,8 @@ func (c *caching) plan(req *schemas.Request, parsed *openai.Request) *lookup {
 		return &lookup{note: schemas.CacheNote{Status: schemas.CacheBypass, Reason: string(reason)}, only: d.OnlyIfCached}
 	}
 	l := &lookup{
-		note: schemas.CacheNote{Status: schemas.CacheMiss, Key: key.String(), TTL: c.ttl(d, policy)},
-		seek: true, only: d.OnlyIfCached, oldest: schemas.MaxCacheTTL,
+		note:   schemas.CacheNote{Status: schemas.CacheMiss, Key: key.String(), TTL: c.ttl(d, policy)},
+		flight: key.Flight(), seek: true, only: d.OnlyIfCached, oldest: schemas.MaxCacheTTL,
 		replay: cache.Replay{Request: req.Request, Stream: parsed.Stream, IncludeUsage: parsed.IncludeUsage},
 	}
 	if d.HasMaxAge {

@@ -67,6 +67,7 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		delete(l.holdoff, it.model())
 		l.fleet.sent(it.model(), sequence, now)
 		l.meters.dispatched(now.Sub(it.arrived))
+		l.launched(it, sequence)
 		l.caching.meters.ran(it.order())
 		l.settle(it, bus.Ack)
 		l.pump(it.model())

@@ -31,20 +31,22 @@ type delivery interface {
 // item is a request from its delivery until it is settled. The loop owns it; a job reads what is fixed.
 type item struct {
 	// Fixed before the loop or a job before it sees the item.
-	req      *schemas.Request // its deadline and model are what holds, not what the headers say
-	ctx      context.Context  // of the span of its processing
-	end      func()           // ends the span
-	sequence uint64           // in LLM_REQUESTS
-	accepted time.Time        // by the stream's clock
-	arrived  time.Time        // here
-	deadline time.Time        // by the stream's clock
-	size     int64
-	estimate int64          // tokens that it is taken for
-	input    int64          // those of them that are of the prompt
-	caching  *caching       // what decides about the cache
-	cache    *lookup        // what the cache has to do with it; nil when nothing
-	fault    *schemas.Error // why it cannot be parsed
-	nameless bool           // there is nobody to answer
+	req       *schemas.Request // its deadline and model are what holds, not what the headers say
+	ctx       context.Context  // of the span of its processing
+	end       func()           // ends the span
+	sequence  uint64           // in LLM_REQUESTS
+	accepted  time.Time        // by the stream's clock
+	arrived   time.Time        // here
+	deadline  time.Time        // by the stream's clock
+	size      int64
+	estimate  int64          // tokens that it is taken for
+	input     int64          // those of them that are of the prompt
+	caching   *caching       // what decides about the cache
+	cache     *lookup        // what the cache has to do with it; nil when nothing
+	flightKey string         // under which equal requests share a run; empty: it shares none
+	again     bool           // it was delivered before
+	fault     *schemas.Error // why it cannot be parsed
+	nameless  bool           // there is nobody to answer
 
 	partition int // of LLM_REQUESTS
 	dispatch  int // the number that it is dispatched again with, of one that was held; 0 when it comes from LLM_REQUESTS
@@ -58,6 +60,9 @@ type item struct {
 	alarm     int                 // in the expiries, from 1
 	inspected bool                // its body, when that is an object
 	checked   bool                // that it has no result yet, when its caller chose the id
+	traced    bool                // its chain was looked at
+	placed    bool                // as a leader or a follower, or to run by itself
+	follower  *follower           // while it is given the answer of another
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
 	reserve   *schemas.Reserve    // of a tenant with limits
 	allowance string              // what that may still do, for the door
@@ -139,7 +144,7 @@ func permitted(ctx context.Context, l *loop, puller *bus.Puller) int {
 
 // read decodes and checks a delivery.
 func read(d *bus.Delivery, caching *caching) *item {
-	it := &item{caching: caching, delivery: d, sequence: d.Sequence, accepted: d.Time, arrived: time.Now(), size: int64(len(d.Data))}
+	it := &item{caching: caching, delivery: d, again: d.Delivered > 1, sequence: d.Sequence, accepted: d.Time, arrived: time.Now(), size: int64(len(d.Data))}
 	req, err := schemas.DecodeRequest(d.Subject, d.Sequence, d.Header, d.Data)
 	if req == nil {
 		req, it.nameless = unreadable(d), true
@@ -187,6 +192,7 @@ func (it *item) inspect(body []byte) {
 	it.input, it.estimate = cost(parsed)
 	if it.caching != nil {
 		it.cache = it.caching.plan(it.req, parsed)
+		it.flightKey = it.caching.flightKey(it.req, parsed, it.cache)
 	}
 }
 

@@ -78,6 +78,8 @@ type loop struct {
 	answers    *lane
 	checks     *lane
 	hits       *lane
+	flights    flights
+	copier     *copier
 	adoptions  *lane
 	rescues    *lane
 	suspects   map[string]time.Time // worker: when work was taken back from it
@@ -100,7 +102,7 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+bookWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+bookWidth+copyWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
@@ -113,6 +115,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, ca
 		hits:       &lane{width: hitWidth, finished: finished},
 		adoptions:  &lane{width: adoptWidth, finished: finished},
 		rescues:    &lane{width: rescueWidth, finished: finished},
+		flights:    newFlights(),
 		suspects:   make(map[string]time.Time),
 		peers: newPeers(schemas.RouterBeat{
 			V: schemas.Version, Router: cfg.Name, Started: now.UnixMilli(), Eligible: cfg.Partitions,
@@ -190,6 +193,7 @@ func (l *loop) beat(h *schemas.Heartbeat) {
 		l.heardAgain(h.Worker)
 	}
 	for _, m := range h.Models {
+		l.released(m.Released)
 		l.pump(m.Model)
 	}
 }
@@ -199,6 +203,10 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	l.ticked = now
 	l.renew(now)
 	for it := l.expiries.due(l.clock.at(now)); it != nil; it = l.expiries.due(l.clock.at(now)) {
+		if it.follower != nil {
+			l.retract(it, func() { l.answer(it, overdue()) })
+			continue
+		}
 		l.unqueue(it)
 		l.answer(it, expired())
 	}
@@ -211,8 +219,11 @@ func (l *loop) tick(work context.Context, now time.Time) {
 		l.suspect(work, l.fleet.sweep(now), now)
 	}
 	l.checkUnseen(work, now)
+	l.flights.sweep(now)
+	l.doubt(now)
 	if now.Sub(l.refreshed) >= catalogAge {
 		l.queue.age(now)
+		l.flights.expire(l.clock.at(now), now)
 		l.configured.refresh()
 		l.forgive(now)
 		l.refuseOut(now)
@@ -266,6 +277,7 @@ func (l *loop) drain() {
 	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues, l.hits} {
 		lane.clear()
 	}
+	l.stopCopies()
 	if l.books != nil {
 		l.books.drain()
 	}

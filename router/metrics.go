@@ -18,6 +18,8 @@ type metrics struct {
 	answers                  *prometheus.CounterVec
 	takeovers                *prometheus.CounterVec
 	falseAlarms              prometheus.Counter
+	followers                prometheus.Gauge
+	coalesced, replaced      prometheus.Counter
 	limited                  prometheus.Counter
 	throttled                prometheus.Gauge
 }
@@ -36,13 +38,16 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		answers:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_router_rejected_total", Help: "Requests answered with an error, without a worker."}, []string{"code"}),
 		takeovers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_router_takeovers_total", Help: "Requests taken over from a router or a worker that was gone."}, []string{"of"}),
 		falseAlarms: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_false_alarms_total", Help: "Workers whose work was taken back and that were not dead."}),
+		followers:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_followers", Help: "Requests that are being given the answer of an equal one."}),
+		coalesced:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_coalesced_total", Help: "Requests answered with what an equal one was answered at the same time."}),
+		replaced:    prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_leaders_replaced_total", Help: "Requests that ran in the place of an equal one that was cancelled, late or failed."}),
 	}
 	m.limited = prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_router_limited_total", Help: "Times that a request met a limit of its tenant. Which tenant is in the events of kind limit."})
 	m.throttled = prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_router_limited_tenants", Help: "Tenants whose requests wait for their limits."})
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.takeovers, m.falseAlarms, m.limited, m.throttled} {
+	for _, c := range []prometheus.Collector{m.held, m.heldBytes, m.waiting, m.room, m.dispatches, m.latency, m.answers, m.takeovers, m.falseAlarms, m.limited, m.throttled, m.followers, m.coalesced, m.replaced} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register router metrics: %w", err)
 		}

@@ -23,6 +23,7 @@ type served struct {
 	stop    func()    // ends the fetching; a last batch says when it has ended
 	leaving bool      // stop was called
 	pin     string    // the server's proof that it serves this router, as far as the loop knows
+	since   time.Time // the pin, here; what was accepted before may have been another router's
 	adopt   time.Time // when to look for what another router left; zero when that is done
 }
 
@@ -86,16 +87,29 @@ func (l *loop) note(b batch) {
 		l.log.Info("another router is served the partition now", keyPartition, b.partition)
 		l.disown(b.partition)
 	default:
+		if s.pin != b.pin || s.since.IsZero() {
+			s.since = time.Now()
+		}
 		s.pin = b.pin
 	}
+}
+
+// clockSlack is how far the idea of the stream's clock may be off.
+const clockSlack = time.Second
+
+// inherited reports whether another router may have had the request before, which the number of its deliveries does not tell
+// after a take-over.
+func (l *loop) inherited(it *item) bool {
+	s := l.partitions[it.partition]
+	return s == nil || it.accepted.Before(l.clock.at(s.since).Add(clockSlack))
 }
 
 // disown gives back what waits of a partition that another router has now. It comes at once to that one, which may have it
 // already. What a job has in hand is finished: each step of that is harmless when it is done twice.
 func (l *loop) disown(partition int) {
 	for it := range l.held.all() {
-		if it.partition == partition && l.unqueue(it) {
-			l.settle(it, bus.Nak)
+		if it.partition == partition && (it.follower != nil || l.unqueue(it)) {
+			l.retract(it, func() { l.settle(it, bus.Nak) })
 		}
 	}
 	if l.books != nil {
@@ -161,8 +175,8 @@ func (l *loop) wake(now time.Time) {
 	}
 	l.log.Warn("the router was stopped for longer than a lease; what it held is left to others", keyCount, l.queue.len())
 	for it := range l.held.all() {
-		if l.unqueue(it) {
-			l.settle(it, bus.Silent)
+		if it.follower != nil || l.unqueue(it) {
+			l.retract(it, func() { l.settle(it, bus.Silent) })
 		}
 	}
 	if l.books != nil {

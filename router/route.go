@@ -61,6 +61,7 @@ func (l *loop) route(it *item) {
 		l.consult(it)
 	case it.barred():
 		l.answer(it, notCached())
+	case it.flightKey != "" && it.dispatch == 0 && !it.placed && !l.place(it): // it follows, or comes back here
 	default:
 		l.enact(it, l.decide(it, now))
 	}
@@ -95,8 +96,8 @@ func (l *loop) cancel(h hint) {
 	}
 	for _, it := range l.held.with(h.id) {
 		it.cancelled = h.by
-		if l.unqueue(it) {
-			l.answer(it, schemas.Cancelled(h.by))
+		if it.follower != nil || l.unqueue(it) {
+			l.retract(it, func() { l.answer(it, schemas.Cancelled(h.by)) })
 		}
 	}
 }
@@ -111,6 +112,7 @@ func (l *loop) unqueue(it *item) bool {
 func (l *loop) settle(it *item, outcome bus.Outcome) {
 	l.unqueue(it)
 	l.hold(it, -1)
+	l.unlead(it)
 	if l.books != nil {
 		l.books.settled(it)
 	}

@@ -169,6 +169,7 @@ func (r *Router) Run(ctx context.Context) error {
 	})()
 
 	l := newLoop(r.cfg, r.cfg.Bus.Lease(), r.cfg.Bus, &clerk{bus: r.cfg.Bus, log: r.cfg.Logger}, r.caching, r.meters)
+	l.coalesce(work, r.cfg.Bus)
 	if r.cfg.Limits != nil {
 		l.keepBooks(work, r.cfg.Bus)
 		defer l.books.close()

@@ -27,6 +27,8 @@ const (
 	CacheMiss    CacheStatus = "MISS"    // there was none
 	CacheRefresh CacheStatus = "REFRESH" // the caller wanted a new one
 	CacheBypass  CacheStatus = "BYPASS"  // no answer to such a request is kept
+
+	CacheCoalesced CacheStatus = "COALESCED" // the answer is that of an equal request which ran at the same time (docs/adr/0023)
 )
 
 // Saved reports whether the answer took no model's work of its own.

@@ -225,6 +225,7 @@ var samples = map[string][2]string{
 	"work-cost":          {"llm.work.gpt-4=2E1", "work"},
 	"frame-accepted":     {"llm.chunks.acme.r", "accepted"},
 	"frame-start":        {"llm.replies.acme.r", "start"},
+	"frame-follow":       {"llm.replies.acme.r", "start"},
 	"frame-delta":        {"llm.replies.acme.r", "delta"},
 	"frame-delta-object": {"llm.replies.acme.r", "delta"},
 	"frame-end":          {"llm.replies.acme.r", "end"},
@@ -288,6 +289,7 @@ func TestWrongMessagesAreRefused(t *testing.T) {
 		"work-cost":      {header("Llm-Cost", "0"), header("Llm-Cost", "many")},
 		"frame-accepted": {header("Llm-Body-Hash", "xyz"), header("Llm-Frame", "accepted 0 W0 0 1"), header("Llm-Frame", ""), func(schemas.Header, []byte) []byte { return []byte("{}") }},
 		"frame-start":    {header("Llm-Mode", "again"), header("Llm-Work", ""), header("Llm-V", "0"), header("Llm-Frame", "start x W 0 0")},
+		"frame-follow":   {header("Llm-Leader", "a.b"), header("Llm-Mode", "chase"), header("Llm-Cache", "coalesced")},
 		"frame-delta": {
 			header("Llm-Frame", "delta 1 W"), header("Llm-Frame", "gamma 1 W 0 2"), replace(`{"choices"`, `{"error":{},"choices"`), replace("{\"choices\":[]}\n", "7\n"), replace("\n", "\n\n"),
 			replace(`"choices"`, `"choice"`),

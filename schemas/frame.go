@@ -32,6 +32,7 @@ const (
 	ModeFresh    Mode = "fresh"    // nothing is visible yet
 	ModeContinue Mode = "continue" // the backend goes on from the text so far
 	ModeSplice   Mode = "splice"   // the backend runs again, and what is visible is dropped
+	ModeFollow   Mode = "follow"   // a router copies the answer of an equal request, event by event (docs/adr/0023)
 )
 
 // Frame is one message of LLM_REPLIES. The chain of a request is its frames in stream order.
@@ -71,7 +72,8 @@ type Start struct {
 	Mode     Mode
 	Work     uint64 // LLM_WORK sequence of the item being run; 0 when not a worker
 	Dispatch int
-	Worker   string
+	Worker   string    // or the router, of mode follow
+	Leader   string    // of mode follow: the request of the same tenant whose events are copied, each at its own index
 	Accepted time.Time // of the request; only where readers need it (docs/adr/0009)
 }
 
@@ -166,6 +168,7 @@ func (f *Frame) Encode() Header {
 		set(h, HeaderWork, strconv.FormatUint(f.Start.Work, 10))
 		set(h, HeaderDispatch, strconv.Itoa(f.Start.Dispatch))
 		set(h, HeaderWorker, f.Start.Worker)
+		set(h, HeaderLeader, f.Start.Leader)
 		set(h, HeaderAccepted, encodeTime(f.Start.Accepted))
 	}
 	return h
@@ -234,7 +237,7 @@ func (f *Frame) decodeStart(h Header) error {
 	if err != nil {
 		return fmt.Errorf("decode start frame: %w", err)
 	}
-	f.Start = &Start{Mode: Mode(get(h, HeaderMode)), Work: work, Dispatch: dispatch, Worker: get(h, HeaderWorker), Accepted: accepted}
+	f.Start = &Start{Mode: Mode(get(h, HeaderMode)), Work: work, Dispatch: dispatch, Worker: get(h, HeaderWorker), Leader: get(h, HeaderLeader), Accepted: accepted}
 	return nil
 }
 

@@ -43,6 +43,7 @@ const (
 	HeaderWork       = "Llm-Work"
 	HeaderBodyHash   = "Llm-Body-Hash"
 	HeaderWorker     = "Llm-Worker"
+	HeaderLeader     = "Llm-Leader"         // on a start frame of mode follow: the request whose answer this one is given (docs/adr/0023)
 	HeaderSummary    = "Llm-Summary"        // on an error frame and a unary end (docs/adr/0003)
 	HeaderObject     = "Llm-Object"         // the body is in LLM_OBJECTS (docs/adr/0003)
 	HeaderCharge     = "Llm-Charge"         // on a result of a tenant with limits: what it has used (docs/adr/0015)

@@ -145,12 +145,18 @@ func ValidateRequestHeaders(h Header) error {
 	default:
 		return badHeader(HeaderOnDisconnect, string(v), "cancel or continue")
 	}
+	if v := get(h, HeaderCoalesce); v != "" && v != CoalesceOff {
+		return badHeader(HeaderCoalesce, v, "off, or no such header")
+	}
 	if _, err := ParseCacheDirective(h); err != nil {
 		return err
 	}
 	_, err := ParseDeadline(get(h, HeaderDeadline))
 	return err
 }
+
+// CoalesceOff is the value of Llm-Coalesce: the request shares no run with another.
+const CoalesceOff = "off"
 
 // ParseDeadline reads Llm-Deadline, unix milliseconds; the empty string is the zero time.
 func ParseDeadline(s string) (time.Time, error) {

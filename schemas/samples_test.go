@@ -79,6 +79,10 @@ func samples() map[string]sample {
 			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
 		},
 		"frame-accepted": frameSample(&Frame{Kind: KindAccepted, Writer: "W0", BodyHash: digest[:32], Trace: trace}),
+		"frame-follow": frameSample(&Frame{
+			Kind: KindStart, Attempt: 1, Writer: "W3", BodyHash: digest[:32], Cache: &CacheNote{Status: CacheCoalesced},
+			Start: &Start{Mode: ModeFollow, Worker: "router-1", Leader: "req_2"},
+		}),
 		"frame-start": frameSample(&Frame{
 			Kind: KindStart, Attempt: 2, Writer: "W2", Index: 3, BodyHash: digest[:32], Trace: trace,
 			Start: &Start{Mode: ModeSplice, Work: 41, Dispatch: 1, Worker: "worker-1"},

@@ -29,6 +29,19 @@ type Cache struct {
 	TTL           Duration `yaml:"ttl,omitempty" doc:"How long an answer is kept when neither its request nor its tenant says, 1s to 24h; default 1h."`
 }
 
+// coalesceMode reads a value of coalesce.
+func coalesceMode(name string) (mode router.CoalesceMode, known bool) {
+	switch name {
+	case "", "cached":
+		return router.CoalesceCached, true
+	case cacheOn:
+		return router.CoalesceOn, true
+	case off:
+		return router.CoalesceOff, true
+	}
+	return "", false
+}
+
 // Values of mode and levels.
 const (
 	cacheOn      = "on"
@@ -53,6 +66,9 @@ func (c *Config) checkCache() *configError {
 		key, t := join(join("tenants", name), "cache"), c.Tenants[name].Cache
 		if t.Mode != "" && t.Mode != off && t.Mode != cacheOn {
 			return problem(join(key, "mode"), "use on or off", "%q is not known", t.Mode)
+		}
+		if _, known := coalesceMode(c.Tenants[name].Coalesce); !known {
+			return problem(join(join("tenants", name), "coalesce"), "use cached, on or off", "%q is not known", c.Tenants[name].Coalesce)
 		}
 		if err := checkCacheTTL(join(key, "ttl"), t.TTL); err != nil {
 			return err
@@ -82,7 +98,11 @@ func (c *Config) caching() router.CacheConfig {
 		NoMemory: c.Cache.Levels == levelsStream, NoStream: c.Cache.Levels == levelsMemory,
 		Policy: func(tenant string) router.CachePolicy {
 			t := c.Tenants[tenant].Cache
-			return router.CachePolicy{On: t.Mode == cacheOn, TTL: time.Duration(t.TTL), Namespace: t.Namespace, Sampled: t.Sampled}
+			mode, _ := coalesceMode(c.Tenants[tenant].Coalesce)
+			return router.CachePolicy{
+				On: t.Mode == cacheOn, TTL: time.Duration(t.TTL), Namespace: t.Namespace, Sampled: t.Sampled,
+				Coalesce: mode,
+			}
 		},
 		Revision: func(model string) string { return revisions[model] },
 	}

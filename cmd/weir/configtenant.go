@@ -22,7 +22,8 @@ type Tenant struct {
 	OnLimit           string   `yaml:"on_limit,omitempty" enum:"queue,reject" doc:"queue: at a limit a request waits, the default. reject: it is refused at once with 429."`
 	MaxQueueWait      Duration `yaml:"max_queue_wait,omitempty" doc:"How long a request waits at a limit before it is refused; default 30s."`
 
-	Cache TenantCache `yaml:"cache,omitempty" doc:"Whether answers are kept and given again."`
+	Cache    TenantCache `yaml:"cache,omitempty" doc:"Whether answers are kept and given again."`
+	Coalesce string      `yaml:"coalesce,omitempty" enum:"cached,on,off" doc:"Which requests share one run while an equal one is under way: cached, those that want the cache, the default; on, also those that do not say; off, none."`
 }
 
 // Budget is what a tenant may use in a span of time. Both limits hold when both are given.

@@ -55,6 +55,7 @@ func (c *call) body() []byte {
 		model = c.backend.config.Model
 	}
 	body := c.request.Body
+	c.mender.Body, c.mender.Request = body, c.request.Identity.Request
 	if model != "" { // else nobody looks for the model in a body that may be large
 		if public := openai.Model(body); model != public {
 			c.mender.Model = public
@@ -113,6 +114,8 @@ func (c *call) event(data []byte, told *openai.Running, more bool) error {
 	switch {
 	case c.chunk.Error != "":
 		return openai.EventError([]byte(c.chunk.Error))
+	case c.chunk.Failed() != nil:
+		return c.chunk.Failed()
 	case !c.request.Stream && c.events > 0:
 		return schemas.Errorf(schemas.CodeUpstreamError, "the model server answered with a stream instead of one document; send the request with \"stream\": true, or have the operator look at the server")
 	}

@@ -50,6 +50,7 @@ func (c *call) run(path string) error {
 // outgoing is the body for the server, and prepares the way back.
 func (c *call) outgoing() []byte {
 	body := c.request.Body
+	c.mender.Body, c.mender.Request = body, c.request.Identity.Request
 	model := c.request.Model
 	if model == "" {
 		model = c.backend.config.Model
@@ -85,6 +86,8 @@ func (c *call) unary(reply *http.Response) error {
 	switch {
 	case c.chunk.Error != "":
 		return openai.EventError([]byte(c.chunk.Error))
+	case c.chunk.Failed() != nil:
+		return c.chunk.Failed()
 	case !c.ending.Started():
 		return schemas.Errorf(schemas.CodeUpstreamError, "the model server's answer has no choices; try again, and have the operator check the backend's url")
 	case *c.backend.config.RequireFinishReason && !c.ending.Whole(0):

@@ -4,7 +4,6 @@ import (
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/internal/openai"
-	"github.com/weir-llm/weir/schemas"
 )
 
 var _ upstream.Protocol = (*call)(nil)
@@ -33,10 +32,8 @@ func (c *call) Event(event *openai.Event) (counts, end bool, err error) {
 	case event.Named() && !c.chunk.HasChoices():
 		return false, false, nil
 	}
-	for i := range c.chunk.Choices {
-		if c.chunk.Choices[i].Finish == "error" {
-			return false, false, schemas.Errorf(schemas.CodeUpstreamError, "the model server ended the answer with finish_reason \"error\"; try again")
-		}
+	if err := c.chunk.Failed(); err != nil {
+		return false, false, err
 	}
 	c.events++
 	c.ending.Add(&c.chunk)

@@ -36,6 +36,12 @@ func (b *Bus) Chain(ctx context.Context, id schemas.Identity) (*Chain, error) {
 	return chain, nil
 }
 
+// LastFrame is the last frame of a request by the word of the stream's leader, with its payload where it is stored; or
+// [ErrNotFound] when nothing was written, or retention has removed it.
+func (b *Bus) LastFrame(ctx context.Context, id schemas.Identity) (*schemas.Frame, error) {
+	return b.lastFrame(ctx, id)
+}
+
 // Last is the last frame, or nil.
 func (c *Chain) Last() *schemas.Frame {
 	if len(c.Frames) == 0 {
@@ -79,6 +85,14 @@ func (c *Chain) Attempts() int {
 		}
 	}
 	return n
+}
+
+// Leader is the request whose answer a router copies into the chain, while nobody has opened another attempt; else empty.
+func (c *Chain) Leader() string {
+	if start := c.Start(); start != nil {
+		return start.Start.Leader
+	}
+	return ""
 }
 
 // Next is the index of the event to come.

@@ -38,7 +38,6 @@ type Chunk struct {
 	choices    member
 	usage      member
 	prompt     member
-	noIndex    bool // a tool call lacks its index
 	pattern    pattern
 }
 
@@ -188,9 +187,8 @@ func (c *Chunk) peekDelta(choice *Choice, delta gjson.Result) {
 				choice.Reasoning, choice.reasoningKey = value.Str, key.Str
 			}
 		case "tool_calls":
-			if value.IsArray() {
+			if value.IsArray() && value.Get("0").Exists() { // vLLM writes [] for none
 				choice.ToolCalls = value.Raw
-				c.noIndex = c.noIndex || lacksIndex(value)
 			}
 		case "function_call":
 			if value.IsObject() {
@@ -252,14 +250,6 @@ func empty(value gjson.Result) bool {
 		return true
 	}
 	return value.Raw == ""
-}
-
-func lacksIndex(calls gjson.Result) (lacks bool) {
-	calls.ForEach(func(_, call gjson.Result) bool {
-		lacks = lacks || call.IsObject() && call.Get("index").Type != gjson.Number
-		return true
-	})
-	return lacks
 }
 
 // tooDeep reports whether data nests deeper than maxChunkDepth. The exact scan is for data with that many brackets.

@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -188,6 +189,46 @@ func TestMendToolIndex(t *testing.T) {
 	}
 }
 
+// A server that numbers every call 0 means another one when it names another; parts without an id belong to the last.
+func TestMendToolIndexThatIsTaken(t *testing.T) {
+	t.Parallel()
+	m := Mender{Request: "r"}
+	for i, step := range []struct{ calls, want string }{
+		{`[{"index":0,"id":"a","function":{"name":"f","arguments":""}}]`, `[{"index":0,"id":"a","function":{"name":"f","arguments":""}}]`},
+		{`[{"index":0,"function":{"arguments":"{}"}}]`, `[{"index":0,"function":{"arguments":"{}"}}]`},
+		{`[{"index":0,"id":"b","function":{"name":"f","arguments":""}}]`, `[{"index":1,"id":"b","function":{"name":"f","arguments":""}}]`},
+		{`[{"index":0,"function":{"arguments":"{}"}}]`, `[{"index":1,"function":{"arguments":"{}"}}]`},
+		{`[{"index":0,"id":"other","function":{"arguments":"}"}}]`, `[{"index":1,"id":"other","function":{"arguments":"}"}}]`}, // an id alone is no other call
+		{`[{"index":1,"id":"c","function":{"name":"g"}}]`, `[{"index":2,"id":"c","function":{"name":"g"}}]`},
+		{`[{"index":5,"id":"","function":{"name":"g"}}]`, `[{"index":5,"id":"call_r_5","function":{"name":"g"}}]`},
+	} {
+		wrap := func(calls string) string {
+			return `{"choices":[{"index":0,"delta":{"role":"assistant","tool_calls":` + calls + `}}]}`
+		}
+		c := peek(t, wrap(step.calls))
+		got, _ := m.Mend([]byte(wrap(step.calls)), c)
+		if string(got) != wrap(step.want) || c.Choices[0].ToolCalls != step.want {
+			t.Errorf("step %d:\n got %s\nwant %s\nsays %s", i, got, wrap(step.want), c.Choices[0].ToolCalls)
+		}
+	}
+}
+
+// At the limit of calls that are kept in mind a call is passed on as it is.
+func TestMendManyCalls(t *testing.T) {
+	t.Parallel()
+	var all []string
+	for i := range maxToolCalls + 1 {
+		all = append(all, fmt.Sprintf(`{"id":"%d"}`, i))
+	}
+	in := `{"choices":[{"index":0,"delta":{"role":"assistant","tool_calls":[` + strings.Join(all, ",") + `]}}]}`
+	var m Mender
+	got, _ := m.Mend([]byte(in), peek(t, in))
+	calls := gjson.GetBytes(got, "choices.0.delta.tool_calls").Array()
+	if last := calls[maxToolCalls-1].Get("index"); last.Int() != maxToolCalls-1 || calls[maxToolCalls].Get("index").Exists() {
+		t.Errorf("the last calls are %s and %s", calls[maxToolCalls-1], calls[maxToolCalls])
+	}
+}
+
 func TestToUTF8(t *testing.T) {
 	t.Parallel()
 	if got := ToUTF8([]byte("a\xffb")); string(got) != "a\uFFFDb" {
@@ -198,7 +239,9 @@ func TestToUTF8(t *testing.T) {
 func FuzzMend(f *testing.F) {
 	for _, seed := range []string{
 		`{"choices":[{"index":0,"delta":{"content":"a"}}]}`, `{"error":null}`, `{"choices":null,"id":1,"id":2}`, "{\n}", `{"error":"","choices":7}`,
-		`{"choices":[{"delta":{"tool_calls":[{},{"index":null},{"id":"x"}]}}]}`, `{"choices":[{"index":-1}],"choices":[]}`, `{"model":"x","created":1,"error":{}}`,
+		`{"choices":[{"delta":{"tool_calls":[{},{"index":null},{"id":"x"}]}}]}`, `{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f"}},{"index":0,"id":"b","function":{"name":"f"}}]},"finish_reason":"stop"}]}`,
+		`{"choices":[{"message":{"tool_calls":[{"id":"","function":{"name":"f"}}]},"finish_reason":"content_filter: X"}]}`, `{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f"}}],"tool_calls":[{},{}]}}]}`,
+		`{"choices":[{"index":-1}],"choices":[]}`, `{"model":"x","created":1,"error":{}}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -209,7 +252,11 @@ func FuzzMend(f *testing.F) {
 			return
 		}
 		in := bytes.Clone(data)
-		for _, m := range []Mender{{}, {DropUsage: true, Model: "public"}, {As: &Origin{ID: `"o"`, Created: "1", Model: `"m"`}}} {
+		for _, m := range []Mender{{}, {DropUsage: true, Model: "public"}, {As: &Origin{ID: `"o"`, Created: "1", Model: `"m"`}}, {Request: "r"}} {
+			var c Chunk
+			if err := c.Peek(data); err != nil {
+				t.Fatal(err)
+			}
 			out, keep := m.Mend(data, &c)
 			if !bytes.Equal(in, data) {
 				t.Fatalf("the input was changed to %q", data)
@@ -223,6 +270,11 @@ func FuzzMend(f *testing.F) {
 			var again Chunk
 			if err := again.Peek(out); err != nil {
 				t.Fatalf("%q became %q: %v", data, out, err)
+			}
+			for i := range again.Choices {
+				if m.said && (again.Choices[i].ToolCalls != c.Choices[i].ToolCalls || again.Choices[i].Finish != c.Choices[i].Finish) {
+					t.Fatalf("%q says something else than %+v", out, c.Choices[i])
+				}
 			}
 		}
 		var a Answer

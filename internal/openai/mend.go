@@ -20,12 +20,16 @@ type Mender struct {
 	Model     string  // the model's public name, put into each chunk; empty leaves what the upstream says
 	As        *Origin // the answer began under another upstream id: go on as that one, without a second opening chunk
 
+	Body    []byte // of the request, which says whether a tool was forced; looked at when one was called
+	Request string // its id, of which calls of tools get theirs that have none
+
 	edits []edit
 	buf   []byte
 	line  bytes.Buffer
 	model string // Model as JSON
 	begun []bool // by choice: its first delta has passed
-	tools map[int]*toolIndex
+	tools map[int]*toolCalls
+	said  bool // the edits change what the chunk says
 }
 
 // edit replaces data[start:end].
@@ -48,15 +52,20 @@ func (m *Mender) Mend(data []byte, c *Chunk) ([]byte, bool) {
 	if m.DropUsage && c.UsageOnly() || m.As != nil && c.RoleOnly() {
 		return nil, false
 	}
-	m.edits = m.edits[:0]
+	m.edits, m.said = m.edits[:0], false
 	if m.DropRun {
 		m.dropRunning(data, c)
 	}
 	m.fixMembers(data, c)
 	m.rename(c)
 	m.addRoles(data, c)
-	m.indexTools(data, c)
-	return m.mended(data), true
+	m.fixTools(data, c)
+	m.fixReasons(data, c)
+	data = m.mended(data)
+	if m.said && c.Peek(data) != nil {
+		return nil, false // unreachable: what was put in is valid
+	}
+	return data, true
 }
 
 // MendDocument is Mend for an answer that is no chunk and has no choices, such as embeddings.
@@ -194,63 +203,4 @@ func (m *Mender) addRole(data []byte, choices member, i int) bool {
 	}
 	m.edit(open, open, `"role":`+role+comma)
 	return true
-}
-
-// toolIndex is the numbering of the tool calls of one choice.
-type toolIndex struct {
-	next int    // the index that a new call gets
-	id   string // of the call that is open
-}
-
-// indexTools adds the integer index that some upstreams leave out of tool call deltas.
-func (m *Mender) indexTools(data []byte, c *Chunk) {
-	if !c.noIndex && m.tools == nil {
-		return
-	}
-	choices := gjson.ParseBytes(data[c.choices.value:c.choices.end])
-	for i, choice := range choices.Array() {
-		calls := choice.Get("delta.tool_calls")
-		if !calls.IsArray() || i >= len(c.Choices) {
-			continue
-		}
-		numbering := m.toolIndex(c.Choices[i].Index)
-		calls.ForEach(func(_, call gjson.Result) bool {
-			if call.IsObject() {
-				m.indexTool(c.choices.value, call, numbering)
-			}
-			return true
-		})
-	}
-}
-
-func (m *Mender) indexTool(base int, call gjson.Result, numbering *toolIndex) {
-	index, id := call.Get("index"), call.Get("id").Str
-	if index.Type == gjson.Number {
-		numbering.next, numbering.id = max(numbering.next, int(index.Num)+1), id
-		return
-	}
-	opens := id != "" && id != numbering.id || id == "" && call.Get("function.name").Str != ""
-	if opens || numbering.next == 0 {
-		numbering.next, numbering.id = numbering.next+1, id
-	}
-	text := strconv.Itoa(numbering.next - 1)
-	if index.Exists() {
-		m.edit(base+index.Index, base+index.Index+len(index.Raw), text)
-		return
-	}
-	comma := ","
-	if len(call.Map()) == 0 {
-		comma = ""
-	}
-	m.edit(base+call.Index+1, base+call.Index+1, `"index":`+text+comma)
-}
-
-func (m *Mender) toolIndex(choice int) *toolIndex {
-	if m.tools == nil {
-		m.tools = make(map[int]*toolIndex)
-	}
-	if m.tools[choice] == nil {
-		m.tools[choice] = &toolIndex{}
-	}
-	return m.tools[choice]
 }

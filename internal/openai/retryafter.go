@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/tidwall/gjson"
 )
 
 // maxRetryAfter bounds what a server may ask for, so that a broken clock there does not look like a wish.
@@ -37,3 +39,18 @@ func positive(s string) (float64, bool) {
 }
 
 func bounded(d float64) time.Duration { return time.Duration(min(max(d, 0), float64(maxRetryAfter))) }
+
+// retryInfo reads a google.rpc.RetryInfo among the details of an error, which is where Gemini says it.
+func retryInfo(details gjson.Result) (after time.Duration) {
+	if !details.IsArray() {
+		return 0
+	}
+	details.ForEach(func(_, detail gjson.Result) bool {
+		d, err := time.ParseDuration(detail.Get("retryDelay").Str)
+		if err == nil {
+			after = bounded(float64(d))
+		}
+		return err != nil
+	})
+	return after
+}

@@ -161,6 +161,9 @@ func (r *Reader) field(line []byte) error {
 	name, value, _ := bytes.Cut(line, []byte{':'})
 	value = bytes.TrimPrefix(value, []byte{' '})
 	switch string(name) {
+	case "error": // a field that llama.cpp made up, in builds before October 2025
+		r.kind = append(r.kind[:0], errorType...)
+		fallthrough
 	case "data":
 		if len(r.data)+len(value)+1 > MaxEventBytes {
 			return ErrEventTooLarge

@@ -37,7 +37,11 @@ func (e *UpstreamError) HTTPStatus() int { return e.Status }
 func ReplyError(status int, header http.Header, body []byte) *schemas.Error {
 	u := readUpstream(body)
 	u.status = status
-	return patient(u.toError(), RetryAfter(header))
+	after := RetryAfter(header)
+	if after == 0 {
+		after = u.retry
+	}
+	return patient(u.toError(), after)
 }
 
 // patient adds when to come back.
@@ -76,7 +80,7 @@ func EventError(data []byte) *schemas.Error {
 	if u.status < 400 || u.status > 599 {
 		u.status = 0
 	}
-	return u.toError()
+	return patient(u.toError(), u.retry)
 }
 
 // upstream is an error object of any of the known forms.
@@ -87,7 +91,8 @@ type upstream struct {
 	kind       string
 	message    string
 	param      string
-	recognised bool // the body was an error object
+	retry      time.Duration // when to come back
+	recognised bool          // the body was an error object
 	html       bool
 }
 
@@ -134,6 +139,7 @@ func (u *upstream) readObject(o gjson.Result) {
 	if u.kind == "" {
 		u.kind = o.Get("status").Str // Gemini
 	}
+	u.retry = retryInfo(o.Get("details"))
 }
 
 func (u *upstream) toError() *schemas.Error {

@@ -48,12 +48,14 @@ func Build(w *schemas.Work, body []byte, chain *bus.Chain, summary *schemas.Summ
 	return r
 }
 
-// addCache takes over what the chain says that the cache did, and from the item which entry it is about.
+// addCache takes over what the chain says last that the cache did, and from the item which entry it is about.
 func addCache(r *schemas.Result, w *schemas.Work, chain *bus.Chain) {
 	for _, f := range chain.Frames {
-		if f.Cache != nil {
+		switch {
+		case f.Cache != nil:
 			r.Cache, r.CacheAge = f.Cache.Status, f.Cache.Age
-			break
+		case f.Start != nil: // a worker runs what was a copy before
+			r.Cache, r.CacheAge = "", 0
 		}
 	}
 	if w.Cache != nil {

@@ -1,0 +1,401 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/cache"
+	"github.com/weir-llm/weir/internal/openai"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// CoalesceMode is which requests of a tenant share a run while an equal one is under way.
+type CoalesceMode string
+
+// The modes. Whatever the mode, only requests share a run whose answer might come from the cache, and never one that says
+// Llm-Coalesce: off, or that wants nothing of the cache or a new answer.
+const (
+	CoalesceCached CoalesceMode = ""    // those that are answered from the cache
+	CoalesceOn     CoalesceMode = "on"  // all
+	CoalesceOff    CoalesceMode = "off" // none
+)
+
+// flightKey is the key under which a request shares a run with others, or empty. plan is what the cache has to do with it.
+func (c *caching) flightKey(req *schemas.Request, parsed *openai.Request, plan *lookup) string {
+	if v := req.Header[schemas.HeaderCoalesce]; len(v) > 0 && v[0] == schemas.CoalesceOff {
+		return ""
+	}
+	if plan == nil && req.Header[schemas.HeaderCache] != nil {
+		return "" // it is off, or restricts what it would be given
+	}
+	policy := c.cfg.Policy(req.Tenant)
+	switch {
+	case policy.Coalesce == CoalesceOff:
+		return ""
+	case plan != nil && plan.seek:
+		return plan.flight
+	case plan != nil || policy.Coalesce != CoalesceOn:
+		return ""
+	}
+	d, err := schemas.ParseCacheDirective(req.Header)
+	if err != nil {
+		return ""
+	}
+	if d.Namespace == "" {
+		d.Namespace = policy.Namespace
+	}
+	key, reason := cache.KeyOf(&cache.Request{
+		Tenant: req.Tenant, Namespace: d.Namespace, Op: req.Op, Revision: c.cfg.Revision(parsed.Model), Header: req.Header,
+		Parsed: parsed, Sampled: policy.Sampled,
+	})
+	if reason != "" {
+		return ""
+	}
+	return key.Flight()
+}
+
+// asWork is the request as what its result is made from, when no worker ran it.
+func (it *item) asWork() *schemas.Work {
+	return &schemas.Work{Request: *it.req, Accepted: it.accepted, Reserve: it.reserve, Cache: it.order()}
+}
+
+// coalesce has the loop share runs. It comes before run.
+func (l *loop) coalesce(ctx context.Context, log copyLog) {
+	l.copier = &copier{bus: log, log: l.log, loop: l, finished: l.finished}
+	l.copier.ctx, l.copier.stop = context.WithCancel(ctx)
+}
+
+// place finds out whom a request shares its run with. It reports whether the request goes on by itself: it leads, or the
+// leader is this very request, delivered again.
+func (l *loop) place(it *item) (alone bool) {
+	fl := l.flights.byLeader[it.req.Identity]
+	switch {
+	case fl != nil && fl.leader == it.req.Identity:
+		it.placed = true
+		return true
+	case it.again || !it.traced && l.inherited(it):
+		l.retrace(it)
+		return false
+	}
+	return l.join(it)
+}
+
+// join has a request follow the flight of its key, or lead one.
+func (l *loop) join(it *item) (alone bool) {
+	it.placed = true
+	fl := l.flights.byKey[it.flightKey]
+	if fl != nil && l.copier.joinable(fl, it) {
+		err := l.crowded(it)
+		if err == nil {
+			err = l.books.hit(it)
+		}
+		if err != nil {
+			l.answer(it, err)
+			return false
+		}
+		l.follow(it, newFollower(it, l.cfg.Name), fl)
+		return false
+	}
+	l.lead(it)
+	return true
+}
+
+// joinable reports whether a request that was accepted when it was may still be given all of the flight's answer.
+func (c *copier) joinable(fl *flight, it *item) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fl.base == 0 && (fl.ended == nil || !it.accepted.After(fl.ended.Time))
+}
+
+func (l *loop) lead(it *item) {
+	if fl := l.flights.byKey[it.flightKey]; fl != nil {
+		l.flights.close(fl)
+	}
+	fl := newFlight(it.flightKey, it.req)
+	fl.until = it.deadline
+	l.flights.add(fl)
+}
+
+// launched notes that the leader of a flight is with the workers.
+func (l *loop) launched(it *item, sequence uint64) {
+	if it.flightKey == "" {
+		return
+	}
+	if fl := l.flights.byLeader[it.req.Identity]; fl != nil && fl.leader == it.req.Identity {
+		delete(l.flights.byWork, fl.work)
+		fl.work = sequence
+		l.flights.byWork[sequence] = fl
+	}
+}
+
+// unlead forgets a flight whose leader is settled without a run and whom nobody follows.
+func (l *loop) unlead(it *item) {
+	if it.flightKey == "" {
+		return
+	}
+	if fl := l.flights.byLeader[it.req.Identity]; fl != nil && fl.leader == it.req.Identity && fl.work == 0 && len(fl.followers) == 0 {
+		l.flights.remove(fl)
+	}
+}
+
+// released forgets, in a while, the flights of leaders that workers have let go of and nobody follows.
+func (l *loop) released(sequences []uint64) {
+	if len(l.flights.byWork) == 0 {
+		return
+	}
+	now := time.Now()
+	for _, sequence := range sequences {
+		if fl := l.flights.byWork[sequence]; fl != nil && len(fl.followers) == 0 {
+			l.flights.linger(fl, now)
+		}
+	}
+}
+
+// follow has a request given what the leader of a flight is answered.
+func (l *loop) follow(it *item, f *follower, fl *flight) {
+	it.follower = f
+	f.flight = fl
+	l.expiries.add(it)
+	l.meters.followers.Inc()
+	if l.books != nil {
+		l.books.tell(it)
+	}
+	c := l.copier
+	c.mu.Lock()
+	fl.followers[f] = struct{}{}
+	reads := fl.open
+	if reads {
+		c.wake(f)
+	}
+	c.mu.Unlock()
+	if !reads && !fl.asking {
+		l.ask(fl)
+	}
+}
+
+// ask looks how the leader of a flight stands that nobody has followed so far.
+func (l *loop) ask(fl *flight) {
+	fl.asking = true
+	leader := fl.leader
+	l.hits.submit(func() func() {
+		last, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
+		var result *schemas.Result
+		if errors.Is(err, bus.ErrNotFound) {
+			result, _ = l.copier.bus.Result(l.copier.ctx, leader)
+		}
+		return func() { l.stands(fl, leader, last, result) }
+	})
+}
+
+// stands begins to copy, unless the leader had ended before a follower asked: that one runs by itself.
+func (l *loop) stands(fl *flight, leader schemas.Identity, last *schemas.Frame, result *schemas.Result) {
+	fl.asking = false
+	if l.draining || fl.leader != leader {
+		return
+	}
+	if last != nil && last.Kind.Terminal() {
+		l.flights.linger(fl, time.Now())
+		for f := range fl.followers {
+			if it := f.it; f.led == "" && it.accepted.After(last.Time) {
+				l.flights.close(fl)
+				l.retract(it, func() { l.rerun(it) })
+			}
+		}
+	}
+	switch {
+	case len(fl.followers) == 0:
+	default:
+		if last == nil && result == nil && len(l.held.with(leader)) == 0 && fl.work == 0 && fl.doubt.IsZero() {
+			fl.doubt = time.Now().Add(l.lease)
+			l.flights.doubtful = append(l.flights.doubtful, fl)
+		}
+		l.copier.begin(fl, result)
+	}
+}
+
+// rerun routes a request as one that follows nobody.
+func (l *loop) rerun(it *item) {
+	it.placed = false
+	l.books.unhit(it)
+	l.route(it)
+}
+
+// doubt gives up leaders of whom there is no trace although their requests should have come back: whoever had them is gone.
+func (l *loop) doubt(now time.Time) {
+	if len(l.flights.doubtful) == 0 || l.draining {
+		return
+	}
+	kept := l.flights.doubtful[:0]
+	for _, fl := range l.flights.doubtful {
+		switch {
+		case len(fl.followers) == 0 || fl.doubt.IsZero() || !fl.landed.IsZero():
+		case now.Before(fl.doubt):
+			kept = append(kept, fl)
+		default:
+			l.inquire(fl)
+		}
+	}
+	clear(l.flights.doubtful[len(kept):])
+	l.flights.doubtful = kept
+}
+
+// inquire looks a last time.
+func (l *loop) inquire(fl *flight) {
+	leader := fl.leader
+	l.hits.submit(func() func() {
+		_, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
+		return func() {
+			if errors.Is(err, bus.ErrNotFound) && fl.leader == leader && len(l.held.with(leader)) == 0 && !l.draining {
+				l.landed(fl, fl.reading, untold())
+			}
+		}
+	})
+}
+
+// retract takes a request back from its flight, if it follows in one, and then goes on. What is being written is finished
+// first, and so is an end.
+func (l *loop) retract(it *item, then func()) {
+	f := it.follower
+	if f == nil {
+		then()
+		return
+	}
+	l.copier.reclaim(f, false, func() {
+		l.detach(f)
+		then()
+	})
+}
+
+// detach ends the part of a follower in its flight.
+func (l *loop) detach(f *follower) {
+	fl, c := f.flight, l.copier
+	f.it.follower = nil
+	l.expiries.remove(f.it)
+	l.meters.followers.Dec()
+	c.mu.Lock()
+	delete(fl.followers, f)
+	fl.trim()
+	abandoned := len(fl.followers) == 0
+	if abandoned {
+		fl.reset()
+	}
+	c.mu.Unlock()
+	if abandoned && fl.work == 0 && len(l.held.with(fl.leader)) == 0 { // nothing will tell that the leader has ended
+		l.flights.linger(fl, time.Now())
+	}
+	if fl.heir == f {
+		fl.heir = nil
+		l.succeed(fl)
+	}
+}
+
+// copied settles a follower that has got all it gets.
+func (l *loop) copied(f *follower, outcome bus.Outcome) {
+	if f.it.follower != f {
+		return
+	}
+	l.detach(f)
+	if outcome == bus.Ack {
+		l.meters.coalesced.Inc()
+	}
+	l.settle(f.it, outcome)
+}
+
+// landed says what becomes of the followers of a leader that has ended.
+func (l *loop) landed(fl *flight, reading int, frame *schemas.Frame) {
+	if fl.reading != reading || fl.ended != nil || l.draining {
+		return
+	}
+	if frame.Kind == schemas.KindError && len(fl.followers) > 0 && l.replaceable(fl, frame) {
+		fl.cause = frame
+		l.succeed(fl)
+		return
+	}
+	l.finish(fl, frame)
+}
+
+func (l *loop) finish(fl *flight, frame *schemas.Frame) {
+	if frame.Time.IsZero() || frame.Kind == schemas.KindError {
+		l.flights.close(fl) // who comes now has a run of its own
+	}
+	l.copier.end(fl, frame)
+	l.flights.linger(fl, time.Now())
+}
+
+// replaceable reports whether a follower goes on in the place of a leader that has ended so. One that was cancelled or late
+// ended by what is its own; one that failed is replaced once, and only while nobody has seen anything of its answer.
+func (l *loop) replaceable(fl *flight, frame *schemas.Frame) bool {
+	code := schemas.CodeInternal
+	if e, err := schemas.DecodeError(frame.Data); err == nil {
+		code = e.Code
+	}
+	switch code {
+	case schemas.CodeCancelled, schemas.CodeDeadline, schemas.CodeStreamExpired:
+		return true
+	}
+	l.copier.mu.Lock()
+	defer l.copier.mu.Unlock()
+	if fl.replaced || fl.next() > 0 {
+		return false
+	}
+	fl.replaced = true
+	return true
+}
+
+// succeed makes the follower that came first the leader, once it has all that its leader has said. A worker goes on behind
+// that, as it does when a worker was lost.
+func (l *loop) succeed(fl *flight) {
+	c := l.copier
+	c.mu.Lock()
+	heir := fl.first()
+	c.mu.Unlock()
+	switch {
+	case l.draining:
+	case heir == nil:
+		l.finish(fl, fl.cause)
+	default:
+		fl.heir = heir
+		c.reclaim(heir, true, func() { l.inherit(fl, heir) })
+	}
+}
+
+// inherit lets the heir run, and the others follow it.
+func (l *loop) inherit(fl *flight, heir *follower) {
+	fl.heir = nil
+	it := heir.it
+	delete(l.flights.byWork, fl.work)
+	fl.leader, fl.work, fl.until, fl.doubt, fl.landed = it.req.Identity, 0, it.deadline, time.Time{}, time.Time{}
+	fl.names = append(fl.names, fl.leader)
+	l.flights.add(fl)
+	l.meters.replaced.Inc()
+	c := l.copier
+	c.mu.Lock()
+	fl.led = it.req.Request
+	fl.quit()
+	c.mu.Unlock()
+	l.detach(heir)
+	if len(fl.followers) > 0 {
+		c.begin(fl, nil)
+	}
+	if !l.draining {
+		l.books.unhit(it)
+		l.log.Info("a follower takes the place of its leader", keyRequest, it.req.Request, keyTenant, it.req.Tenant)
+		l.route(it)
+	}
+}
+
+// stopCopies ends all copying, for another router to go on.
+func (l *loop) stopCopies() {
+	if l.copier != nil {
+		l.answers.submit(func() func() {
+			l.copier.close()
+			return func() {}
+		})
+	}
+}
+
+func overdue() *schemas.Error {
+	return schemas.Errorf(schemas.CodeDeadline, "the deadline passed before the answer of the equal request that this one shares a run with was whole; give it a later %s", schemas.HeaderDeadline)
+}

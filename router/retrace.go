@@ -1,0 +1,107 @@
+package router
+
+import (
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// retrace looks how far a request has come that was delivered before: another router may have copied an answer to it.
+func (l *loop) retrace(it *item) {
+	l.answers.submit(func() func() {
+		chain, err := l.copier.bus.Chain(it.ctx, it.req.Identity)
+		answered, outcome := false, bus.Silent
+		if err == nil && chain.Start() == nil && chain.Terminal() == nil {
+			answered, outcome = l.clerk.answered(it) // retention may have emptied the chain of a finished request
+		}
+		return func() {
+			switch {
+			case l.draining:
+			case err != nil:
+				l.log.Warn("reading a chain failed; the request is tried again after the lease", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
+				l.settle(it, bus.Silent)
+			case answered:
+				l.settle(it, outcome)
+			default:
+				l.retraced(it, chain)
+			}
+		}
+	})
+}
+
+func (l *loop) retraced(it *item, chain *bus.Chain) {
+	it.again, it.traced = false, true
+	reused := chain.BodyHash() != "" && chain.BodyHash() != it.req.BodyHash()
+	switch {
+	case chain.Terminal() != nil && !reused:
+		l.conclude(it, chain)
+	case it.cancelled != "":
+		l.route(it)
+	case chain.Leader() != "" && !reused:
+		l.rejoin(it, chain)
+	case chain.Start() != nil || reused: // a worker's, which also finds a second request under a used id
+		it.placed = true
+		if l.flights.byKey[it.flightKey] == nil && !reused {
+			l.lead(it)
+		}
+		l.route(it)
+	case l.join(it):
+		l.route(it)
+	}
+}
+
+// conclude makes sure of the result of a request that has ended.
+func (l *loop) conclude(it *item, chain *bus.Chain) {
+	l.answers.submit(func() func() {
+		outcome := bus.Ack
+		if err := l.copier.keep(it, chain); err != nil {
+			outcome = bus.Silent
+		}
+		return func() { l.settle(it, outcome) }
+	})
+}
+
+// rejoin goes on with a copy that another router began. Its chain says whom it follows and how far it has come.
+func (l *loop) rejoin(it *item, chain *bus.Chain) {
+	for _, other := range l.held.with(it.req.Identity) {
+		if other != it && other.follower != nil { // sent twice under one id: the other delivery has it
+			l.settle(it, bus.Ack)
+			return
+		}
+	}
+	it.placed = true
+	leader := schemas.Identity{Tenant: it.req.Tenant, Request: chain.Leader()}
+	fl := l.flights.byLeader[leader]
+	if fl == nil && !chain.Visible() {
+		fl = l.flights.byKey[it.flightKey]
+	}
+	l.books.resume(it)
+	f := newFollower(it, l.cfg.Name)
+	f.goOn(chain)
+	if fl == nil || !l.copier.reaches(fl, f) {
+		led := *it.req
+		led.Identity = leader
+		fl = newFlight(it.flightKey, &led)
+		l.flights.add(fl)
+	}
+	l.follow(it, f, fl)
+}
+
+// reaches reports whether a flight has all that a follower still lacks.
+func (c *copier) reaches(fl *flight, f *follower) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fl.base <= f.next
+}
+
+// astray takes back a request that began to follow although its chain is another's work already: that of the router before,
+// or of a worker to whom it was dispatched before.
+func (l *loop) astray(f *follower, chain *bus.Chain) {
+	if f.it.follower != f {
+		return
+	}
+	l.detach(f)
+	if !l.draining {
+		l.books.unhit(f.it)
+		l.retraced(f.it, chain)
+	}
+}
