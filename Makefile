@@ -88,6 +88,15 @@ bench: ## Compare with the upstream called directly and nginx; prints the table 
 bench-streams: ## Measure what each of 1,000 open streams holds in an ingest of its own
 	go run ./bench streams
 
+.PHONY: bench-fairness
+bench-fairness: ## Measure what tenants get beside one that floods, and shares by weight (three minutes)
+	go run ./bench fairness
+
+.PHONY: bench-stages
+bench-stages: ## Measure a router and a worker, each in a process of its own
+	go run ./bench router
+	go run ./bench worker
+
 .PHONY: chaos
 chaos: ## Kill everything in turn and check every answer (needs root: it mounts a small disk)
 	go run ./chaos

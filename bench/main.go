@@ -5,6 +5,10 @@
 //	go run ./bench             the table and the verdict on the limits; `--quick` for a smoke run
 //	go run ./bench idle        resident memory and time to ready of an idle `weir serve`
 //	go run ./bench streams     what each of 1,000 open streams holds in a `weir ingest` of its own
+//	go run ./bench cache       what a hit of the cache costs, and what the cache saves; `--quick` for a smoke run
+//	go run ./bench fairness    what nine tenants get beside one that floods, and shares by weight (three minutes)
+//	go run ./bench router      CPU of a router for a request that passes, and what 10,000 that wait take
+//	go run ./bench worker      memory of a worker with 2,000 slow streams
 //	go run ./bench coalesce    1,000 equal requests at once: calls of the model, and whole answers
 //	go run ./bench mock        the mock upstream alone
 //	go run ./bench load        the load generator alone, against one address
@@ -20,8 +24,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -40,21 +47,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		name, args = args[0], args[1:]
 	}
-	switch name {
-	case "table":
-		return tableCommand(ctx, args, stdout, stderr)
-	case "idle":
-		return idleCommand(ctx, args, stdout, stderr)
-	case "streams":
-		return streamsCommand(ctx, args, stdout, stderr)
-	case "coalesce":
-		return coalesceCommand(ctx, args, stdout, stderr)
-	case "mock":
-		return mockCommand(ctx, args, stdout, stderr)
-	case "load":
-		return loadCommand(ctx, args, stdout, stderr)
+	command := commands()[name]
+	if command == nil {
+		return fmt.Errorf("unknown command %q: use %s", name, strings.Join(slices.Sorted(maps.Keys(commands())), ", "))
 	}
-	return fmt.Errorf("unknown command %q: use table (the default), idle, streams, coalesce, mock or load", name)
+	return command(ctx, args, stdout, stderr)
+}
+
+type command func(ctx context.Context, args []string, stdout, stderr io.Writer) error
+
+func commands() map[string]command {
+	return map[string]command{
+		"table": tableCommand, "idle": idleCommand, "streams": streamsCommand, "cache": cacheCommand, "fairness": fairnessCommand, "router": routerCommand,
+		"worker": workerCommand, "coalesce": coalesceCommand, "mock": mockCommand, "load": loadCommand,
+	}
 }
 
 func newFlags(name string, stderr io.Writer) *flag.FlagSet {

@@ -119,7 +119,7 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 			s.Usage = r.cost(said.tokens)
 		}
 		if r.by != nil {
-			s.Cost = r.by.price.Of(s.Usage)
+			s.Cost = r.by.price().Of(s.Usage)
 			if last := &r.tries[len(r.tries)-1]; failed == nil && last.Usage == nil { // the one call gave the answer
 				last.Usage, last.Cost = s.Usage, s.Cost
 			}

@@ -46,15 +46,15 @@ type Config struct {
 
 // Model is a model that the worker serves.
 type Model struct {
-	Backends  []Slot         // required: one at least
-	Retry     Retry          // of calls that failed before their first event
-	Hedge     Hedge          // of streams whose first token is late
-	Fallback  []string       // models of this worker that stand in when this one does not answer, in order
-	Context   int            // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
-	Price     *schemas.Price // by which results say what an answer cost; optional
-	Balance   Balance        // of calls over the backends
-	Total     time.Duration  // running time of a request; default and maximum schemas.MaxRunTime
-	Midstream Midstream      // what happens when an answer is cut after readers have seen some of it
+	Backends  []Slot                // required: one at least
+	Retry     Retry                 // of calls that failed before their first event
+	Hedge     Hedge                 // of streams whose first token is late
+	Fallback  []string              // models of this worker that stand in when this one does not answer, in order
+	Context   int                   // tokens that the model takes, so that a longer request goes to a larger fallback; 0 = unknown
+	Price     func() *schemas.Price // by which results say what an answer cost, or nil; asked when a call ends; optional
+	Balance   Balance               // of calls over the backends
+	Total     time.Duration         // running time of a request; default and maximum schemas.MaxRunTime
+	Midstream Midstream             // what happens when an answer is cut after readers have seen some of it
 }
 
 // Slot is a backend with the number of calls it may have at once.

@@ -23,8 +23,8 @@ type model struct {
 	retry       Retry
 	midstream   Midstream
 	budget      *budget
-	hedge       *hedger        // nil: no request is hedged
-	price       *schemas.Price // nil: none
+	hedge       *hedger               // nil: no request is hedged
+	price       func() *schemas.Price // gives nil when there is none
 	total       time.Duration
 	overdue     *schemas.Error // of a request that ran longer than total; shared and never changed
 	affinity    bool
@@ -59,6 +59,9 @@ func newModel(name string, m Model) (*model, error) {
 		name: name, token: token, backends: m.Backends, context: m.Context, retry: retry, price: m.Price, total: m.Total,
 		affinity: m.Balance.Affinity,
 		budget:   newBudget(retry.Budget, budgetFloor, budgetEvery), hedge: newHedger(m.Hedge), midstream: m.Midstream.withDefaults(), freed: make(chan struct{}, 1),
+	}
+	if served.price == nil {
+		served.price = func() *schemas.Price { return nil }
 	}
 	if served.total <= 0 || served.total > schemas.MaxRunTime {
 		served.total = schemas.MaxRunTime

@@ -47,6 +47,7 @@ type run struct {
 	dead    string           // why the request goes to the DLQ, if so
 	alone   bool             // nothing else runs in this worker
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
+	purged  purgeMark        // of the cache, before the model was asked
 }
 
 // run decides what a delivery is and carries it out.
@@ -137,6 +138,7 @@ func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
 // do runs the request to its end, or finds out that it is not this item's to run.
 func (r *run) do(ctx context.Context) bus.Outcome {
 	mine, outcome := true, bus.Silent
+	r.markPurges(ctx)
 	looked := r.d.Delivered > 1 || r.work.Dispatch > 1
 	if looked {
 		mine, outcome = r.whoseTurn(ctx)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,17 +29,19 @@ func (p *pipe) behind(inFlight int, servers ...*faulty.Server) (slots []inferenc
 	return slots
 }
 
-// TestFlapping has a backend that is down half of the time, a minute shortened to seconds. Every caller gets its answer, from
-// the other backend or from a fallback, and the calls beyond the first of each request stay within the budget.
+// TestFlapping has a backend that is down for half of its calls, with more of them in a row than it takes to be cut off.
+// Every caller gets its answer, from the other backend or from a fallback, and the calls beyond the first of each request
+// stay within the budget.
 func TestFlapping(t *testing.T) {
 	t.Parallel()
-	const period, requests = 400 * time.Millisecond, 150
+	const row, requests = 25, 150
 	for name, alone := range map[string]bool{"with another backend": false, "with a fallback": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, began := setup(t), time.Now()
+			var asked atomic.Int64
 			flapping := faulty.New(t, faulty.OpenAI(), func(c *faulty.Call) {
-				if time.Since(began)/period%2 == 0 {
+				if (asked.Add(1)-1)/row%2 == 0 {
 					faulty.Fails(http.StatusServiceUnavailable)(c)
 					return
 				}
@@ -51,7 +54,7 @@ func TestFlapping(t *testing.T) {
 				config.Fallback = []string{"steady"}
 				models["m"], models["steady"] = config, inference.Model{Backends: p.behind(8, steady)}
 			} else {
-				config.Backends, config.Retry.MaxTries = p.behind(2, flapping, steady), 2
+				config.Backends, config.Retry.MaxTries = p.behind(8, flapping, steady), 2
 				models["m"] = config
 			}
 			p.models(models)
@@ -82,8 +85,10 @@ func TestFlapping(t *testing.T) {
 // tells of all.
 func TestFailoverAccounting(t *testing.T) {
 	t.Parallel()
-	price := func(output schemas.Money) *schemas.Price {
-		return &schemas.Price{Currency: "USD", Input: output / 10 * schemas.MoneyUnit, Output: output * schemas.MoneyUnit}
+	price := func(output schemas.Money) func() *schemas.Price {
+		return func() *schemas.Price {
+			return &schemas.Price{Currency: "USD", Input: output / 10 * schemas.MoneyUnit, Output: output * schemas.MoneyUnit}
+		}
 	}
 	p := setup(t)
 	down, limited := faulty.New(t, faulty.OpenAI(), faulty.Fails(500)), faulty.New(t, faulty.OpenAI(), faulty.Limits(600))

@@ -20,8 +20,8 @@ const poisoned = `{"model":"m","stream":true,"messages":[{"role":"user","content
 // worker.
 type killer struct {
 	fake
-	crowd int // calls that are there when it dies
-	die   func()
+	crowd int         // calls that are there when it dies
+	die   chan func() // takes what kills the worker, which is there only when the backend is
 
 	mu    sync.Mutex
 	there int
@@ -30,7 +30,7 @@ type killer struct {
 }
 
 func newKiller(crowd int) *killer {
-	return &killer{fake: fake{words: three}, crowd: crowd, full: make(chan struct{}), dead: make(chan struct{})}
+	return &killer{fake: fake{words: three}, crowd: crowd, die: make(chan func(), 1), full: make(chan struct{}), dead: make(chan struct{})}
 }
 
 func (k *killer) Generate(ctx context.Context, r *inference.GenerateRequest) iter.Seq2[inference.Event, error] {
@@ -45,7 +45,7 @@ func (k *killer) Generate(ctx context.Context, r *inference.GenerateRequest) ite
 			k.running.Add(1)
 			k.most.Store(max(k.most.Load(), k.running.Load()))
 			<-k.full
-			k.die()
+			(<-k.die)()
 			close(k.dead)
 			<-ctx.Done()
 		case k.crowd > 1: // it dies with the worker, before it says anything
@@ -79,7 +79,7 @@ func TestThirdAttemptRunsAlone(t *testing.T) {
 	for n, crowd := range []int{neighbours + 1, neighbours + 1} {
 		k := newKiller(crowd)
 		w := p.worker(fmt.Sprintf("w%d", n+1), k, slots(16))
-		k.die = func() {
+		k.die <- func() {
 			p.until("the claims of all", func() bool { return claimed(n + 1) })
 			w.kill()
 		}
@@ -88,7 +88,7 @@ func TestThirdAttemptRunsAlone(t *testing.T) {
 	}
 	third := newKiller(1)
 	w3 := p.worker("w3", third, slots(16))
-	third.die = func() {
+	third.die <- func() {
 		p.until("the claim", func() bool { return p.chain(identity("poison")).Attempts() == 3 })
 		w3.kill()
 	}

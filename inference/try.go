@@ -107,7 +107,7 @@ func (t *try) record(attempt int, err *schemas.Error) schemas.Try {
 			out.Cause = upstream.Error() // the message may quote what the server said
 		}
 	}
-	out.Cost = t.place.model.price.Of(out.Usage)
+	out.Cost = t.place.model.price().Of(out.Usage)
 	return out
 }
 

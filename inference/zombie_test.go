@@ -51,12 +51,12 @@ func TestZombie(t *testing.T) {
 			between.resume()
 			asleep.open()
 			p.until("the zombie to notice", func() bool { return a.counter(t, "weir_inference_lost_runs_total") == 1 })
+			a.stop() // it has judged the chain as it is now
 			successor.open()
 			if seen := live(); seen.text != c.text || seen.code() != c.code {
 				t.Errorf("the reader saw %q and %q, want %q and %q", seen.text, seen.code(), c.text, c.code)
 			}
 			p.ended(id)
-			a.stop()
 			p.until("the zombie's word", func() bool { return len(p.tap.words(item, 1)) >= c.says })
 			if says := p.tap.words(item, 1); len(says) != c.says || c.says > 0 && says[0] != "+ACK" {
 				t.Errorf("the zombie said %v", says)

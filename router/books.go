@@ -147,6 +147,14 @@ func (b *books) ready(it *item) bool {
 	return false
 }
 
+// check asks the ledger, which must be here, whether a request may go now.
+func (b *book) check(it *item) ledger.Verdict {
+	if it.reserve == nil { // its tenant had no limits when it came
+		return ledger.Verdict{}
+	}
+	return b.ledger.Check(it.req.Tenant, it.reserve, b.now())
+}
+
 // hold reserves for a request.
 func (b *books) hold(it *item) {
 	book := b.of(it)
@@ -201,12 +209,12 @@ func (b *books) settled(it *item) {
 // A tenant whose policy is to reject is refused at its limit of requests; any other goes into debt. The answer's result must
 // be made with the request's reserve, which says so in the log.
 func (b *books) hit(it *item) *schemas.Error {
-	if b == nil || it.reserve == nil {
+	if b == nil || !b.counts(it) {
 		return nil
 	}
 	limits, book := b.limits(it.req.Tenant), b.of(it)
 	it.reserve = &schemas.Reserve{Requests: 1}
-	if v := book.ledger.Check(it.req.Tenant, it.reserve, book.now()); limits.Reject && v.Over != ledger.OverNothing {
+	if v := book.check(it); limits != nil && limits.Reject && v.Over != ledger.OverNothing {
 		b.reached(it.req.Tenant)
 		return limits.refusal(v)
 	}
@@ -255,6 +263,7 @@ func settled(c bus.Charged) *ledger.Settled {
 
 // tick does what is not an event.
 func (b *books) tick(now time.Time) {
+	b.renew()
 	b.overdue(now)
 	for _, book := range b.partitions {
 		if book.ledger != nil && book.dirty && !book.writing && now.Sub(book.written) >= snapshotInterval {

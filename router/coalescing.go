@@ -381,6 +381,7 @@ func (l *loop) inherit(fl *flight, heir *follower) {
 	}
 	if !l.draining {
 		l.books.unhit(it)
+		it.dispatch = heirDispatch
 		l.log.Info("a follower takes the place of its leader", keyRequest, it.req.Request, keyTenant, it.req.Tenant)
 		l.route(it)
 	}

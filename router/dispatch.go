@@ -16,6 +16,9 @@ const dispatchRetry = 500 * time.Millisecond
 // same one, so that the stream drops the copy.
 const firstDispatch = 1
 
+// heirDispatch is that of a request that was given another's answer before: its worker looks at the chain before it calls.
+const heirDispatch = 2
+
 // roomFor is how many requests of the model may go now.
 func (l *loop) roomFor(model string, now time.Time) int {
 	if now.Before(l.holdoff[model]) || l.asleep(now) {

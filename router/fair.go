@@ -48,6 +48,7 @@ func (f *fair) empty() bool { return f.turn == nil }
 
 func (f *fair) push(it *item) {
 	s := f.share(it.req.Tenant)
+	f.renew(s)
 	it.place = s.items.PushBack(it)
 	f.count(s, it.cost)
 }
@@ -191,12 +192,25 @@ func (f *fair) share(tenant string) *share {
 	return s
 }
 
+// renew has a tenant wait with the weight and under the limits that it has now, however long it has been waiting.
+func (f *fair) renew(s *share) {
+	weight := f.configured(s.tenant)
+	if !s.aside {
+		f.weights += weight - s.weight
+	}
+	s.weight, s.limited = weight, f.gate != nil && f.gate.limited(s.tenant)
+}
+
+func (f *fair) configured(tenant string) int64 {
+	return int64(min(max(f.weight(tenant), 1), MaxWeight))
+}
+
 // weightOf is the weight that a tenant waits with, or would.
 func (f *fair) weightOf(tenant string) int64 {
 	if s := f.tenants[tenant]; s != nil {
 		return s.weight
 	}
-	return int64(min(max(f.weight(tenant), 1), MaxWeight))
+	return f.configured(tenant)
 }
 
 // since is the items that were queued at a time or before.

@@ -39,9 +39,10 @@ type item struct {
 	arrived   time.Time        // here
 	deadline  time.Time        // by the stream's clock
 	size      int64
-	estimate  int64          // tokens that it is taken for
-	input     int64          // those of them that are of the prompt
-	caching   *caching       // what decides about the cache
+	estimate  int64    // tokens that it is taken for
+	input     int64    // those of them that are of the prompt
+	caching   *caching // what decides about the cache
+	count     func(model string) func(body []byte) int64
 	cache     *lookup        // what the cache has to do with it; nil when nothing
 	flightKey string         // under which equal requests share a run; empty: it shares none
 	again     bool           // it was delivered before
@@ -62,6 +63,7 @@ type item struct {
 	checked   bool                // that it has no result yet, when its caller chose the id
 	traced    bool                // its chain was looked at
 	placed    bool                // as a leader or a follower, or to run by itself
+	dispatch  int                 // number of its dispatch, when that is not the first
 	follower  *follower           // while it is given the answer of another
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
 	reserve   *schemas.Reserve    // of a tenant with limits
@@ -106,7 +108,7 @@ func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 		if len(deliveries) > 0 {
 			b := batch{partition: partition, pin: puller.Pin(), fresh: !behind && deliveries[0].Delivered == 1 && time.Since(asked) > fetchFresh}
 			for _, d := range deliveries {
-				it := read(d, r.caching)
+				it := read(d, r.caching, r.cfg.Count)
 				it.partition = partition
 				it.open(work, r.cfg.Bus, d)
 				b.items = append(b.items, it)
@@ -143,8 +145,8 @@ func permitted(ctx context.Context, l *loop, puller *bus.Puller) int {
 }
 
 // read decodes and checks a delivery.
-func read(d *bus.Delivery, caching *caching) *item {
-	it := &item{caching: caching, delivery: d, again: d.Delivered > 1, sequence: d.Sequence, accepted: d.Time, arrived: time.Now(), size: int64(len(d.Data))}
+func read(d *bus.Delivery, caching *caching, count func(model string) func(body []byte) int64) *item {
+	it := &item{caching: caching, count: count, delivery: d, again: d.Delivered > 1, sequence: d.Sequence, accepted: d.Time, arrived: time.Now(), size: int64(len(d.Data))}
 	req, err := schemas.DecodeRequest(d.Subject, d.Sequence, d.Header, d.Data)
 	if req == nil {
 		req, it.nameless = unreadable(d), true
@@ -189,7 +191,7 @@ func (it *item) inspect(body []byte) {
 		return
 	}
 	it.req.ModelToken = model // whatever the subject says
-	it.input, it.estimate = cost(parsed)
+	it.input, it.estimate = cost(parsed, it.count)
 	if it.caching != nil {
 		it.cache = it.caching.plan(it.req, parsed)
 		it.flightKey = it.caching.flightKey(it.req, parsed, it.cache)

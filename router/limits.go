@@ -33,6 +33,9 @@ func (l *Limits) MayUse(model string) bool {
 const settleGrace = 250 * time.Millisecond
 
 func (l *Limits) maxWait() time.Duration {
+	if l == nil {
+		return DefaultMaxQueueWait
+	}
 	if l.Reject {
 		return settleGrace
 	}

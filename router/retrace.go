@@ -40,6 +40,9 @@ func (l *loop) retraced(it *item, chain *bus.Chain) {
 		l.rejoin(it, chain)
 	case chain.Start() != nil || reused: // a worker's, which also finds a second request under a used id
 		it.placed = true
+		if start := chain.Start(); start != nil {
+			it.dispatch = start.Start.Dispatch
+		}
 		if l.flights.byKey[it.flightKey] == nil && !reused {
 			l.lead(it)
 		}

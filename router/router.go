@@ -68,14 +68,18 @@ type Config struct {
 	// same. Requests of one model share it fairly within a router only. Default 1, at most [schemas.Partitions].
 	Active int
 	// Weight is the share of a tenant in relation to those of others, from 1 to [MaxWeight], when several wait for one model. It is
-	// asked when a tenant begins to wait. Optional: without it all are equal.
+	// asked for every request that waits. Optional: without it all are equal.
 	Weight func(tenant string) int
 
 	Cache CacheConfig
-	// Limits are those of a tenant, or nil. Price is that of a model, or nil. Both are asked for every request, so that a
-	// change takes effect at once. Optional: without Limits no tenant has any, and requests cost nothing for it.
+	// Limits are those of a tenant, or nil; the same pointer until they change, and never changed themselves. Price is that of a
+	// model, or nil. Both are asked for every request, so that a change takes effect at once, also for what waits. Optional: without Limits no tenant has any, and requests cost nothing for it.
 	Limits func(tenant string) *Limits
 	Price  func(model string) *schemas.Price
+
+	// Count gives what counts the tokens of a prompt for a model, by the body, or nil when they are estimated by its length.
+	// Both are called by the goroutines that fetch requests, which may take the time. Optional: all are estimated.
+	Count func(model string) func(body []byte) int64
 
 	// The router stops fetching while it holds this much; the rest waits in LLM_REQUESTS.
 	MaxQueued      int   // requests; default DefaultMaxQueued

@@ -47,6 +47,9 @@ func (l *Limits) any() bool { return l != nil && l.Limits.Any() }
 
 func (b *books) admit(f *fair, s *share) bool {
 	it := s.items.Front().Value.(*item)
+	if it.reserve == nil { // its tenant had no limits when it came
+		return true
+	}
 	book := b.of(it)
 	t := b.throttled[it.req.Tenant]
 	if t != nil && t.first() == nil {
@@ -57,7 +60,7 @@ func (b *books) admit(f *fair, s *share) bool {
 	}
 	if t == nil {
 		if book.ledger != nil {
-			v := book.ledger.Check(it.req.Tenant, it.reserve, book.now())
+			v := book.check(it)
 			if v.Over == ledger.OverNothing {
 				b.hold(it)
 				return true
@@ -129,7 +132,7 @@ func (b *books) wake(tenant string) {
 		return
 	}
 	if !book.ledger.Holds(it.req.Identity) {
-		if v := book.ledger.Check(tenant, it.reserve, book.now()); v.Over != ledger.OverNothing {
+		if v := book.check(it); v.Over != ledger.OverNothing {
 			b.setWait(t, it, v)
 			return
 		}
@@ -144,6 +147,16 @@ func (b *books) wake(tenant string) {
 	}
 }
 
+// renew has the tenants that wait go by what their limits are now.
+func (b *books) renew() {
+	for tenant, t := range b.throttled {
+		if now := b.limits(tenant); now != t.limits {
+			t.limits = now
+			b.wake(tenant)
+		}
+	}
+}
+
 // overdue answers the requests that have waited for their tenant's limits as long as they may, and sees to those behind them.
 func (b *books) overdue(now time.Time) {
 	for tenant, t := range b.throttled {
@@ -152,7 +165,7 @@ func (b *books) overdue(now time.Time) {
 			if book.ledger == nil {
 				continue
 			}
-			v := book.ledger.Check(tenant, it.reserve, book.now())
+			v := book.check(it)
 			b.loop.unqueue(it)
 			b.loop.answer(it, t.limits.refusal(v))
 		}
@@ -168,7 +181,7 @@ func (b *books) idleFor(t *throttle) time.Duration {
 	if it == nil || b.of(it).ledger == nil {
 		return 0
 	}
-	if v := b.of(it).ledger.Check(it.req.Tenant, it.reserve, b.of(it).now()); v.Spent {
+	if v := b.of(it).check(it); v.Spent {
 		return v.Wait
 	}
 	return 0
@@ -196,7 +209,11 @@ func (b *books) forbid(it *item) *schemas.Error {
 	if b == nil {
 		return nil
 	}
-	if name, err := schemas.DecodeModel(it.model()); err == nil && !b.limits(it.req.Tenant).MayUse(name) {
+	limits := b.limits(it.req.Tenant)
+	if limits == nil || len(limits.Models) == 0 {
+		return nil
+	}
+	if name, err := schemas.DecodeModel(it.model()); err == nil && !limits.MayUse(name) {
 		return modelRefused(it.model())
 	}
 	return nil
@@ -208,15 +225,14 @@ func (b *books) refuse(it *item, now time.Time) *schemas.Error {
 	if err := b.forbid(it); err != nil {
 		return err
 	}
-	limits := b.limits(it.req.Tenant)
-	if !limits.any() {
+	limits, book := b.limits(it.req.Tenant), b.of(it)
+	if !limits.any() || !b.counts(it) {
 		return nil
 	}
-	book := b.of(it)
 	if book.ledger.Holds(it.req.Identity) {
 		return nil
 	}
-	v := book.ledger.Check(it.req.Tenant, it.reserve, book.now())
+	v := book.check(it)
 	left := limits.maxWait() - now.Sub(it.arrived)
 	running := v.Over == ledger.OverInFlight || v.Over == ledger.OverReserved
 	settling := limits.Reject && running && left > 0
@@ -232,5 +248,9 @@ func (b *books) refuse(it *item, now time.Time) *schemas.Error {
 
 // gated reports whether the request has still to pass the gate.
 func (b *books) gated(it *item) bool {
-	return b.limited(it.req.Tenant) && !b.of(it).ledger.Holds(it.req.Identity)
+	return b.limited(it.req.Tenant) && b.counts(it) && !b.of(it).ledger.Holds(it.req.Identity)
 }
+
+// counts reports whether the request is one of a tenant with limits, and its balances are here. The limits may have come
+// only after it was let in: then it goes on without.
+func (b *books) counts(it *item) bool { return it.reserve != nil && b.of(it).ledger != nil }

@@ -108,7 +108,7 @@ func (l *loop) tellQueue(model string, lane *classes, now time.Time) {
 			wait, _ := l.forecast(lane, it)
 			e.Requests = append(e.Requests, schemas.WaitingRequest{
 				Tenant: it.req.Tenant, Request: it.req.Request, Priority: it.class.priority(),
-				WaitedMS: now.Sub(it.arrived).Milliseconds(), WaitMS: wait.Milliseconds(),
+				WaitedMS: max(now.Sub(it.arrived).Milliseconds(), 0), WaitMS: wait.Milliseconds(),
 			})
 		}
 		slices.SortFunc(e.Requests, func(a, b schemas.WaitingRequest) int { return int(b.WaitedMS - a.WaitedMS) })

@@ -32,7 +32,7 @@ const (
 )
 
 // Saved reports whether the answer took no model's work of its own.
-func (s CacheStatus) Saved() bool { return s == CacheHit || s == "COALESCED" }
+func (s CacheStatus) Saved() bool { return s == CacheHit || s == CacheCoalesced }
 
 // CacheNote tells what the cache did: on a work item in Llm-Cache-Key, with the order to keep the answer, and on the first
 // frame that says so in Llm-Cache. A nil note says nothing.
@@ -114,13 +114,9 @@ func CacheSubject(tenant, key string) string { return "llm.cache." + tenant + ".
 // cachePurged stands in the place of a namespace's token in the subject that says which entries are gone.
 const cachePurged = "purged"
 
-// CachePurgedSubject is where routers are told that all entries of a tenant, or of one namespace of it, are gone.
-func CachePurgedSubject(tenant, namespaceToken string) string {
-	if namespaceToken == "" {
-		namespaceToken = "all"
-	}
-	return CacheSubject(tenant, cachePurged+"."+namespaceToken)
-}
+// CachePurgedSubject is where the last purge of a tenant's entries, or of a namespace of them, is marked. The sequence of the mark
+// is a fence: an answer that was under way before it is not kept.
+func CachePurgedSubject(tenant string) string { return CacheSubject(tenant, cachePurged+".last") }
 
 // CacheSpace is the subject space of a tenant's entries, or of those of one namespace of it.
 func CacheSpace(tenant, namespaceToken string) string {
@@ -130,9 +126,9 @@ func CacheSpace(tenant, namespaceToken string) string {
 	return CacheSubject(tenant, namespaceToken+".*")
 }
 
-// ParseCacheSubject splits the subject of an entry, or of a purge, which has no key.
-func ParseCacheSubject(subject string) (tenant, key string, ok bool) {
-	rest, ok := strings.CutPrefix(subject, "llm.cache.")
+// ParseCachedSubject splits the subject under which an entry, or a purge, which has no key, is republished.
+func ParseCachedSubject(subject string) (tenant, key string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, "llm.cached.")
 	tenant, key, split := strings.Cut(rest, ".")
 	if !ok || !split || ValidateTenant(tenant) != nil || ValidateCacheKey(key) != nil {
 		return "", "", false

@@ -60,6 +60,7 @@ const (
 const (
 	HeaderMsgID        = "Nats-Msg-Id"
 	HeaderExpectedSeq  = "Nats-Expected-Last-Subject-Sequence"
+	HeaderExpectedOf   = "Nats-Expected-Last-Subject-Sequence-Subject" // of which the sequence is expected, instead of the message's own
 	HeaderNatsStream   = "Nats-Stream"
 	HeaderNatsSequence = "Nats-Sequence"
 	HeaderNatsLastSeq  = "Nats-Last-Sequence"

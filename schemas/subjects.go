@@ -30,6 +30,8 @@ const (
 	RepliesAll   = "llm.replies.>"
 	ResultsAll   = "llm.results.*.*"
 	CacheAll     = "llm.cache.*.*.*"
+	CacheSource  = "llm.cache.>"  // what LLM_CACHE republishes once it is stored
+	CachedAll    = "llm.cached.>" // and as what
 	RetryHoldAll = "llm.retry.hold.>"
 	RetryDueAll  = "llm.retry.due.>"
 	DLQAll       = "llm.dlq.*.*"

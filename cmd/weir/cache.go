@@ -35,7 +35,7 @@ func (c *cli) cachePurgeCommand() *cobra.Command {
 		Long: `Removes the cached answers of a tenant from the stream LLM_CACHE and, within a second,
 from the memory of every router. With --namespace it is only those under a namespace,
 as Llm-Cache-Namespace or the configuration names it. What is being answered meanwhile
-may be kept again afterwards.`,
+is not kept.`,
 		Example: "  weir cache purge --tenant acme\n  weir cache purge --tenant acme --namespace user-17",
 		Args:    arguments(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -44,17 +44,18 @@ type Config struct {
 
 // Model is a model name and who answers for it.
 type Model struct {
-	Backends  []Backend `yaml:"backends" doc:"Who is called. At least one."`
-	Timeouts  Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
-	Retry     Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
-	Fallback  []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
-	Context   int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
-	Hedge     Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
-	Balance   Balance   `yaml:"balance,omitempty" doc:"How calls are spread over the backends."`
-	Breaker   Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
-	Adaptive  Adaptive  `yaml:"adaptive,omitempty" doc:"Lets the calls that run at once follow the time to first token."`
-	Price     *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
-	Midstream Midstream `yaml:"midstream,omitempty" doc:"What happens when an answer is cut after its caller has seen some of it."`
+	Backends    []Backend `yaml:"backends" doc:"Who is called. At least one."`
+	Timeouts    Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
+	Retry       Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
+	Fallback    []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
+	Context     int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
+	Hedge       Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
+	Balance     Balance   `yaml:"balance,omitempty" doc:"How calls are spread over the backends."`
+	Breaker     Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
+	Adaptive    Adaptive  `yaml:"adaptive,omitempty" doc:"Lets the calls that run at once follow the time to first token."`
+	Price       *Price    `yaml:"price,omitempty" doc:"What a million tokens cost, for the cost in results and for budgets in money. Without it there is no cost."`
+	CountTokens string    `yaml:"count_tokens,omitempty" enum:"estimate,exact" doc:"How the router counts a prompt before it runs. estimate: by its length, corrected by what was used; the default. exact: as OpenAI's text models do (o200k), up to 64 KiB of text; it costs 0.2 ms of CPU per KB, and 7 MB of memory once."`
+	Midstream   Midstream `yaml:"midstream,omitempty" doc:"What happens when an answer is cut after its caller has seen some of it."`
 }
 
 // Backend is one upstream.

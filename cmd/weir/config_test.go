@@ -76,6 +76,7 @@ func TestConfigErrors(t *testing.T) {
 		"no requests":         {"tenants:\n  a: {requests_per_minute: 0}", ":2: tenants.a.requests_per_minute: 0 is out of range; use 1 to 1000000000000, or leave it out for no limit"},
 		"negative tokens":     {"tenants:\n  a: {tokens_per_minute: -5}", ":2: tenants.a.tokens_per_minute: -5 is out of range"},
 		"none in flight":      {"tenants:\n  a: {max_in_flight: 0}", ":2: tenants.a.max_in_flight: 0 is out of range"},
+		"counting":            {"models:\n  m:\n    count_tokens: fast\n    backends: [{name: b, protocol: echo}]", `:3: models.m.count_tokens: "fast" is not known; use estimate or exact`},
 		"absurd weight":       {"tenants:\n  a: {weight: 1001}", ":2: tenants.a.weight: 1001 is out of range; use 1 to 1000"},
 		"on_limit":            {"tenants:\n  a: {on_limit: drop}", `:2: tenants.a.on_limit: "drop" is not known; use queue or reject`},
 		"reject and wait":     {"tenants:\n  a: {on_limit: reject, max_queue_wait: 3s}", ":2: tenants.a.max_queue_wait: nothing waits with on_limit: reject"},

@@ -88,7 +88,7 @@ func checkCacheTTL(key string, ttl Duration) *configError {
 }
 
 // caching is what a router is told of the cache.
-func (c *Config) caching() router.CacheConfig {
+func (c *Config) caching(policy func(tenant string) router.CachePolicy) router.CacheConfig {
 	revisions := make(map[string]string, len(c.Models))
 	for name, m := range c.Models {
 		revisions[name] = m.revision()
@@ -96,15 +96,18 @@ func (c *Config) caching() router.CacheConfig {
 	return router.CacheConfig{
 		MemoryMB: c.Cache.MemoryMB, MaxEntry: c.Cache.MaxEntryBytes, TTL: time.Duration(c.Cache.TTL),
 		NoMemory: c.Cache.Levels == levelsStream, NoStream: c.Cache.Levels == levelsMemory,
-		Policy: func(tenant string) router.CachePolicy {
-			t := c.Tenants[tenant].Cache
-			mode, _ := coalesceMode(c.Tenants[tenant].Coalesce)
-			return router.CachePolicy{
-				On: t.Mode == cacheOn, TTL: time.Duration(t.TTL), Namespace: t.Namespace, Sampled: t.Sampled,
-				Coalesce: mode,
-			}
-		},
+		Policy:   policy,
 		Revision: func(model string) string { return revisions[model] },
+	}
+}
+
+// cachePolicy is what a tenant wants of the cache.
+func (c *Config) cachePolicy(tenant string) router.CachePolicy {
+	t := c.Tenants[tenant].Cache
+	mode, _ := coalesceMode(c.Tenants[tenant].Coalesce)
+	return router.CachePolicy{
+		On: t.Mode == cacheOn, TTL: time.Duration(t.TTL), Namespace: t.Namespace, Sampled: t.Sampled,
+		Coalesce: mode,
 	}
 }
 

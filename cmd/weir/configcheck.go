@@ -153,6 +153,9 @@ func checkModel(key string, m Model) *configError {
 	if err := checkBalance(key, m); err != nil {
 		return err
 	}
+	if m.CountTokens != "" && m.CountTokens != countEstimate && m.CountTokens != countExact {
+		return problem(join(key, "count_tokens"), "use estimate or exact", "%q is not known", m.CountTokens)
+	}
 	if err := m.Price.check(join(key, "price")); err != nil {
 		return err
 	}

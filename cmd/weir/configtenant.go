@@ -52,25 +52,16 @@ func (c *Config) mayUse(tenant, model string) bool {
 	return (&router.Limits{Models: t.Models}).MayUse(model)
 }
 
-// limits are those of every tenant, or nil when no tenant has any, so that nothing is asked for a request.
-func (c *Config) limits() func(tenant string) *router.Limits {
-	all, some := make(map[string]*router.Limits, len(c.Tenants)), false
+// allLimits are those of every tenant that is named, nil for one that has none.
+func (c *Config) allLimits() map[string]*router.Limits {
+	all := make(map[string]*router.Limits, len(c.Tenants))
 	for name, t := range c.Tenants {
+		all[name] = nil
 		if l := t.limits(); l.Any() || len(l.Models) > 0 {
-			all[name], some = l, true
-		} else {
-			all[name] = nil
+			all[name] = l
 		}
 	}
-	if !some {
-		return nil
-	}
-	return func(tenant string) *router.Limits {
-		if l, named := all[tenant]; named {
-			return l
-		}
-		return all[tenantDefault]
-	}
+	return all
 }
 
 func (t *Tenant) limits() *router.Limits {

@@ -86,7 +86,7 @@ func (w *witness) look(m *nats.Msg) {
 func (w *witness) await(want ...string) {
 	w.t.Helper()
 	var missing []string
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
 		w.mu.Lock()
 		missing = slices.DeleteFunc(slices.Clone(want), func(kind string) bool { return w.seen[kind] })
 		w.mu.Unlock()
@@ -94,6 +94,8 @@ func (w *witness) await(want ...string) {
 			return
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.t.Errorf("no message was seen of the kinds %q; there were %q", missing, slices.Sorted(maps.Keys(w.seen)))
 }
 
@@ -143,7 +145,8 @@ func TestMessagesAreAsDescribed(t *testing.T) {
 	post(chat("cut", `,"stream":true,"x_echo":{"tokens":9,"cut":3}`))
 	post(chat("refused", `,"x_echo":{"fail":"rate_limit_exceeded","retry_after_ms":5}`))
 
-	running := serve.post(t, chat("cancelled", `,"stream":true,"x_echo":{"tokens":5000,"interval_ms":5}`), "Llm-Request-Id", "running")
+	// Few tokens a second: the witness checks two messages for each, and is not to fall behind on a busy machine.
+	running := serve.post(t, chat("cancelled", `,"stream":true,"x_echo":{"tokens":5000,"interval_ms":50}`), "Llm-Request-Id", "running")
 	reader, stop := context.WithCancel(t.Context())
 	second, err := http.NewRequestWithContext(reader, http.MethodGet, "http://"+serve.HTTP+"/v1/streams/running", nil)
 	if err != nil {

@@ -25,6 +25,7 @@ func limitedServer(t *testing.T, dir, tenants string, names ...string) *process 
 	var config strings.Builder
 	config.WriteString("models:\n" +
 		"  echo:\n    backends: [{name: e, protocol: echo}]\n    price: {input: 500000, output: 1000000}\n" + // half a unit for a token, and one for one of the answer
+		"  counted:\n    backends: [{name: c, protocol: echo}]\n    price: {input: 0, output: 0}\n    count_tokens: exact\n" +
 		"  slow:\n    backends: [{name: s, protocol: echo, echo: {interval_ms: 100, tokens: 10}}]\n    price: {input: 0, output: 0}\n" +
 		"keys:\n")
 	for _, name := range names {
@@ -94,8 +95,9 @@ func TestLimitsOverHTTP(t *testing.T) {
   narrow: {max_in_flight: 1, on_limit: reject}
   select: {models: [echo]}
   terse: {tokens_per_minute: 20, on_limit: reject}
+  exact: {tokens_per_minute: 1000}
   default: {tokens_per_minute: 1000}
-`, "rejected", "queued", "impatient", "frugal", "poor", "narrow", "select", "terse", "other")
+`, "rejected", "queued", "impatient", "frugal", "poor", "narrow", "select", "terse", "exact", "other")
 
 	t.Run("reject", func(t *testing.T) {
 		t.Parallel()
@@ -208,6 +210,14 @@ func TestLimitsOverHTTP(t *testing.T) {
 		}
 		if got.StatusCode != http.StatusTooManyRequests || gjson.Get(got.body, "error.code").Str != "rate_limit_exceeded" || gjson.Get(got.body, "error.type").Str != "tokens" {
 			t.Errorf("%d %s", got.StatusCode, got.body)
+		}
+	})
+	t.Run("counted exactly", func(t *testing.T) {
+		t.Parallel()
+		got := serve.as(t, "exact", toChat, strings.Replace(unaryChat, "echo", "counted", 1))
+		const reserved = 3 + 3 + 1 + 2 + 10 // of the answer, a message, its role, its text, and max_tokens
+		if got.StatusCode != 200 || got.Header.Get(schemas.HeaderRemainingTokens) != strconv.Itoa(1000-reserved) {
+			t.Errorf("%d, %s tokens are left of 1000, want %d", got.StatusCode, got.Header.Get(schemas.HeaderRemainingTokens), 1000-reserved)
 		}
 	})
 	t.Run("in flight", func(t *testing.T) {

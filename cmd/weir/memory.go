@@ -12,12 +12,17 @@ const (
 	// garbageBytes is how much the heap may grow between two collections, or by as much as is live, whichever is more. Little
 	// is live, since requests pass through, so that the default of Go would collect a dozen times a second under load.
 	garbageBytes = 192 << 20
-	// mostGrowth bounds it for a small heap, in percent of what is live.
-	mostGrowth = 400
+	// leastGarbage is how much it may grow in a process that has little to do; between the two, as much as it takes to collect
+	// every collectEvery. So what streams slowly keeps its memory, and what is busy its processor.
+	leastGarbage = 16 << 20
+	collectEvery = 2 * time.Second
+	// Bounds of the growth, in percent of what is live, and its steps.
+	mostGrowth, leastGrowth, growthStep = 400, 25, 25
 
-	// liveMetric is what the last collection found live.
-	liveMetric = "/gc/heap/live:bytes"
-	tuneEvery  = time.Second
+	// liveMetric is what the last collection found live, allocsMetric what was ever allocated.
+	liveMetric   = "/gc/heap/live:bytes"
+	allocsMetric = "/gc/heap/allocs:bytes"
+	tuneEvery    = time.Second
 )
 
 // tuneMemory says when the garbage collector runs until ctx ends or stop is called, unless the operator does with GOGC or
@@ -37,26 +42,30 @@ func followHeap(ctx context.Context) {
 	debug.SetGCPercent(percent)
 	ticker := time.NewTicker(tuneEvery)
 	defer ticker.Stop()
-	sample := []metrics.Sample{{Name: liveMetric}}
-	for {
+	sample := []metrics.Sample{{Name: liveMetric}, {Name: allocsMetric}}
+	for allocated := uint64(0); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
 		metrics.Read(sample)
-		if sample[0].Value.Kind() != metrics.KindUint64 {
-			return // a Go that does not know the metric
+		if sample[0].Value.Kind() != metrics.KindUint64 || sample[1].Value.Kind() != metrics.KindUint64 {
+			return // a Go that does not know the metrics
 		}
-		if want := heapGrowth(sample[0].Value.Uint64()); want != percent {
+		now := sample[1].Value.Uint64()
+		if want := heapGrowth(sample[0].Value.Uint64(), now-allocated); want != percent {
 			percent = want
 			debug.SetGCPercent(percent)
 		}
+		allocated = now
 	}
 }
 
-// heapGrowth is how far a heap of which so much is live may grow, in percent, in steps of 50.
-func heapGrowth(live uint64) int {
-	percent := int(min(garbageBytes*100/max(live, 1), mostGrowth))
-	return max(percent/50*50, 100)
+// heapGrowth is how far a heap of which so much is live may grow, in percent, while so much is allocated every tuneEvery.
+func heapGrowth(live, allocated uint64) int {
+	wanted := max(allocated*uint64(collectEvery/tuneEvery), leastGarbage)
+	most := max(garbageBytes, live)
+	percent := int(min(min(wanted, most)*100/max(live, 1), mostGrowth))
+	return max(percent/growthStep*growthStep, leastGrowth)
 }

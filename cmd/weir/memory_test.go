@@ -4,9 +4,17 @@ import "testing"
 
 func TestHeapGrowth(t *testing.T) {
 	t.Parallel()
-	for live, want := range map[uint64]int{0: 400, 1 << 20: 400, 48 << 20: 400, 64 << 20: 300, 80 << 20: 200, 96 << 20: 200, 192 << 20: 100, 8 << 30: 100} {
-		if got := heapGrowth(live); got != want {
-			t.Errorf("%d MB live: %d %%, want %d", live>>20, got, want)
+	const mb = 1 << 20
+	for _, tt := range []struct {
+		live, allocated uint64
+		want            int
+	}{
+		{0, 0, 400}, {1 * mb, 0, 400}, {5 * mb, 0, 300}, {5 * mb, 500 * mb, 400}, // a small heap may grow
+		{48 * mb, 500 * mb, 400}, {64 * mb, 500 * mb, 300}, {96 * mb, 500 * mb, 200}, {192 * mb, 500 * mb, 100}, {8000 * mb, 9000 * mb, 100}, // busy
+		{96 * mb, 30 * mb, 50}, {96 * mb, 0, 25}, {300 * mb, 30 * mb, 25}, {8000 * mb, 0, 25}, // little to do
+	} {
+		if got := heapGrowth(tt.live, tt.allocated); got != tt.want {
+			t.Errorf("%d MB live, %d MB allocated: %d %%, want %d", tt.live/mb, tt.allocated/mb, got, tt.want)
 		}
 	}
 }

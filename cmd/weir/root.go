@@ -114,17 +114,21 @@ func (c *cli) addCommonFlags(flags *pflag.FlagSet) {
 
 // config is the effective configuration: file < environment < flag.
 func (c *cli) config() (*Config, error) {
-	file := c.configFile
-	if file == "" {
-		file = c.env[envPrefix+"CONFIG"]
-	}
 	given := map[string]string{}
 	c.common.VisitAll(func(f *pflag.Flag) {
 		if f.Changed {
 			given[f.Name] = f.Value.String()
 		}
 	})
-	return loadConfig(file, c.env, given)
+	return loadConfig(c.file(), c.env, given)
+}
+
+// file is the configuration file, or empty when there is none.
+func (c *cli) file() string {
+	if c.configFile != "" {
+		return c.configFile
+	}
+	return c.env[envPrefix+"CONFIG"]
 }
 
 func environment(env []string) map[string]string {

@@ -35,14 +35,10 @@ func (c *cli) stageCommand(name, short, long string, stages ...string) *cobra.Co
 }
 
 func (c *cli) runStages(ctx context.Context, command string, stages []string) (err error) {
-	cfg, err := c.config()
+	follows := c.follower(command)
+	cfg, err := follows.load()
 	if err != nil {
 		return err
-	}
-	if command == cmdServe {
-		if err := cfg.checkServed(); err != nil {
-			return err
-		}
 	}
 	log, err := c.logger(cfg)
 	if err != nil {
@@ -54,6 +50,7 @@ func (c *cli) runStages(ctx context.Context, command string, stages []string) (e
 		return startError(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
+	n.openLive(ctx, follows, slices.Contains(stages, cmdInference))
 	if slices.Contains(stages, cmdIngest) {
 		if err := n.openKeys(ctx, command == cmdServe); err != nil {
 			return startError(ctx, err)

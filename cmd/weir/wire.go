@@ -33,8 +33,10 @@ import (
 
 // node is a process of the pipeline: what its stages share, and what must be closed after them.
 type node struct {
-	cfg      *Config
-	name     string // unique among live processes
+	cfg      *Config   // as it was at the start
+	live     *live     // as it is now
+	follows  *follower // of the file; nil when there is none
+	name     string    // unique among live processes
 	log      *slog.Logger
 	registry *prometheus.Registry
 	tracer   trace.TracerProvider

@@ -15,6 +15,7 @@ import (
 	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/router"
+	"github.com/weir-llm/weir/schemas"
 	"github.com/weir-llm/weir/sink"
 	"github.com/weir-llm/weir/sink/sqlite"
 )
@@ -37,7 +38,7 @@ func (n *node) share(part float64, alone bool) time.Duration {
 
 func (n *node) ingest(alone bool) (part, error) {
 	door, err := ingest.New(ingest.Config{
-		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: n.keys, Models: n.cfg.modelNames, MayUse: n.cfg.mayUse,
+		Bus: n.bus, Addr: n.cfg.HTTP, TLS: n.tls, Keys: n.keys, Models: n.live.modelNames, MayUse: n.live.mayUse,
 		MaxBodyBytes: n.cfg.Ingest.MaxBodyBytes, MaxBodies: n.cfg.Ingest.MaxBodiesBytes, MaxStreams: n.cfg.Ingest.MaxStreams,
 		MaxStreamsPerKey: n.cfg.Ingest.MaxStreamsPerKey, MaxStreamsPerAddress: n.cfg.Ingest.MaxStreamsPerAddress,
 		MaxConnectionsPerAddress: n.cfg.Ingest.MaxConnectionsPerAddress, TrustedProxies: n.cfg.Ingest.proxies(),
@@ -58,8 +59,16 @@ func (n *node) ingest(alone bool) (part, error) {
 }
 
 func (n *node) router(bool) (part, error) {
+	count, err := n.cfg.counting()
+	if err != nil {
+		return part{}, err
+	}
+	limits := n.live.limits
+	if n.follows == nil { // without a file no tenant can ever have any
+		limits = nil
+	}
 	r, err := router.New(router.Config{
-		Bus: n.bus, Name: n.name, Models: n.cfg.modelNames, Weight: n.cfg.weight, Cache: n.cfg.caching(), Limits: n.cfg.limits(), Price: n.cfg.price,
+		Bus: n.bus, Name: n.name, Models: n.live.modelNames, Weight: n.live.weight, Cache: n.cfg.caching(n.live.cachePolicy), Limits: limits, Price: n.live.price, Count: count,
 		Active: n.cfg.Router.Active, Partitions: n.cfg.Router.Partitions, Logger: n.log, Registerer: n.registry,
 	})
 	if err != nil {
@@ -89,7 +98,7 @@ func (n *node) inference(alone bool) (part, error) {
 
 func (n *node) model(name string, m Model) (inference.Model, error) {
 	served := inference.Model{
-		Price: n.cfg.price(name), Midstream: m.Midstream.policy(),
+		Price: func() *schemas.Price { return n.live.price(name) }, Midstream: m.Midstream.policy(),
 		Retry: m.Retry.config(), Fallback: m.Fallback, Context: m.Context,
 		Balance: inference.Balance{
 			Affinity: m.Balance.Affinity, SlowStart: time.Duration(m.Balance.SlowStart), Breaker: m.Breaker.config(), Adaptive: m.adaptive(),

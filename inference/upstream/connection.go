@@ -10,7 +10,6 @@ import (
 
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/internal/certs"
-	"github.com/weir-llm/weir/internal/openai"
 )
 
 const (
@@ -61,6 +60,10 @@ func (c Connection) proxy() (*url.URL, error) {
 	return u, nil
 }
 
+// connectionBytes is read from a connection at once: enough that what arrived during a write leaves in few frames, and little
+// enough for thousands of connections, each of which has it for life.
+const connectionBytes = 8 << 10
+
 // transport makes the pool of connections. It bounds no calls: whoever picks the backend does.
 func (c Connection) transport(config Config) (*http.Transport, error) {
 	proxy, err := c.proxy()
@@ -69,7 +72,7 @@ func (c Connection) transport(config Config) (*http.Transport, error) {
 	}
 	t := &http.Transport{
 		DialContext:         c.Addresses.Dialer(config.Timeouts.Connect).DialContext,
-		ReadBufferSize:      openai.ReadBytes, // what arrived during a write leaves in one frame
+		ReadBufferSize:      connectionBytes,
 		TLSHandshakeTimeout: config.Timeouts.Connect,
 		MaxIdleConns:        config.MaxInFlight,
 		MaxIdleConnsPerHost: config.MaxInFlight,

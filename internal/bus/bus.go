@@ -251,12 +251,22 @@ func (b *Bus) Close() error {
 		if conn == nil {
 			continue
 		}
-		if conn.IsConnected() {
-			errs = append(errs, conn.FlushTimeout(5*time.Second))
-		}
+		errs = append(errs, flush(conn.Conn))
 		conn.Close()
 	}
 	return wrap("close the bus", errors.Join(errs...))
+}
+
+// flush waits until the server has what was published. A connection that is lost, before or meanwhile, has nothing to flush:
+// what was acknowledged is safe, and the rest was a hint.
+func flush(conn *nats.Conn) error {
+	if !conn.IsConnected() {
+		return nil
+	}
+	if err := conn.FlushTimeout(2 * tryTimeout); !errors.Is(err, nats.ErrConnectionClosed) {
+		return err
+	}
+	return nil
 }
 
 // Lease is how long an unsettled delivery stays with its owner.
@@ -309,7 +319,7 @@ func (b *Bus) repeats(connection string, err error) bool {
 func (b *Bus) asyncError(conn *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrSlowConsumer) {
 		b.meters.slowReaders.Inc()
-		if sub != nil && sub.Subject == schemas.CacheAll {
+		if sub != nil && sub.Subject == schemas.CachedAll {
 			b.gap()
 		}
 		return

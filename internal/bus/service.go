@@ -121,9 +121,7 @@ func (s *Service) Close() error {
 		if d.service != nil {
 			errs = append(errs, d.service.Stop())
 		}
-		if d.conn.IsConnected() {
-			errs = append(errs, d.conn.FlushTimeout(tryTimeout))
-		}
+		errs = append(errs, flush(d.conn))
 		d.conn.Close()
 	}
 	return wrap("close the service", errors.Join(errs...))

@@ -44,7 +44,7 @@ func TestStreamsAreAsDesigned(t *testing.T) {
 		schemas.StreamWork:     {Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, NewPerSubject: true, PerSubject: 4096, Bounded: true, Dedupe: window},
 		schemas.StreamReplies:  {Discard: jetstream.DiscardOld, Bounded: true, Age: 2 * hour, Dedupe: short, Transform: schemas.RepliesAll, Republish: true, DenyDelete: true},
 		schemas.StreamResults:  {Discard: jetstream.DiscardNew, NewPerSubject: true, PerSubject: 1, Bounded: true, Age: 24 * hour, Dedupe: short},
-		schemas.StreamCache:    {Discard: jetstream.DiscardOld, PerSubject: 1, Bounded: true, Age: 24 * hour, Dedupe: short, MessageTTL: true},
+		schemas.StreamCache:    {Discard: jetstream.DiscardOld, PerSubject: 1, Bounded: true, Age: 24 * hour, Dedupe: short, Republish: true, MessageTTL: true},
 		schemas.StreamRetry:    {Discard: jetstream.DiscardOld, Age: 7 * 24 * hour, Dedupe: window, MessageTTL: true, Schedules: true},
 		schemas.StreamDLQ:      {Discard: jetstream.DiscardOld, Bounded: true, Age: 30 * 24 * hour, Dedupe: 2 * time.Minute},
 		schemas.StreamEvents:   {Discard: jetstream.DiscardOld, Bounded: true, Age: 7 * 24 * hour, Dedupe: 2 * time.Minute},

@@ -113,6 +113,7 @@ func (b *Bus) streamConfigs() []jetstream.StreamConfig {
 			Name: schemas.StreamCache, Subjects: []string{schemas.CacheAll},
 			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, MaxAge: cacheAge,
 			MaxBytes: b.share(5), Duplicates: 100 * time.Millisecond, AllowDirect: true, AllowMsgTTL: true,
+			RePublish: &jetstream.RePublish{Source: schemas.CacheSource, Destination: schemas.CachedAll},
 		},
 		{
 			// No bound on its size: discarding old would evict accepted requests.

@@ -24,6 +24,9 @@ func (r *Reader) Lines() iter.Seq2[Event, error] {
 			if err != nil {
 				return
 			}
+			if r.pace.read += len(line); r.in.Buffered() == 0 {
+				r.fit()
+			}
 		}
 	}
 }

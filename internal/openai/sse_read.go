@@ -53,6 +53,8 @@ func (e *Event) Named() bool { return len(e.Type) > 0 && !bytes.Equal(e.Type, me
 // Reader reads server-sent events. It is owned by one goroutine.
 type Reader struct {
 	in     *bufio.Reader
+	src    io.Reader // what it reads
+	pace   pace
 	line   []byte // a line that did not fit the read buffer
 	skipLF bool   // the last line ended in CR: an LF that follows belongs to it
 
@@ -69,15 +71,17 @@ var readBuffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, Re
 func NewReader(r io.Reader) *Reader {
 	in := readBuffers.Get().(*bufio.Reader)
 	in.Reset(r)
-	return &Reader{in: in}
+	return &Reader{in: in, src: r}
 }
 
 // Release gives the reader's buffer to another. Neither the reader nor what it yielded may be used after that. It need
 // not be called.
 func (r *Reader) Release() {
 	r.in.Reset(nil)
-	readBuffers.Put(r.in)
-	r.in = nil
+	if r.in.Size() == ReadBytes {
+		readBuffers.Put(r.in)
+	}
+	r.in, r.src = nil, nil
 }
 
 // Sniff waits for the first byte that is not white space and returns it without consuming it. Called before
@@ -118,11 +122,15 @@ func (r *Reader) Events() iter.Seq2[Event, error] {
 					return
 				}
 			}
+			r.pace.read += len(line)
 			if (len(line) == 0 || err != nil) && !r.dispatch(cut, yield) {
 				return
 			}
 			if err != nil {
 				return
+			}
+			if r.in.Buffered() == 0 {
+				r.fit()
 			}
 		}
 	}
