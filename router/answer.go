@@ -106,7 +106,7 @@ func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, wr
 
 // finish ends the chain with a frame and makes sure of the result of whatever ended it.
 func (c *clerk) finish(it *item, f *schemas.Frame) (written bool, err error) {
-	chain, written, err := c.end(it.ctx, it.req.Identity, f, it.dispatch > 0)
+	chain, written, err := c.end(it.ctx, it.req.Identity, f, it.retried > 0)
 	if err != nil || chain == nil {
 		return false, err
 	}
@@ -200,7 +200,7 @@ func (c *clerk) bury(it *item, reason *schemas.Error) error {
 // answered reports whether the request's id has a result already, and what becomes of the request then: one with another
 // body is a second request under a used id, and goes to the DLQ. When it cannot be known now, the worker finds out.
 func (c *clerk) answered(it *item) (answered bool, outcome bus.Outcome) {
-	if it.dispatch > 0 {
+	if it.retried > 0 {
 		return c.ended(it)
 	}
 	result, err := c.bus.Result(it.ctx, it.req.Identity)

@@ -37,7 +37,7 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	it.cost = l.learnt.cost(it.model(), it.estimate)
 	atGate := false
 	if l.books != nil {
-		if it.dispatch > 0 { // in case the event that it was put off did not come here
+		if it.retried > 0 { // in case the event that it was put off did not come here
 			l.books.release(it.req.Identity)
 		}
 		err := l.books.refuse(it, now)
@@ -50,7 +50,7 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if free && !atGate {
 		return verdict{action: dispatchNow}
 	}
-	if it.dispatch == 0 { // one that was held has been promised to wait
+	if it.retried == 0 { // one that was held has been promised to wait
 		if err := l.crowded(it); err != nil {
 			return verdict{answerNow, err}
 		}

@@ -131,7 +131,7 @@ func heldItem(work *schemas.Work, caching *caching) *item {
 	if work == nil {
 		return it
 	}
-	it.req, it.accepted, it.deadline, it.dispatch = &work.Request, work.Accepted, work.Deadline, max(work.Dispatch, it.dispatch)
+	it.req, it.accepted, it.deadline, it.retried = &work.Request, work.Accepted, work.Deadline, max(work.Dispatch, it.retried)
 	if it.deadline.IsZero() {
 		it.deadline = work.Accepted.Add(schemas.DefaultDeadline)
 		it.req.Deadline = it.deadline

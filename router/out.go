@@ -12,7 +12,7 @@ const outPatience = 2 * time.Second
 // out refuses a request whose model nobody can call for a while: all backends of it and of its fallbacks are out of service
 // in every worker. A batch request waits.
 func (l *loop) out(it *item, now time.Time) *schemas.Error {
-	if it.req.Priority == schemas.PriorityBatch || it.dispatch > 0 {
+	if it.req.Priority == schemas.PriorityBatch || it.retried > 0 {
 		return nil
 	}
 	after := l.fleet.outFor(it.model(), now)

@@ -16,7 +16,7 @@ func out(worker string, d time.Duration) *schemas.Heartbeat {
 func TestModelThatIsOut(t *testing.T) {
 	t.Parallel()
 	batch := func(it *item) { it.req.Priority = schemas.PriorityBatch }
-	again := func(it *item) { it.dispatch = 2 }
+	again := func(it *item) { it.retried = 2 }
 	for name, c := range map[string]struct {
 		beats []*schemas.Heartbeat
 		edit  func(*item)

@@ -32,7 +32,7 @@ func (l *loop) arrive(b batch) {
 
 // hold begins to hold a request, or ends it with -1.
 func (l *loop) hold(it *item, by int) {
-	if it.dispatch == 0 { // of LLM_REQUESTS
+	if it.retried == 0 { // of LLM_REQUESTS
 		l.heldOf[it.partition] += by
 	}
 	if by > 0 {
@@ -54,14 +54,14 @@ func (l *loop) route(it *item) {
 		l.answer(it, expired())
 	case it.req.Object != nil && !it.inspected:
 		l.inspectObject(it)
-	case (it.chosen() || it.dispatch > 0) && !it.checked:
+	case (it.chosen() || it.retried > 0) && !it.checked:
 		l.lookUp(it)
 	case l.books != nil && !l.books.ready(it): // it comes back here
 	case it.seeking() && l.known(it.model(), now):
 		l.consult(it)
 	case it.barred():
 		l.answer(it, notCached())
-	case it.flightKey != "" && it.dispatch == 0 && !it.placed && !l.place(it): // it follows, or comes back here
+	case it.flightKey != "" && it.retried == 0 && !it.placed && !l.place(it): // it follows, or comes back here
 	default:
 		l.enact(it, l.decide(it, now))
 	}

@@ -289,11 +289,11 @@ func TestAHeldRequestReservesNothing(t *testing.T) {
 		b.wantDispatched("idk_1", "idk_2")
 		b.end("acme", "idk_2", 10)
 		b.arrive(func(it *item) {
-			it.req.Request, it.dispatch, it.partition = "idk_1", 2, schemas.PartitionOf("acme")
+			it.req.Request, it.retried, it.partition = "idk_1", 2, schemas.PartitionOf("acme")
 		})
 		b.wantDispatched("idk_1", "idk_2", "idk_1")
 		b.arrive(func(it *item) { // put off again, and the event of it was lost
-			it.req.Request, it.dispatch, it.partition, it.sequence = "idk_1", 3, schemas.PartitionOf("acme"), 7
+			it.req.Request, it.retried, it.partition, it.sequence = "idk_1", 3, schemas.PartitionOf("acme"), 7
 		})
 		b.wantDispatched("idk_1", "idk_2", "idk_1", "idk_1")
 		b.from("acme", 60) // it is one too many
