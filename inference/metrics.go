@@ -15,6 +15,7 @@ type metrics struct {
 	events   prometheus.Counter
 	lost     prometheus.Counter
 	isolated prometheus.Counter
+	held     *prometheus.CounterVec // by model
 	cached   *prometheus.CounterVec // by outcome
 	extra    *prometheus.CounterVec // by model and mode
 	breakers *prometheus.CounterVec // by model, backend and state
@@ -27,6 +28,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		frames:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_frames_total", Help: "Frames committed."}),
 		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_events_total", Help: "Events committed."}),
 		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_lost_runs_total", Help: "Runs that ended because another writer had the chain or a write stayed unresolved."}),
+		held:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_held_total", Help: "Times that a batch request was put off because no model could answer it, by model."}, []string{"model"}),
 		isolated: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_inference_isolated_runs_total", Help: "Requests that ran alone in the worker, because two workers were lost with them before."}),
 		cached:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_cache_writes_total", Help: "Answers that were to be kept in the cache, by outcome: kept, failed, or why they were not fit."}, []string{"outcome"}),
 		extra:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_inference_extra_calls_total", Help: "Calls of backends beyond the first of each attempt, by the model asked for and why they were made."}, []string{"model", "mode"}),
@@ -35,7 +37,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost, m.isolated, m.cached, m.extra, m.breakers} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.frames, m.events, m.lost, m.isolated, m.held, m.cached, m.extra, m.breakers} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register inference metrics: %w", err)
 		}

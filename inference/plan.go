@@ -39,7 +39,7 @@ func (r *run) plan() plan {
 func vanished(chain *bus.Chain) int {
 	n := chain.Attempts()
 	for _, f := range chain.Frames {
-		if f.Kind == schemas.KindDelta && f.Count == 0 || f.Start != nil && f.Start.Leader != "" {
+		if f.GivenUp() || f.Start != nil && f.Start.Leader != "" {
 			n--
 		}
 	}

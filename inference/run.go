@@ -178,6 +178,9 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 // open begins an attempt behind the chain.
 func (r *run) open() {
 	r.attempt = r.chain.Attempts()
+	if start := r.chain.Start(); start != nil {
+		r.attempt = max(r.attempt, start.Attempt) // of one that was held for long, the first attempts have aged
+	}
 	r.writer = rand.Text()[:12]
 }
 
@@ -217,6 +220,8 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 			}
 			return bus.Silent, errCut
 		}
+	case r.waits(schemas.AsError(failed)):
+		return r.hold(ctx, schemas.AsError(failed)), nil
 	}
 	return r.finish(ctx, said, failed), nil
 }

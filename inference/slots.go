@@ -33,6 +33,18 @@ func (m *model) room() int {
 	return max(0, room)
 }
 
+// maxOut is the longest time for which a model is said to be out: of one that is drained nobody knows.
+const maxOut = time.Minute
+
+// outFor is how long still neither the model nor a fallback makes any call; 0 = one may.
+func (m *model) outFor() time.Duration {
+	soonest := min(m.pool.OutFor(), maxOut)
+	for _, other := range m.fallback {
+		soonest = min(soonest, other.pool.OutFor())
+	}
+	return soonest
+}
+
 // waitFree blocks until there is room and returns how much.
 func (m *model) waitFree(ctx context.Context) (int, error) {
 	look := func() int {
@@ -86,6 +98,9 @@ func (m *model) beat(figures bool) schemas.ModelBeat {
 		Held: slices.Clone(m.held), Repeatable: slices.Clone(m.repeat), Released: m.released,
 	}
 	m.released = nil
+	if beat.Slots == used { // it may be out
+		beat.OutMS = m.outFor().Milliseconds()
+	}
 	if figures {
 		finished := m.finished
 		beat.Finished, beat.Backends = &finished, m.backendBeats()

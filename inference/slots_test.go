@@ -48,7 +48,7 @@ func TestRoomFollowsTheBackends(t *testing.T) {
 		place.release(balance.Outcome{})
 		m.letGo(1)
 		breakDown(t, m)
-		if beat := m.beat(true); beat.Slots != 0 || beat.Backends[0].State != "open" {
+		if beat := m.beat(true); beat.Slots != 0 || beat.Backends[0].State != "open" || beat.OutMS < 4000 || beat.OutMS > 6000 {
 			t.Errorf("the heartbeat says %+v", beat)
 		}
 		if len(changes) != 1 || changes[0].To != balance.Open {
@@ -58,6 +58,9 @@ func TestRoomFollowsTheBackends(t *testing.T) {
 		m.fallback = append(m.fallback, other)
 		if room := roomOf(m); room != 4 {
 			t.Errorf("room for %d while the fallback stands in, want 4", room)
+		}
+		if beat := m.beat(true); beat.OutMS != 0 {
+			t.Errorf("it is out for %d ms although the fallback stands in", beat.OutMS)
 		}
 		m.fallback = nil
 		time.Sleep(6 * time.Second)

@@ -106,7 +106,7 @@ func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, wr
 
 // finish ends the chain with a frame and makes sure of the result of whatever ended it.
 func (c *clerk) finish(it *item, f *schemas.Frame) (written bool, err error) {
-	chain, written, err := c.end(it.ctx, it.req.Identity, f)
+	chain, written, err := c.end(it.ctx, it.req.Identity, f, it.retried > 0)
 	if err != nil || chain == nil {
 		return false, err
 	}
@@ -128,8 +128,9 @@ func refusal(it *item, reason *schemas.Error) *schemas.Frame {
 }
 
 // end writes the terminal frame, unless there is one, and returns the finished chain. It returns no chain when a worker
-// runs the request, which is then the worker's to end.
-func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame) (chain *bus.Chain, written bool, err error) {
+// runs the request, which is then the worker's to end. A request that was held is the router's again: its chain has an
+// attempt that was given up.
+func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame, held bool) (chain *bus.Chain, written bool, err error) {
 	var expect uint64
 	for {
 		sequence, err := c.bus.Append(ctx, id, expect, f)
@@ -147,7 +148,7 @@ func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame) 
 		switch {
 		case chain.Terminal() != nil:
 			return chain, written, nil
-		case last != nil && last.Kind != schemas.KindAccepted && chain.Leader() == "":
+		case last != nil && last.Kind != schemas.KindAccepted && chain.Leader() == "" && (!held || !last.GivenUp()):
 			return nil, false, nil
 		case last != nil:
 			f.Index, f.Attempt = chain.Next(), last.Attempt // behind what it was given of another's answer
@@ -199,6 +200,9 @@ func (c *clerk) bury(it *item, reason *schemas.Error) error {
 // answered reports whether the request's id has a result already, and what becomes of the request then: one with another
 // body is a second request under a used id, and goes to the DLQ. When it cannot be known now, the worker finds out.
 func (c *clerk) answered(it *item) (answered bool, outcome bus.Outcome) {
+	if it.retried > 0 {
+		return c.ended(it)
+	}
 	result, err := c.bus.Result(it.ctx, it.req.Identity)
 	if err != nil {
 		return false, bus.Silent

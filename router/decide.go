@@ -31,9 +31,15 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if !l.known(it.model(), now) {
 		return verdict{answerNow, l.unknown(it.model())}
 	}
+	if err := l.out(it, now); err != nil {
+		return verdict{answerNow, err}
+	}
 	it.cost = l.learnt.cost(it.model(), it.estimate)
 	atGate := false
 	if l.books != nil {
+		if it.retried > 0 { // in case the event that it was put off did not come here
+			l.books.release(it.req.Identity)
+		}
 		err := l.books.refuse(it, now)
 		if err != nil {
 			return verdict{answerNow, err}
@@ -44,11 +50,13 @@ func (l *loop) decide(it *item, now time.Time) verdict {
 	if free && !atGate {
 		return verdict{action: dispatchNow}
 	}
-	if err := l.crowded(it); err != nil {
-		return verdict{answerNow, err}
-	}
-	if err := l.inVain(it, now); err != nil && !free {
-		return verdict{answerNow, err}
+	if it.retried == 0 { // one that was held has been promised to wait
+		if err := l.crowded(it); err != nil {
+			return verdict{answerNow, err}
+		}
+		if err := l.inVain(it, now); err != nil && !free {
+			return verdict{answerNow, err}
+		}
 	}
 	if atGate {
 		return verdict{action: waitForLimits}

@@ -92,6 +92,25 @@ func (f *fleet) room(model string) int {
 	return room
 }
 
+// outFor is how long still no worker makes any call for the model; 0 = one may, or none serves it.
+func (f *fleet) outFor(model string, now time.Time) time.Duration {
+	soonest := time.Duration(0)
+	for _, w := range f.workers {
+		m, ok := w.models[model]
+		if !ok || w.draining {
+			continue
+		}
+		left := time.Duration(m.OutMS)*time.Millisecond - now.Sub(w.seen)
+		if m.OutMS == 0 || left <= 0 {
+			return 0
+		}
+		if soonest == 0 || left < soonest {
+			soonest = left
+		}
+	}
+	return soonest
+}
+
 // sending takes room for a dispatch that is about to be published.
 func (f *fleet) sending(model string) { f.outstanding(model).sending++ }
 

@@ -50,6 +50,7 @@ type item struct {
 	nameless  bool           // there is nobody to answer
 
 	partition int // of LLM_REQUESTS
+	retried   int // the number that it is dispatched again with, of one that was held; 0 when it comes from LLM_REQUESTS
 
 	// Owned by the loop.
 	delivery  delivery
@@ -86,6 +87,7 @@ type batch struct {
 	pin       string // of the partition
 	unpinned  bool   // another router is served the partition now
 	ended     bool   // nothing more comes until the partition is served again
+	due       bool   // they were held, and come from LLM_RETRY
 }
 
 // keepPin is how often a pin is kept while the router fetches nothing.
@@ -94,7 +96,6 @@ const keepPin = time.Second
 // fetch brings the requests of a partition into the loop until ctx ends. It takes only as many as the loop permits.
 func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 	puller := r.cfg.Bus.Requests(partition)
-	defer func() { l.arrivals <- batch{partition: partition, ended: true} }()
 	defer puller.Close()
 	behind := true // until a fetch has returned, what comes may have waited for long
 	for {

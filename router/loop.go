@@ -40,6 +40,7 @@ type registrar interface {
 	cached(it *item) (data []byte, stored time.Time, err error)
 	replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written bool)
 	rescue(ctx context.Context, lost lostWork) (back int, err error)
+	cancelHeld(ctx context.Context, id schemas.Identity, reason *schemas.Error) (written bool, err error)
 }
 
 // loop is the state of the router.
@@ -58,6 +59,8 @@ type loop struct {
 	routers  chan *schemas.RouterBeat
 	cancels  chan hint
 	asked    chan question
+	retries  chan *schemas.RetryEvent
+	due      *due
 	finished chan func()
 
 	// Owned by the goroutine in run.
@@ -104,7 +107,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, ca
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
-		asked: make(chan question, hintsBehind), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
+		asked: make(chan question, hintsBehind), retries: make(chan *schemas.RetryEvent, hintsBehind), due: newDue(), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
@@ -147,6 +150,8 @@ func (l *loop) run(ctx, work context.Context) {
 			l.cancel(h)
 		case q := <-l.asked:
 			l.tellPlace(q)
+		case e := <-l.retries:
+			l.giveUp(e)
 		case then := <-l.finished:
 			then()
 		case c := <-charges:
@@ -221,6 +226,7 @@ func (l *loop) tick(work context.Context, now time.Time) {
 		l.flights.expire(l.clock.at(now), now)
 		l.configured.refresh()
 		l.forgive(now)
+		l.refuseOut(now)
 		l.refreshed = now
 	}
 	if !l.settled && now.Sub(l.began) >= workerGone {

@@ -128,6 +128,10 @@ func (b *fakeBus) answer(it *item, reason *schemas.Error) (bus.Outcome, bool) {
 	return bus.Ack, true
 }
 
+func (b *fakeBus) cancelHeld(context.Context, schemas.Identity, *schemas.Error) (bool, error) {
+	return false, nil
+}
+
 func (b *fakeBus) answered(it *item) (bool, bus.Outcome) { return b.known[it.req.Request], bus.Ack }
 
 func (b *fakeBus) body(it *item) ([]byte, error) {

@@ -8,9 +8,13 @@ import (
 )
 
 func (l *loop) arrive(b batch) {
-	l.note(b)
+	if !b.due {
+		l.note(b)
+	}
 	for i, it := range b.items {
-		l.clock.observe(it.arrived, it.accepted, b.fresh && i == 0)
+		if !b.due { // those were accepted long ago
+			l.clock.observe(it.arrived, it.accepted, b.fresh && i == 0)
+		}
 		switch old := l.held.get(it.sequence); {
 		case l.draining:
 			it.delivery.Settle(bus.Nak)
@@ -28,7 +32,9 @@ func (l *loop) arrive(b batch) {
 
 // hold begins to hold a request, or ends it with -1.
 func (l *loop) hold(it *item, by int) {
-	l.heldOf[it.partition] += by
+	if it.retried == 0 { // of LLM_REQUESTS
+		l.heldOf[it.partition] += by
+	}
 	if by > 0 {
 		l.held.add(it)
 	} else {
@@ -48,14 +54,14 @@ func (l *loop) route(it *item) {
 		l.answer(it, expired())
 	case it.req.Object != nil && !it.inspected:
 		l.inspectObject(it)
-	case it.chosen() && !it.checked:
+	case (it.chosen() || it.retried > 0) && !it.checked:
 		l.lookUp(it)
 	case l.books != nil && !l.books.ready(it): // it comes back here
 	case it.seeking() && l.known(it.model(), now):
 		l.consult(it)
 	case it.barred():
 		l.answer(it, notCached())
-	case it.flightKey != "" && !it.placed && !l.place(it): // it follows, or comes back here
+	case it.flightKey != "" && it.retried == 0 && !it.placed && !l.place(it): // it follows, or comes back here
 	default:
 		l.enact(it, l.decide(it, now))
 	}
@@ -85,6 +91,9 @@ type hint struct {
 
 // cancel ends the requests that carry the identity and have not left. One that a job has in hand remembers it.
 func (l *loop) cancel(h hint) {
+	if len(l.held.with(h.id)) == 0 {
+		l.cancelHeld(h)
+	}
 	for _, it := range l.held.with(h.id) {
 		it.cancelled = h.by
 		if it.follower != nil || l.unqueue(it) {

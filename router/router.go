@@ -192,7 +192,13 @@ func (r *Router) Run(ctx context.Context) error {
 	var fetchers sync.WaitGroup
 	l.start = func(partition int) (stop func()) {
 		fetching, stop := context.WithCancel(work)
-		fetchers.Go(func() { r.fetch(fetching, work, partition, l) })
+		fetchers.Go(func() {
+			var due sync.WaitGroup
+			due.Go(func() { r.fetchDue(fetching, work, partition, l) })
+			r.fetch(fetching, work, partition, l)
+			due.Wait()
+			l.arrivals <- batch{partition: partition, ended: true}
+		})
 		return stop
 	}
 	l.run(ctx, work)
@@ -244,5 +250,19 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 		stopCancels()
 		return nil, err
 	}
-	return func() { stopBeats(); stopRouters(); stopCancels(); stopQuestions() }, nil
+	stopHeld, err := b.OnHeld(func(e *schemas.RetryEvent) {
+		select {
+		case l.retries <- e:
+		default:
+		}
+		l.due.wake(schemas.PartitionOf(e.Tenant))
+	})
+	if err != nil {
+		stopBeats()
+		stopRouters()
+		stopCancels()
+		stopQuestions()
+		return nil, err
+	}
+	return func() { stopBeats(); stopRouters(); stopCancels(); stopQuestions(); stopHeld() }, nil
 }

@@ -278,6 +278,29 @@ func TestAResultWakesATenant(t *testing.T) {
 	})
 }
 
+// A request that is put off gives back what it has reserved until it is dispatched again.
+func TestAHeldRequestReservesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{MaxInFlight: 1}, MaxQueueWait: time.Hour})
+		b.from("acme", 90)
+		b.from("acme", 60)
+		b.wantDispatched("idk_1")
+		b.loop.retries <- &schemas.RetryEvent{V: 1, Tenant: "acme", Request: "idk_1"}
+		b.wantDispatched("idk_1", "idk_2")
+		b.end("acme", "idk_2", 10)
+		b.arrive(func(it *item) {
+			it.req.Request, it.retried, it.partition = "idk_1", 2, schemas.PartitionOf("acme")
+		})
+		b.wantDispatched("idk_1", "idk_2", "idk_1")
+		b.arrive(func(it *item) { // put off again, and the event of it was lost
+			it.req.Request, it.retried, it.partition, it.sequence = "idk_1", 3, schemas.PartitionOf("acme"), 7
+		})
+		b.wantDispatched("idk_1", "idk_2", "idk_1", "idk_1")
+		b.from("acme", 60) // it is one too many
+		b.wantDispatched("idk_1", "idk_2", "idk_1", "idk_1")
+	})
+}
+
 // TestEventsAreFew tells of a limit once, however many requests meet it, and when the tenant has been within it for a while.
 func TestEventsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

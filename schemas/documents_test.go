@@ -238,6 +238,8 @@ var samples = map[string][2]string{
 	"heartbeat":          {"llm.workers.worker-1", "heartbeat"},
 	"heartbeat-figures":  {"llm.workers.worker-1", "heartbeat"},
 	"backend-event":      {"llm.events.backend", "backend"},
+	"work-held":          {"llm.retry.hold.1.acme.r.gpt-4=2E1", "held"},
+	"retry-event":        {"llm.events.retry", "retry"},
 	"takeover":           {"llm.events.takeover", "takeover"},
 	"queue-event":        {"llm.events.queue", "queue"},
 	"router-beat":        {"llm.routers.router-1", "heartbeat"},
@@ -306,6 +308,9 @@ func TestWrongMessagesAreRefused(t *testing.T) {
 		"backend-event": {replace(`"state":"open"`, `"state":"ajar"`), replace(`"for_ms":5000`, `"for_ms":-1`), replace(`"backend":"vllm-1"`, `"backend":""`), replace(`"model"`, `"mode"`)},
 		"queue-event":   {replace(`"queued":40`, `"queued":-1`), replace(`"priority":"normal"`, `"priority":"high"`), replace(`"by":"router-1"`, `"by":""`), replace(`"request_id":"r1"`, `"request_id":"a.b"`)},
 		"takeover":      {replace(`"of":"worker"`, `"of":"sink"`), replace(`"count":3`, `"count":-3`), replace(`"by":"router-1"`, `"by":""`)},
+		"retry-event": {
+			replace(`"tenant":"acme"`, `"tenant":"a.b"`), replace(`"dispatch":2`, `"dispatch":1`), replace(`"at":"`, `"at":"x`), replace(`"by":"worker-1"`, `"by":""`),
+		},
 		"router-beat": {
 			replace(`"router":"router-1"`, `"router":"a.b"`), replace(`"started":1`, `"started":-1`), replace(`"partitions":[1,3]`, `"partitions":[1,4]`), replace(`"eligible"`, `"eligble"`),
 			replace(`"held":9`, `"held":-9`), replace(`"outstanding":2`, `"outstanding":"2"`), replace(`"waiting_ms":1200`, `"waiting_ms":-1`), replace(`"tenant":"acme"`, `"tenant":"a.b"`),

@@ -91,6 +91,9 @@ func (f *Frame) Same(g *Frame) bool {
 	return f.Kind == g.Kind && f.Attempt == g.Attempt && f.Writer == g.Writer && f.Index == g.Index
 }
 
+// GivenUp reports whether the frame ends an attempt without ending the request (docs/adr/0005, 0019, 0024).
+func (f *Frame) GivenUp() bool { return f.Kind == KindDelta && f.Count == 0 }
+
 // Events yields each event of the frame with its index. An event is one line of JSON; a unary end yields its response.
 func (f *Frame) Events() iter.Seq2[uint64, []byte] {
 	return func(yield func(uint64, []byte) bool) {

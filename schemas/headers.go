@@ -67,6 +67,9 @@ const (
 	HeaderNatsTime     = "Nats-Time-Stamp"
 	HeaderNatsTTL      = "Nats-TTL"
 
+	HeaderSchedule       = "Nats-Schedule"        // when the server publishes the message again
+	HeaderScheduleTarget = "Nats-Schedule-Target" // and where
+
 	// HeaderServiceError and HeaderServiceErrorCode mark an error of a service, as the micro framework does.
 	HeaderServiceError     = "Nats-Service-Error"
 	HeaderServiceErrorCode = "Nats-Service-Error-Code"

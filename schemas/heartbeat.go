@@ -30,6 +30,7 @@ type ModelBeat struct {
 	Model      string        `json:"model"` // encoded
 	Slots      int           `json:"slots"`
 	Used       int           `json:"used"`
+	OutMS      int64         `json:"out_ms,omitempty"`     // how long still no call of the model or of its fallbacks may be made
 	Held       []uint64      `json:"held,omitempty"`       // LLM_WORK sequences it runs
 	Repeatable []uint64      `json:"repeatable,omitempty"` // those of them that another worker can go on with, whatever is visible
 	Released   []uint64      `json:"released,omitempty"`   // LLM_WORK sequences it let go since the last beat

@@ -63,6 +63,21 @@ func samples() map[string]sample {
 			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
 			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
 		},
+		"work-held": {
+			value: &Work{
+				Request: Request{
+					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityBatch,
+					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"batch"}},
+					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
+				},
+				Dispatch: 2, Accepted: accepted.Local(),
+			},
+			encode: func(v any) message {
+				w := v.(*Work)
+				return message{w.EncodeHeld(accepted.Add(time.Minute + time.Millisecond)), w.Body}
+			},
+			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
+		},
 		"frame-accepted": frameSample(&Frame{Kind: KindAccepted, Writer: "W0", BodyHash: digest[:32], Trace: trace}),
 		"frame-follow": frameSample(&Frame{
 			Kind: KindStart, Attempt: 1, Writer: "W3", BodyHash: digest[:32], Cache: &CacheNote{Status: CacheCoalesced},
@@ -143,7 +158,7 @@ func samples() map[string]sample {
 		},
 		"heartbeat-figures": {
 			value: &Heartbeat{V: 1, Worker: "worker-1", Models: []ModelBeat{{
-				Model: "gpt-4=2E1", Slots: 8, Used: 2, Held: []uint64{41, 43}, Repeatable: []uint64{43},
+				Model: "gpt-4=2E1", Slots: 8, Used: 2, OutMS: 5000, Held: []uint64{41, 43}, Repeatable: []uint64{43},
 				Backends: []BackendBeat{{Name: "vllm-1", InFlight: 2, Limit: 8, State: "open"}}, Finished: &ModelUsage{Requests: 3, EstTokens: 1700, Tokens: 900},
 			}}, Tenants: []TenantUsage{{Tenant: "acme", Running: 2, Tokens: 512}}},
 			encode: func(v any) message { return message{Data: v.(*Heartbeat).Encode()} },
@@ -153,6 +168,13 @@ func samples() map[string]sample {
 			value:  &BackendEvent{V: 1, Worker: "worker-1", Model: "gpt-4.1", Backend: "vllm-1", State: "open", ForMS: 5000, Time: accepted},
 			encode: func(v any) message { return message{Data: v.(*BackendEvent).Encode()} },
 			decode: func(m message) (any, error) { return DecodeBackendEvent(m.Data) },
+		},
+		"retry-event": {
+			value: &RetryEvent{
+				V: 1, Tenant: "acme", Request: "r", Model: "gpt-4=2E1", Dispatch: 2, At: accepted.Add(time.Minute), Code: CodeUnavailable, By: "worker-1", Time: accepted,
+			},
+			encode: func(v any) message { return message{Data: v.(*RetryEvent).Encode()} },
+			decode: func(m message) (any, error) { return DecodeRetryEvent(m.Data) },
 		},
 		"router-beat": {
 			value: &RouterBeat{

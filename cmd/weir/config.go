@@ -85,8 +85,8 @@ type Backend struct {
 
 // Echo has the dials of an echo backend. The member x_echo of a request turns them for one request.
 type Echo struct {
-	Tokens     int  `yaml:"tokens,omitempty" doc:"Length of the answer; the text is repeated or cut. Default: the text once."`
-	IntervalMS int  `yaml:"interval_ms,omitempty" doc:"Milliseconds before each token."`
+	Tokens     int  `yaml:"tokens,omitempty" zero:"allowed" doc:"Length of the answer; the text is repeated or cut. Default: the text once."`
+	IntervalMS int  `yaml:"interval_ms,omitempty" zero:"allowed" doc:"Milliseconds before each token."`
 	Vary       bool `yaml:"vary,omitempty" doc:"Each call gives another text."`
 }
 

@@ -123,6 +123,15 @@ func TestConfigErrors(t *testing.T) {
 		"in flight":           {fmt.Sprintf(backend, ", max_in_flight: -1"), ":4: models.m.backends[0].max_in_flight: -1 is out of range; use a number from 1"},
 		"same backend twice":  {fmt.Sprintf(backend, "") + "      - {name: b, protocol: echo}", `:5: models.m.backends[1].name: there is already a backend "b"`},
 		"weight":              {"tenants:\n  acme: {weight: 1001}", ":2: tenants.acme.weight: 1001 is out of range; use 1 to 1000"},
+		"no weight":           {"tenants:\n  acme: {weight: 0}", ":2: tenants.acme.weight: 0 cannot be had here; write more, or leave the key out for the default"},
+		"no wait":             {"tenants:\n  acme: {max_queue_wait: 0s}", ":2: tenants.acme.max_queue_wait: 0 cannot be had here; write more"},
+		"no money":            {"tenants:\n  acme: {budget: {tokens: 1, money: 0, window: month}}", ":2: tenants.acme.budget.money: 0 cannot be had here"},
+		"no memory":           {"cache: {memory_mb: 0}", ":1: cache.memory_mb: 0 cannot be had here"},
+		"no tries":            {fmt.Sprintf(backend, "") + "    retry: {max_tries: 0}", ":5: models.m.retry.max_tries: 0 cannot be had here"},
+		"no share of calls":   {fmt.Sprintf(backend, ", weight: 0"), ":4: models.m.backends[0].weight: 0 cannot be had here"},
+		"no partition":        {"router: {partitions: []}", ":1: router.partitions: the list is empty; list some of 0 to 3, or leave it out for all"},
+		"no way of going on":  {fmt.Sprintf(backend, "") + "    midstream: {order: []}", ":5: models.m.midstream.order: the list is empty; write [error] to try nothing"},
+		"line break in key":   {fmt.Sprintf(backend, ", api_key: \"sk-1\\n\""), ":4: models.m.backends[0].api_key: it holds a character that no header can; remove spaces"},
 		"tenant name":         {"tenants:\n  a.b: {weight: 2}", ":2: tenants.a.b: "},
 		"tries":               {fmt.Sprintf(backend, "") + "    retry: {max_tries: -1}", ":5: models.m.retry.max_tries: -1 is out of range"},
 		"retry max":           {fmt.Sprintf(backend, "") + "    retry: {initial: 3s, max: 1s}", ":5: models.m.retry.max: 1s is shorter than initial, 3s"},
@@ -193,8 +202,9 @@ func TestConfigOrder(t *testing.T) {
 		t.Error(diff)
 	}
 	for name, bad := range map[string]map[string]string{
-		"configuration: WEIR_LEASE: \"soon\" is not a duration":  {"WEIR_LEASE": "soon"},
-		"configuration: WEIR_REPLICAS: replicas: 2 replicas can": {"WEIR_REPLICAS": "2"},
+		"configuration: WEIR_INGEST_MAX_STREAMS: 0 cannot be had": {"WEIR_INGEST_MAX_STREAMS": "0"},
+		"configuration: WEIR_LEASE: \"soon\" is not a duration":   {"WEIR_LEASE": "soon"},
+		"configuration: WEIR_REPLICAS: replicas: 2 replicas can":  {"WEIR_REPLICAS": "2"},
 	} {
 		if _, err := loadConfig(file, bad, nil); err == nil || !strings.HasPrefix(err.Error(), name) {
 			t.Errorf("error = %v, want %s", err, name)

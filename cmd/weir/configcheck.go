@@ -194,6 +194,8 @@ func checkBackend(at string, b Backend) *configError {
 		return problem(join(at, "max_in_flight"), "use a number from 1", "%d is out of range", b.MaxInFlight)
 	case b.MaxTokens < 0:
 		return problem(join(at, "max_tokens"), "use a number from 1", "%d is out of range", b.MaxTokens)
+	case strings.ContainsFunc(string(b.APIKey), func(r rune) bool { return r <= ' ' || r > '~' }):
+		return problem(join(at, "api_key"), "remove spaces and line breaks, which a file or a copy may have added", "it holds a character that no header can")
 	case overGRPC(b.Protocol):
 		return checkRPC(at, b)
 	case b.Protocol != "echo" && !webURL(b.URL):

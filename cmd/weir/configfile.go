@@ -65,11 +65,18 @@ func (d *fileDecoder) decode(node *yaml.Node, v reflect.Value, key string) error
 
 func (d *fileDecoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) error {
 	return d.entries(node, key, func(name, value *yaml.Node) error {
-		field, known := fieldNamed(v, name.Value)
+		field, tag, known := fieldNamed(v, name.Value)
 		if !known {
 			return d.errorf(name, join(key, name.Value), didYouMean(v.Type(), name.Value), "this key does not exist")
 		}
-		return d.decode(value, field, join(key, name.Value))
+		if err := d.decode(value, field, join(key, name.Value)); err != nil {
+			return err
+		}
+		if zero := checkZero(tag, field); zero != nil {
+			zero.At, zero.Key = d.at(value), join(key, name.Value)
+			return zero
+		}
+		return nil
 	})
 }
 

@@ -11,13 +11,23 @@ func keyName(field reflect.StructField) string {
 	return name
 }
 
-func fieldNamed(v reflect.Value, name string) (field reflect.Value, ok bool) {
+func fieldNamed(v reflect.Value, name string) (field reflect.Value, tag reflect.StructTag, ok bool) {
 	for f, value := range v.Fields() {
 		if keyName(f) == name {
-			return value, true
+			return value, f.Tag, true
 		}
 	}
-	return reflect.Value{}, false
+	return reflect.Value{}, "", false
+}
+
+// checkZero refuses a zero that was written where zero stands for the default: who writes it means none, or at once. The tag
+// zero:"allowed" is for keys where it is what it says.
+func checkZero(tag reflect.StructTag, field reflect.Value) *configError {
+	optional := strings.HasSuffix(tag.Get("yaml"), ",omitempty")
+	if !optional || tag.Get("zero") == "allowed" || !field.CanInt() || !field.IsZero() {
+		return nil
+	}
+	return &configError{Problem: "0 cannot be had here", Next: "write more, or leave the key out for the default"}
 }
 
 // didYouMean is the next step for a key that does not exist.
@@ -60,7 +70,7 @@ func editDistance(a, b string) int {
 const envPrefix = "WEIR_"
 
 // scalars calls f for each key that holds a single value and is not below a list or a map of names.
-func scalars(v reflect.Value, key string, f func(key string, field reflect.Value) error) error {
+func scalars(v reflect.Value, key string, f func(key string, tag reflect.StructTag, field reflect.Value) error) error {
 	for field, value := range v.Fields() {
 		name := join(key, keyName(field))
 		var err error
@@ -69,7 +79,7 @@ func scalars(v reflect.Value, key string, f func(key string, field reflect.Value
 		case reflect.Struct:
 			err = scalars(value, name, f)
 		default:
-			err = f(name, value)
+			err = f(name, field.Tag, value)
 		}
 		if err != nil {
 			return err
@@ -86,13 +96,17 @@ func variable(key string) string {
 // setFromEnvironment reads WEIR_*. An empty variable counts as not set, and one that is no key is left alone:
 // orchestrators add variables that begin with the name of a service.
 func setFromEnvironment(cfg *Config, env map[string]string, from origins) error {
-	return scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, field reflect.Value) error {
+	return scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, tag reflect.StructTag, field reflect.Value) error {
 		name := variable(key)
 		if env[name] == "" {
 			return nil
 		}
 		if err := setScalar(field, env[name]); err != nil {
 			return &configError{At: name, Problem: err.Error()}
+		}
+		if zero := checkZero(tag, field); zero != nil {
+			zero.At = name
+			return zero
 		}
 		from[key] = name
 		return nil
@@ -101,7 +115,7 @@ func setFromEnvironment(cfg *Config, env map[string]string, from origins) error 
 
 // setFromFlags sets the keys that flags were given for.
 func setFromFlags(cfg *Config, flags map[string]string, from origins) error {
-	return scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, field reflect.Value) error {
+	return scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, _ reflect.StructTag, field reflect.Value) error {
 		flag := strings.ReplaceAll(key, "_", "-")
 		value, given := flags[flag]
 		if !given {

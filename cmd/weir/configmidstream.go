@@ -31,6 +31,9 @@ func (m Midstream) policy() inference.Midstream {
 
 func checkMidstream(key string, m Midstream) *configError {
 	const next = "use continue, splice and error, each once and error last"
+	if m.Order != nil && len(m.Order) == 0 {
+		return problem(join(key, "order"), "write [error] to try nothing, or leave it out for the default", "the list is empty")
+	}
 	for i, step := range m.Order {
 		switch {
 		case step != midstreamError && step != string(schemas.ModeContinue) && step != string(schemas.ModeSplice):

@@ -58,7 +58,7 @@ func (b *Bus) ensureConsumer(ctx context.Context, stream string, want jetstream.
 // ResetConsumers makes everything that was delivered and not settled available again at once. It may be called only
 // while nobody else works on the store: `serve` calls it when it starts over its own.
 func (b *Bus) ResetConsumers(ctx context.Context) error {
-	for _, stream := range []string{schemas.StreamRequests, schemas.StreamWork, schemas.StreamResults} {
+	for _, stream := range []string{schemas.StreamRequests, schemas.StreamWork, schemas.StreamRetry, schemas.StreamResults} {
 		s, err := b.js.Stream(ctx, stream)
 		if err != nil {
 			return fmt.Errorf("look up stream %s: %w", stream, err)

@@ -70,6 +70,9 @@ func (b *Bus) setup(ctx context.Context) error {
 		if err := b.ensureConsumer(ctx, schemas.StreamRequests, b.routerConsumer(p)); err != nil {
 			return err
 		}
+		if err := b.ensureConsumer(ctx, schemas.StreamRetry, b.retryConsumer(p)); err != nil {
+			return err
+		}
 	}
 	return b.ensureConsumer(ctx, schemas.StreamResults, b.sinkConsumer())
 }
