@@ -259,7 +259,7 @@ func (p *pipeline) awaitEnd(ctx context.Context, id schemas.Identity) {
 
 func (o *order) frames(r *schemas.Request, hash string) []*schemas.Frame {
 	const writer = "writer"
-	frames := []*schemas.Frame{{Kind: schemas.KindStart, Attempt: 1, Writer: writer, BodyHash: hash,
+	frames := []*schemas.Frame{{Kind: schemas.KindStart, Op: r.Op, Attempt: 1, Writer: writer, BodyHash: hash,
 		Start: &schemas.Start{Mode: schemas.ModeFresh, Work: 1, Dispatch: 1, Worker: "worker-1"}}}
 	summary := (&schemas.Summary{Status: schemas.StatusCompleted, Attempts: 1,
 		Usage: &schemas.Usage{CompletionTokens: int64(len(o.Words)), TotalTokens: int64(len(o.Words))}}).Encode()
