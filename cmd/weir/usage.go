@@ -179,7 +179,8 @@ type usageRow struct {
 	Currency   string `json:"currency,omitempty"`
 }
 
-// summed is the report, in the order of what it is by. Costs in several currencies stand in a row each.
+// summed is the report, in the order of what it is by. Costs in several currencies stand in a row each; requests without
+// a cost stand in the first of these.
 func summed(days []sink.Day, by []string) []usageRow {
 	sums := summedDays(days, func(d sink.Day) sink.Day {
 		k := sink.Day{Currency: d.Currency}
@@ -197,6 +198,7 @@ func summed(days []sink.Day, by []string) []usageRow {
 	slices.SortFunc(sums, func(a, b sink.Day) int {
 		return cmp.Or(a.Day.Compare(b.Day), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Currency, b.Currency))
 	})
+	sums = withoutCostless(sums)
 	rows := make([]usageRow, len(sums))
 	for i, d := range sums {
 		rows[i] = usageRow{
@@ -209,6 +211,20 @@ func summed(days []sink.Day, by []string) []usageRow {
 		if d.Currency != "" {
 			rows[i].Cost = d.Cost.String()
 		}
+	}
+	return rows
+}
+
+// withoutCostless adds each sum without a currency to the one behind it when both are of the same.
+func withoutCostless(sums []sink.Day) (rows []sink.Day) {
+	for i, d := range sums {
+		if next := i + 1; d.Currency == "" && next < len(sums) {
+			if n := &sums[next]; n.Day.Equal(d.Day) && n.Tenant == d.Tenant && n.Model == d.Model {
+				n.Add(d)
+				continue
+			}
+		}
+		rows = append(rows, d)
 	}
 	return rows
 }

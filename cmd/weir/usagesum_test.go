@@ -101,8 +101,7 @@ func TestUsageTable(t *testing.T) {
 	}
 	for by, want := range map[string]string{
 		"tenant": `TENANT  REQUESTS  FAILED  SAVED  PROMPT  COMPLETION  TOTAL  COST
-acme    1         0       1      0       0           0      -
-acme    5         1       0      11      6           17     1.25 USD
+acme    6         1       1      11      6           17     1.25 USD
 beta    1         0       0      7       0           7      0.000000001 EUR
 `,
 		"model,day": `DAY         MODEL      REQUESTS  FAILED  SAVED  PROMPT  COMPLETION  TOTAL  COST
