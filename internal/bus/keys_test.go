@@ -106,7 +106,7 @@ func TestKeyStoreWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	next(true, "a=a", "b=b", "c=", "d=d")
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 5*time.Second { // on a loaded machine
 		t.Errorf("told %s after the write", took)
 	}
 	cancel()

