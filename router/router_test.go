@@ -355,12 +355,11 @@ func TestATenantThatCannotBeNamedIsBuried(t *testing.T) {
 func TestExpiredRequest(t *testing.T) {
 	p := setup(t)
 	p.route()
-	w := p.worker("w1", schemas.ModelBeat{Model: "m", Slots: 4})
+	p.worker("w1", schemas.ModelBeat{Model: "m"}) // without room
 	past := strconv.FormatInt(time.Now().Add(-time.Second).UnixMilli(), 10)
 	p.publish("m", body, nats.Header{schemas.HeaderRequestID: {"late"}, schemas.HeaderDeadline: {past}})
 	p.wantAnswer("late", schemas.CodeDeadline, schemas.StatusExpired)
 	soon := strconv.FormatInt(time.Now().Add(300*time.Millisecond).UnixMilli(), 10)
-	w.becomes(schemas.ModelBeat{Model: "m"})
 	// An accepted frame is no claim.
 	if _, err := p.bus.Append(p.ctx, acme("soon"), 0, &schemas.Frame{Kind: schemas.KindAccepted, Writer: "door", BodyHash: schemas.BodyHash([]byte(body))}); err != nil {
 		t.Fatal(err)
