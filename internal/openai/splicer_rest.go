@@ -41,7 +41,7 @@ func (s *Splicer) Blank() bool {
 func (s *Splicer) GoOn(exact bool) {
 	seen := s.seen[0]
 	s.rest = &rest{}
-	if !exact {
+	if !exact && !returns(seen.content) {
 		s.rest.opening = seen.content
 	}
 	given := Given(seen.content)
@@ -57,6 +57,12 @@ func Given(text string) string { return strings.TrimRightFunc(text, unicode.IsSp
 // restart is how much of an answer's beginning a run must repeat to count as one that began again. Shorter than that, an
 // answer may well come back to its first words.
 const restart = 40
+
+// returns reports whether a text has come back to its first words already. It may well do so again, and that would prove
+// nothing.
+func returns(text string) bool {
+	return len(text) > restart && strings.Contains(text[1:], text[:restart])
+}
 
 // rest watches a run that goes on.
 type rest struct {

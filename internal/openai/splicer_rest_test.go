@@ -31,6 +31,7 @@ func TestSplicerGoesOn(t *testing.T) {
 		"the beginning again":        {long, false, []string{long[:30], long[30:]}, "", true},
 		"a short beginning again":    {"one two", false, []string{" one", " two"}, " one two", false},
 		"words of the beginning":     {long, false, []string{"It was", " not"}, "It was not", false},
+		"a refrain":                  {long + "." + long + ".", false, []string{long[:30], long[30:], "."}, long + ".", false},
 		"they are the end":           {long, false, []string{"It was"}, "It was", false},
 	} {
 		t.Run(name, func(t *testing.T) {
