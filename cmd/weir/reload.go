@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weir-llm/weir/internal/certs"
 	"github.com/weir-llm/weir/internal/telemetry"
 )
 
@@ -89,9 +90,9 @@ func (f *follower) stat() fs.FileInfo {
 // look reads the file if it has changed and rests.
 func (f *follower) look() {
 	there := f.stat()
-	rests := sameFile(f.seen, there)
+	rests := certs.SameFile(f.seen, there)
 	f.seen = there
-	if rests && !sameFile(f.read, there) {
+	if rests && !certs.SameFile(f.read, there) {
 		f.reload()
 	}
 }
@@ -111,12 +112,4 @@ func (f *follower) reload() {
 		f.log.Warn("what changed here takes effect at the next start", "keys", waiting)
 	}
 	f.waiting = waiting
-}
-
-// sameFile reports whether a file is still what it was; a nil is one that is not there.
-func sameFile(a, b fs.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }

@@ -47,7 +47,7 @@ func (f *followed[T]) value() T {
 	}
 	f.checked = now
 	there := f.look()
-	if slices.EqualFunc(f.seen, there, same) {
+	if slices.EqualFunc(f.seen, there, SameFile) {
 		f.problem = ""
 		return f.last
 	}
@@ -81,7 +81,8 @@ func (f *followed[T]) look() []fs.FileInfo {
 	return infos
 }
 
-func same(a, b fs.FileInfo) bool {
+// SameFile reports whether a file is still what it was; a nil is one that is not there.
+func SameFile(a, b fs.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}
