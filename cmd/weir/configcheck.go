@@ -212,8 +212,8 @@ func checkBackend(at string, b Backend) *configError {
 		return problem(join(at, "anthropic_version"), "remove it, or set protocol: anthropic", "only an anthropic backend has it")
 	case anthropic.CheckVersion(b.AnthropicVersion) != nil:
 		return problem(join(at, "anthropic_version"), "use "+anthropic.Version2023+" or "+anthropic.Version2026, "%q is not a version", b.AnthropicVersion)
-	case b.Protocol == "anthropic" && (b.Deterministic != nil || b.RequireFinishReason != nil):
-		return problem(at, "remove them", "deterministic and require_finish_reason mean nothing to an anthropic backend")
+	case b.Protocol == "anthropic" && b.RequireFinishReason != nil:
+		return problem(join(at, "require_finish_reason"), "remove it", "it means nothing to an anthropic backend")
 	case b.Protocol != "echo" && b.Echo != (Echo{}):
 		return problem(join(at, "echo"), "remove it, or set protocol: echo", "only an echo backend has these dials")
 	}

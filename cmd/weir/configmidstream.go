@@ -67,8 +67,8 @@ func checkContinue(at string, b Backend) *configError {
 		return problem(join(at, "continue"), "use none, prefill or tokens", "%q is not known", b.Continue)
 	case b.Continue == "tokens" && b.Protocol != "openai" && b.Protocol != "grpc":
 		return problem(join(at, "continue"), "use prefill, or set protocol: openai or grpc", "only openai and grpc backends go on from token ids")
-	case b.Continue == "prefill" && b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "grpc" && b.Protocol != "echo":
-		return problem(join(at, "continue"), "remove it", "only openai, anthropic, grpc and echo backends go on with an answer")
+	case b.Continue == "prefill" && b.Protocol == "triton":
+		return problem(join(at, "continue"), "remove it", "a triton backend does not go on with an answer")
 	}
 	return checkMalformed(at, b)
 }
