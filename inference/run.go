@@ -222,6 +222,8 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 		}
 	case r.waits(schemas.AsError(failed)):
 		return r.hold(ctx, schemas.AsError(failed)), nil
+	default:
+		failed = r.givenUp(schemas.AsError(failed))
 	}
 	return r.finish(ctx, said, failed), nil
 }

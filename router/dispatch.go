@@ -56,7 +56,7 @@ func (l *loop) dispatch(it *item) {
 		l.books.sending(it)
 	}
 	work := &schemas.Work{
-		Request: *it.req, Dispatch: max(it.dispatch, it.retried, firstDispatch), Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance, Cache: it.order(),
+		Request: *it.req, Dispatch: max(it.dispatch, it.retried, firstDispatch), Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance, Cache: it.order(), Failures: it.failures,
 	}
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)

@@ -70,7 +70,7 @@ func samples() map[string]sample {
 					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"batch"}},
 					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
 				},
-				Dispatch: 2, Accepted: accepted.Local(),
+				Dispatch: 2, Failures: 3, Accepted: accepted.Local(),
 			},
 			encode: func(v any) message {
 				w := v.(*Work)
