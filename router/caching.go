@@ -190,7 +190,7 @@ func (c *caching) hear(n bus.CacheNews) {
 	var err error
 	switch {
 	case n.Key == "":
-		err = c.memory.Reset() // of all tenants, so that nothing of it is left in memory
+		err = c.memory.Purge(n.Tenant)
 	case len(n.Data) == 0:
 		err = c.memory.Drop(n.Tenant, n.Key)
 	default:
