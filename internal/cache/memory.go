@@ -127,9 +127,13 @@ func (m *Memory) Generation() uint64 {
 }
 
 // Put keeps an encoded entry that was stored elsewhere an age ago and ends at ttl, unless something was removed since the
-// generation. It reports whether it did: one that is too large, or over, is not kept.
+// generation. It reports whether it did: one that is too large, over, damaged, of another version or of another request is not
+// kept.
 func (m *Memory) Put(generation uint64, tenant, key string, entry []byte, age, ttl time.Duration) bool {
-	if len(entry) == 0 || len(entry) > m.cfg.MaxEntry || age >= ttl {
+	if len(entry) > m.cfg.MaxEntry || age >= ttl {
+		return false
+	}
+	if _, err := schemas.DecodeCacheEntry(tenant, key, entry); err != nil { // so that no hit pays for it
 		return false
 	}
 	now := m.cfg.Now()
@@ -141,8 +145,7 @@ func (m *Memory) Put(generation uint64, tenant, key string, entry []byte, age, t
 	return generation == m.generation && m.ring.Set(m.name(tenant, key), append(b, entry...)) == nil
 }
 
-// Get is the entry of a tenant under a key, and its age. What is over, damaged, of another version or of another request is
-// none.
+// Get is the entry of a tenant under a key, and its age. One that is over is none.
 func (m *Memory) Get(tenant, key string) (*schemas.CacheEntry, time.Duration, bool) {
 	m.mu.RLock()
 	b, err := m.ring.Get(m.name(tenant, key)) // a copy
@@ -155,7 +158,7 @@ func (m *Memory) Get(tenant, key string) (*schemas.CacheEntry, time.Duration, bo
 	if now >= end {
 		return nil, 0, false
 	}
-	e, err := schemas.DecodeCacheEntry(tenant, key, b[heads:])
+	e, err := schemas.ReadCacheEntry(b[heads:])
 	if err != nil {
 		return nil, 0, false
 	}

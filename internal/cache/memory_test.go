@@ -127,10 +127,12 @@ func TestWhatIsDamagedOrOfAnotherVersionIsNone(t *testing.T) {
 	short := good.Encode()
 	for name, data := range map[string][]byte{
 		"another version": other.Encode(), "a flipped bit": flipped, "cut short": short[:len(short)-1], "no entry": []byte("{}"),
-		"another key": entry("acme", "_.other", `{}`).Encode(), "another tenant": entry("bcme", "_.k", `{}`).Encode(),
+		"nothing": nil, "another key": entry("acme", "_.other", `{}`).Encode(), "another tenant": entry("bcme", "_.k", `{}`).Encode(),
 		"no answer": entry("acme", "_.k", ``).Encode(),
 	} {
-		c.Put(c.Generation(), "acme", "_.k", data, 0, time.Minute)
+		if c.Put(c.Generation(), "acme", "_.k", data, 0, time.Minute) {
+			t.Errorf("%s was kept", name)
+		}
 		if e, _, ok := c.Get("acme", "_.k"); ok {
 			t.Errorf("%s: got %+v", name, e)
 		}
