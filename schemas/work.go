@@ -17,7 +17,7 @@ type Work struct {
 	Reserve   *Reserve // of a tenant with limits
 	Allowance string   // of a tenant with limits: the header Llm-Allowance
 
-	Failures  int      // how often the request was put off for a failure that may be its own
+	Failures int // how often the request was put off for a failure that may be its own
 
 	Sent time.Time // when LLM_WORK stored the item; known to a reader only
 }
