@@ -225,7 +225,7 @@ func natsResponse(ctx context.Context, s *server, nats natsCLI) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	return poll(ctx, func() (bool, error) {
 		status, body, err := s.get(ctx, "/v1/responses/resp_"+id)

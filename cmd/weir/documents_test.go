@@ -114,7 +114,7 @@ func (w *witness) send(subject, reply, body string, header ...string) {
 // acknowledged publishes a request and checks what JetStream answers.
 func (w *witness) acknowledged(body string) {
 	w.t.Helper()
-	answer, err := w.conn.Request("llm.requests.default.nope", []byte(body), 10*time.Second)
+	answer, err := w.conn.Request("llm.requests.default.nope", []byte(body), time.Minute)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -22,9 +22,9 @@ import (
 
 const (
 	// patience is how long a test waits for what must happen.
-	patience = 20 * time.Second
-	// atOnce is more than anything takes that waits for no lease and no lost connection.
-	atOnce = 3 * time.Second
+	patience = time.Minute
+	// atOnce is more than anything takes that waits for no lease and no lost connection, on a machine that is busy.
+	atOnce = 20 * time.Second
 	// longLease is one that no test waits for.
 	longLease = time.Hour
 )

@@ -100,7 +100,7 @@ func crosses(t *testing.T, from, to *nats.Conn, subject string, want bool) {
 
 func flush(t *testing.T, nc *nats.Conn) {
 	t.Helper()
-	if err := nc.FlushTimeout(5 * time.Second); err != nil {
+	if err := nc.FlushTimeout(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }
