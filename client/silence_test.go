@@ -77,7 +77,7 @@ func TestSilenceOnNATS(t *testing.T) {
 	server.Admit(func(keys.Credentials) (keys.Grant, error) {
 		return keys.Grant{Name: "acme", Account: schemas.AccountEdge, Publish: schemas.EdgePublish("acme"), Subscribe: schemas.EdgeSubscribe("acme")}, nil
 	})
-	door, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.EdgeUser()))
+	door, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.EdgeUser()), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

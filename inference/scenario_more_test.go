@@ -49,6 +49,8 @@ func TestFlapping(t *testing.T) {
 			})
 			steady := faulty.New(t, faulty.OpenAI(), faulty.Answers())
 			config := inference.Model{Backends: p.behind(2, flapping), Retry: inference.Retry{MaxTries: 1}}
+			// Cut off after fewer failures than the budget pays for, with those that are under way by then.
+			config.Balance.Breaker.MinRequests = 8
 			models := map[string]inference.Model{"m": config}
 			if alone {
 				config.Fallback = []string{"steady"}

@@ -50,7 +50,7 @@ func setup(t *testing.T) *pipeline {
 func setupOn(t *testing.T, server *natsd.Server, cfg bus.Config) *pipeline {
 	t.Helper()
 	b := bustest.Connect(t, server, cfg)
-	nc, err := nats.Connect(server.ClientURL())
+	nc, err := nats.Connect(server.ClientURL(), nats.Timeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func newWitness(t *testing.T, dir string) *witness {
 	if err := json.Unmarshal(file, &operator); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := nats.Connect(operator.URL, nats.UserInfo(operator.User, operator.Password))
+	conn, err := nats.Connect(operator.URL, nats.UserInfo(operator.User, operator.Password), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func becomes(t *testing.T, what string, condition func() bool) {
 
 func natsAdmits(t *testing.T, p *process, with ...nats.Option) bool {
 	t.Helper()
-	nc, err := nats.Connect(p.NATS, with...)
+	nc, err := nats.Connect(p.NATS, append(with, nats.Timeout(time.Minute))...)
 	if err == nil {
 		nc.Close()
 		return true

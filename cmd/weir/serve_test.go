@@ -158,7 +158,7 @@ func TestServe(t *testing.T) {
 
 // testService asks the service of an open serve, as anybody on this machine may.
 func testService(t *testing.T, url string) {
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func drain(frames frames, from uint64) (events []string, err error) {
 // raw connects past the bus, as a stranger or an operator would.
 func raw(t testing.TB, server *natsd.Server) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	conn, err := nats.Connect("", nats.InProcessServer(server), nats.UserInfo(server.Username(), server.Password()))
+	conn, err := nats.Connect("", nats.InProcessServer(server), nats.UserInfo(server.Username(), server.Password()), nats.Timeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

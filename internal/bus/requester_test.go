@@ -17,7 +17,7 @@ import (
 func asking(t *testing.T) (*bus.Bus, *nats.Conn) {
 	t.Helper()
 	server := bustest.Server(t)
-	other, err := nats.Connect(server.ClientURL())
+	other, err := nats.Connect(server.ClientURL(), nats.Timeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

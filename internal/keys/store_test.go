@@ -117,7 +117,7 @@ func TestKeysAreEffectiveEverywhere(t *testing.T) {
 // checkEvents reads what the events tell about keys, and that they tell no secret.
 func checkEvents(t *testing.T, server *natsd.Server, want []string, tokens ...keys.Token) {
 	t.Helper()
-	nc, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.Username(), server.Password()))
+	nc, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.Username(), server.Password()), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func startServer(t *testing.T, cfg Config) *Server {
 
 func connect(t *testing.T, url string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(url, append(opts, nats.Timeout(5*time.Second))...)
+	nc, err := nats.Connect(url, append(opts, nats.Timeout(time.Minute))...)
 	if err != nil {
 		t.Fatal(err)
 	}
