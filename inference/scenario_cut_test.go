@@ -26,7 +26,7 @@ func TestCutAnswersGoOn(t *testing.T) {
 	}{
 		"cut, spliced":          {script: []faulty.Reply{faulty.Cuts(2. / 3), answers}, deterministic: true, modes: "fresh splice"},
 		"cut twice, spliced":    {script: []faulty.Reply{faulty.Cuts(1. / 3), faulty.Cuts(2. / 3), answers}, deterministic: true, modes: "fresh splice splice"},
-		"stalled, spliced":      {script: []faulty.Reply{faulty.Stalls(2. / 3), answers}, deterministic: true, idle: 2 * time.Second, modes: "fresh splice"},
+		"stalled, spliced":      {script: []faulty.Reply{faulty.Stalls(2. / 3), answers}, deterministic: true, idle: 300 * time.Millisecond, modes: "fresh splice"},
 		"malformed, spliced":    {script: []faulty.Reply{func(c *faulty.Call) { fourWords(c); c.Send(c.Dialect.Garbage) }, answers}, deterministic: true, modes: "fresh splice"},
 		"broken, spliced":       {script: []faulty.Reply{func(c *faulty.Call) { fourWords(c); c.Reset() }, answers}, deterministic: true, modes: "fresh splice"},
 		"ill after it, spliced": {script: []faulty.Reply{fourWords, faulty.Fails(503), answers}, deterministic: true, modes: "fresh splice"},
@@ -45,7 +45,7 @@ func TestCutAnswersGoOn(t *testing.T) {
 			}
 			b, err := openai.New(openai.Config{
 				Name: "b1", URL: server.URL + "/v1", Deterministic: test.deterministic, Continue: test.continues,
-				Timeouts: inference.Timeouts{FirstToken: generous, Idle: idle, Total: 2 * time.Minute},
+				Timeouts: inference.Timeouts{FirstToken: generous, Idle: idle, Total: time.Minute},
 			})
 			if err != nil {
 				t.Fatal(err)

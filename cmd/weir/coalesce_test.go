@@ -22,8 +22,9 @@ func TestTheRunGoesOnForThoseWhoShareIt(t *testing.T) {
 	}
 	dials.Events = append(dials.Events, chunk("", `"stop"`))
 	upstream := openaitest.New(t, dials)
+	config := strings.Replace(upstreamConfig(upstream.URL), "{first_token: 1s, idle: 1s}", "{first_token: 20s, idle: 20s}", 1)
 	serve := start(t, nil, "serve", "--data-dir", t.TempDir(), "--nats", "127.0.0.1:0", "--config",
-		writeConfig(t, upstreamConfig(upstream.URL, patient)+"tenants: {default: {coalesce: on}}\n"))
+		writeConfig(t, config+"tenants: {default: {coalesce: on}}\n"))
 	const body = `{"model":"m","temperature":0,"stream":true,"messages":[{"role":"user","content":"hi"}]}`
 	first := serve.post(t, body)
 	if _, err := bufio.NewReader(first.Body).ReadString('\n'); err != nil {

@@ -21,9 +21,9 @@ const (
 	hasty   = "{first_token: 2s, idle: 2s}"
 )
 
-// upstreamConfig has the model m on a server, called once.
-func upstreamConfig(url, timeouts string) string {
-	return fmt.Sprintf("models:\n  m:\n    backends: [{name: up, protocol: openai, url: %q}]\n    retry: {max_tries: 1}\n    timeouts: %s\n", url, timeouts)
+// upstreamConfig has the model m on a server, called once. Its callers are patient unless they say otherwise.
+func upstreamConfig(url string, timeouts ...string) string {
+	return fmt.Sprintf("models:\n  m:\n    backends: [{name: up, protocol: openai, url: %q}]\n    retry: {max_tries: 1}\n    timeouts: %s\n", url, append(timeouts, patient)[0])
 }
 
 func chunk(content, finish string) string {
