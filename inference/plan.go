@@ -21,12 +21,12 @@ type plan struct {
 
 // plan chooses fresh, one of the ways to go on, or an error. An answer that was cut is never made to look whole.
 func (r *run) plan() plan {
-	if n := vanished(r.chain); n >= maxAttempts {
+	if n := vanished(r.chain.whole()); n >= maxAttempts {
 		poison := schemas.Errorf(schemas.CodePoison, "%d workers were lost while they ran this request; it is kept in the dead letter queue", n)
 		r.dead = poison.Error()
 		return plan{refuse: poison}
 	}
-	visible := (&bus.Chain{Frames: r.chain.Frames}).Events()
+	visible := (&bus.Chain{Frames: r.chain.whole().Frames}).Events()
 	if !r.chain.Visible() {
 		return plan{mode: schemas.ModeFresh, visible: visible, tell: r.tellable()}
 	}

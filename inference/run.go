@@ -33,7 +33,7 @@ type run struct {
 	began   time.Time
 	tenant  *tenantUsage // nil of a request that could not be read
 
-	chain   *bus.Chain // as this run knows it
+	chain   trail // as this run knows it
 	attempt int
 	writer  string
 	tries   []schemas.Try
@@ -82,7 +82,7 @@ func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
 	work.Sent = d.Time
-	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now(), left: m.midstream.Max}
+	return &run{w: w, m: m, d: d, work: work, began: time.Now(), left: m.midstream.Max}
 }
 
 // log is made when there is something to say, which of most requests there is not.
@@ -167,7 +167,7 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 			return outcome
 		}
 		// Two deliveries of one item must not take the chain from each other in turn: who came first keeps it.
-		if start := r.chain.Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
+		if start := r.chain.whole().Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
 			return bus.Silent
 		}
 		looked = true
@@ -177,8 +177,8 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 
 // open begins an attempt behind the chain.
 func (r *run) open() {
-	r.attempt = r.chain.Attempts()
-	if start := r.chain.Start(); start != nil {
+	r.attempt = r.chain.whole().Attempts()
+	if start := r.chain.whole().Start(); start != nil {
 		r.attempt = max(r.attempt, start.Attempt) // of one that was held for long, the first attempts have aged
 	}
 	r.writer = rand.Text()[:12]
@@ -313,7 +313,7 @@ func (r *run) write(ctx context.Context, f *schemas.Frame) error {
 		return err
 	}
 	f.Sequence, f.Time = sequence, time.Now()
-	r.chain.Frames = append(r.chain.Frames, f)
+	r.chain.add(f)
 	r.count(f)
 	r.w.meters.frames.Inc()
 	r.w.meters.events.Add(float64(f.Count))

@@ -22,7 +22,7 @@ func (r *run) told() *told {
 	t := &told{}
 	var c openai.Chunk
 	shown := 0 // ids whose text is visible
-	for _, f := range r.chain.Frames {
+	for _, f := range r.chain.whole().Frames {
 		switch {
 		case f.Start != nil && f.Start.Mode != schemas.ModeContinue: // a run of its own
 			*t, shown = told{spoken: t.spoken}, 0

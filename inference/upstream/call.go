@@ -49,10 +49,11 @@ func (c *Call) Send(method, path string, body []byte, header http.Header) (*http
 	if c.request.Stream {
 		c.AwaitFirst()
 	}
-	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, nil)
 	if err != nil {
 		return nil, schemas.AsError(err)
 	}
+	defer send(request, body).forget()
 	c.setHeaders(request.Header, method, header)
 	reply, err := c.client.http.Do(request)
 	if err != nil {

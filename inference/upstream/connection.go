@@ -64,6 +64,9 @@ func (c Connection) proxy() (*url.URL, error) {
 // enough for thousands of connections, each of which has it for life.
 const connectionBytes = 8 << 10
 
+// sendBytes is written to a connection at once: the head of a request, and the body if it is short. It too is there for life.
+const sendBytes = 2 << 10
+
 // transport makes the pool of connections. It bounds no calls: whoever picks the backend does.
 func (c Connection) transport(config Config) (*http.Transport, error) {
 	proxy, err := c.proxy()
@@ -73,6 +76,7 @@ func (c Connection) transport(config Config) (*http.Transport, error) {
 	t := &http.Transport{
 		DialContext:         c.Addresses.Dialer(config.Timeouts.Connect).DialContext,
 		ReadBufferSize:      connectionBytes,
+		WriteBufferSize:     sendBytes,
 		TLSHandshakeTimeout: config.Timeouts.Connect,
 		MaxIdleConns:        config.MaxInFlight,
 		MaxIdleConnsPerHost: config.MaxInFlight,
