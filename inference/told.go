@@ -125,7 +125,9 @@ type recorder struct {
 
 // begin listens to an attempt, whose calls may be told to tell.
 func (t *recorder) begin(on bool, before *spending) {
-	*t = recorder{on: on, before: before, ids: t.ids[:0], early: t.early[:0]}
+	ids, early := t.ids[:0], t.early[:0]
+	*t = recorder{}
+	t.on, t.before, t.ids, t.early = on, before, ids, early
 }
 
 // note takes what an event tells that was added as the count-th of its frame, or as none.

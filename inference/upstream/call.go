@@ -97,6 +97,16 @@ func (c *Call) Pass(event inference.Event) bool {
 	return !c.stopped
 }
 
+// Fail hands an error to the loop body, unless that broke out. It stands apart because an event on the stack would be there
+// while the next is waited for, of every stream.
+//
+//go:noinline
+func (c *Call) Fail(err error) {
+	if !c.stopped {
+		c.yield(inference.Event{}, err)
+	}
+}
+
 // letGo lets an event go that was passed on with the promise of more, when what followed was not for the caller.
 func (c *Call) letGo() {
 	if c.held && !c.stopped {

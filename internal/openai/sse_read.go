@@ -94,13 +94,13 @@ func (r *Reader) Events() iter.Seq2[Event, error] {
 		for {
 			line, err := r.readLine()
 			if err != nil && !errors.Is(err, io.EOF) {
-				yield(Event{}, err)
+				fail(yield, err)
 				return
 			}
 			cut := err != nil && len(line) > 0
 			if len(line) > 0 {
 				if ferr := r.field(line); ferr != nil {
-					yield(Event{}, ferr)
+					fail(yield, ferr)
 					return
 				}
 			}
@@ -113,6 +113,12 @@ func (r *Reader) Events() iter.Seq2[Event, error] {
 		}
 	}
 }
+
+// fail ends the events with an error. It stands apart because an event on the stack would be there while the next is waited
+// for, of every stream.
+//
+//go:noinline
+func fail(yield func(Event, error) bool, err error) { yield(Event{}, err) }
 
 // hasNext reports whether the read buffer holds another whole event. Comments are none.
 func (r *Reader) hasNext() bool {
@@ -173,9 +179,13 @@ func (r *Reader) field(line []byte) error {
 func (r *Reader) readLine() ([]byte, error) {
 	r.line = r.line[:0]
 	for {
-		buffered, err := r.fill()
-		if err != nil {
+		if err := r.in.await(1); err != nil {
 			return r.line, err
+		}
+		buffered, skip := r.in.unread(), r.skipLF
+		if r.skipLF = false; skip && buffered[0] == '\n' {
+			r.in.skip(1)
+			continue
 		}
 		i := lineEnd(buffered)
 		if i < 0 {
@@ -194,23 +204,6 @@ func (r *Reader) readLine() ([]byte, error) {
 		}
 		r.in.skip(i + 1) // which keeps the bytes where they are until the next fill
 		return line, nil
-	}
-}
-
-// fill returns the unread bytes, at least one, without the LF of a CRLF whose CR ended the last line.
-func (r *Reader) fill() ([]byte, error) {
-	for {
-		if err := r.in.await(1); err != nil {
-			return nil, err
-		}
-		buffered := r.in.unread()
-		if r.skipLF && buffered[0] == '\n' {
-			r.skipLF = false
-			r.in.skip(1)
-			continue
-		}
-		r.skipLF = false
-		return buffered, nil
 	}
 }
 
