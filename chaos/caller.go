@@ -24,6 +24,7 @@ type call struct {
 	same   bool   // the model gives the same answer again
 	want   string // the whole answer, when it is always the same
 	stream bool
+	cache  string // what it wants of the cache; empty: nothing
 
 	seen    atomic.Int64 // events
 	text    strings.Builder
@@ -82,6 +83,8 @@ func (c *call) once(ctx context.Context, address string) error {
 	request.Header.Set(schemas.HeaderRequestID, c.id)
 	if c.cursor != "" {
 		request.Header.Set("Last-Event-ID", c.cursor)
+	} else if c.cache != "" {
+		request.Header.Set(schemas.HeaderCache, c.cache)
 	}
 	response, err := streams.Do(request)
 	if err != nil {

@@ -3,7 +3,7 @@
 //
 //	go run ./chaos            the whole matrix
 //	go run ./chaos --short    a part of it, for every landing
-//	go run ./chaos --layout "long lease"   one layout: separate, replicated, serve, long lease
+//	go run ./chaos --layout "long lease"   one layout: separate, replicated, all pieces, serve, long lease
 //
 // It builds weir and nats-server, runs them as processes on loopback ports of its own, and leaves nothing behind. With
 // --keep the folder with stores and logs stays.
@@ -34,7 +34,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
-	short := flags.Bool("short", false, "half of the moments, and no NATS cluster")
+	short := flags.Bool("short", false, "half of the moments, and of the NATS cluster one cell")
 	only := flags.String("layout", "", "only this layout")
 	rounds := flags.Int("rounds", 1, "how often the whole matrix runs")
 	keep := flags.Bool("keep", false, "keep the folder with stores and logs")
@@ -72,12 +72,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	return report.close()
 }
 
-// layouts of a run. The cluster takes a minute and is left to the whole one.
+// layouts of a run. Losing disks of the cluster takes a minute and is left to the whole one.
 func layouts(short bool) []layout {
 	if short {
-		return []layout{separate, single}
+		return []layout{separate, pieces, single}
 	}
-	return []layout{separate, replicated, single, patient}
+	return []layout{separate, replicated, pieces, single, patient}
 }
 
 // build compiles what the matrix runs.

@@ -114,13 +114,19 @@ func (c *cli) addCommonFlags(flags *pflag.FlagSet) {
 
 // config is the effective configuration: file < environment < flag.
 func (c *cli) config() (*Config, error) {
+	cfg, found := c.read()
+	return cfg, found.err()
+}
+
+// read is the effective configuration, with everything that was found in it.
+func (c *cli) read() (*Config, *findings) {
 	given := map[string]string{}
 	c.common.VisitAll(func(f *pflag.Flag) {
 		if f.Changed {
 			given[f.Name] = f.Value.String()
 		}
 	})
-	return loadConfig(c.file(), c.env, given)
+	return readConfig(c.file(), c.env, given)
 }
 
 // file is the configuration file, or empty when there is none.
