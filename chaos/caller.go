@@ -32,6 +32,7 @@ type call struct {
 	code    schemas.Code // of the error that ended it
 	cursor  string       // of the last event
 	resumes int
+	limited bool // it was told of a limit of its tenant
 }
 
 func newCall(id, model string, same, stream bool, tokens, intervalMS int) *call {
@@ -94,6 +95,7 @@ func (c *call) once(ctx context.Context, address string) error {
 	if response.StatusCode != http.StatusOK {
 		return c.refused(response)
 	}
+	c.limited = c.limited || response.Header.Get(schemas.HeaderLimitTokens) != ""
 	if !c.stream {
 		return c.unary(response.Body)
 	}

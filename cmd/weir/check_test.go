@@ -144,3 +144,10 @@ func TestServeRefusesWhatItCannotHave(t *testing.T) {
 		}
 	}
 }
+
+func TestTheExampleIsNotOdd(t *testing.T) {
+	out, _, err := callWith(t, exampleEnvironment(), nil, "check", exampleFile)
+	if err != nil || out != exampleFile+" is valid: 5 models, 2 keys\n" {
+		t.Errorf("check = %q, %v", out, err)
+	}
+}

@@ -216,7 +216,7 @@ func readConfig(path string, env, flags map[string]string) (*Config, *findings) 
 	if path != "" {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			found.unreadable(origin{text: "--config"}, "", "name a file that exists, or leave it out: the defaults are enough to start", "%s", err)
+			found.unreadable(origin{}, "", "name a file that exists; weir needs none to start", "%s", err)
 			return &cfg, found
 		}
 		decodeFile(path, data, env, &cfg, found)

@@ -25,7 +25,7 @@ func TestSetupSaysWhatItWants(t *testing.T) {
 		t.Fatal("the server is not ready")
 	}
 	refuses(t, bus.Config{URL: s.ClientURL()}, "insufficient storage", "reserve 8 GiB in all", "raise max_file_store")
-	refuses(t, bus.Config{URL: s.ClientURL(), Replicas: 3}, "has no room for 3 replicas", "set replicas: 1")
+	refuses(t, bus.Config{URL: s.ClientURL(), Replicas: 3, StoreBytes: 64 << 20}, "has no room for 3 replicas", "set replicas: 1")
 }
 
 // refuses checks that the streams cannot be set up, and what the error says.
