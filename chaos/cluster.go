@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -189,7 +190,7 @@ func (c *cluster) command(name string) *exec.Cmd {
 
 // waitReady blocks until a process can take work.
 func (c *cluster) waitReady(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
 		if c.ready(ctx, name) {
@@ -232,7 +233,7 @@ func answers(ctx context.Context, url string) bool {
 }
 
 // plain asks without keeping connections, so that none outlives the process it goes to.
-var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 
 // kill ends a process at once, as power or the kernel would, and waits until it is gone.
 func (c *cluster) kill(name string) error {
@@ -260,7 +261,7 @@ func (c *cluster) stopAll() error {
 			continue
 		}
 		errs = append(errs, command.Process.Signal(syscall.SIGTERM))
-		killer := time.AfterFunc(20*time.Second, func() { _ = command.Process.Kill() })
+		killer := time.AfterFunc(time.Minute, func() { _ = command.Process.Kill() })
 		if err := command.Wait(); err != nil && !strings.HasPrefix(names[i], "nats") {
 			errs = append(errs, fmt.Errorf("%s did not stop cleanly: %w", names[i], err))
 		}
@@ -269,14 +270,18 @@ func (c *cluster) stopAll() error {
 	return errors.Join(errs...)
 }
 
-// freePorts finds loopback addresses that nothing listens on.
+// freePorts finds loopback addresses that nothing listens on. They are not of those that a system gives to whoever asks for any
+// port, as a caller does that connects: one of them could be taken while the process it belongs to is down.
 func freePorts(n int) (addresses []string, err error) {
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(addresses) < n; tries++ {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		if err != nil && tries < 1000 {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		defer listener.Close()
+		defer listener.Close() // when all are found, so that none is found twice
 		addresses = append(addresses, listener.Addr().String())
 	}
 	return addresses, nil

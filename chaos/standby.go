@@ -30,7 +30,7 @@ const (
 	routerKills = 3
 	gapPromised = 2 * time.Second
 	// gapWithin is the longest gap that none may exceed, whatever the machine does besides.
-	gapWithin = 5 * time.Second
+	gapWithin = 15 * time.Second
 	// routerAway is how long a router stays away, so that nobody can have waited for it.
 	routerAway = 3 * time.Second
 )

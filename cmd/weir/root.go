@@ -188,13 +188,14 @@ func commandLike(cmd *cobra.Command, name string) (meant string) {
 // helpCommand is weir help, for who does not think of --help.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
-		Use: "help [command]", Hidden: true, GroupID: groupConfig,
+		Use: "help [command]", Short: "Help about a command", GroupID: groupConfig,
 		RunE: func(_ *cobra.Command, args []string) error {
 			found, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
 				return unknownCommand(root, args)
 			}
-			found.InitDefaultHelpFlag() // which only the command that runs has
+			found.InitDefaultHelpFlag() // these only the command that runs has
+			found.InitDefaultVersionFlag()
 			return found.Help()
 		},
 	}
