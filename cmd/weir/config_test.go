@@ -162,6 +162,7 @@ func TestConfigErrors(t *testing.T) {
 		"partition twice":     {"router: {partitions: [0, 0]}", ":1: router.partitions[1]: 0 is there twice; name each partition once"},
 		"endless budget":      {"tenants:\n  a: {budget: {tokens: 1, window: 90000h}}", `:2: tenants.a.budget.window: "90000h" is no span of time; write month, or a time from 1m to 8784h`},
 		"no protocol":         {"models:\n  m:\n    backends: [{name: b, url: http://h}]", ":3: models.m.backends[0].protocol: the backend has none; use openai, anthropic"},
+		"room for bodies":     {"ingest: {max_bodies_bytes: 10485759}", ":1: ingest.max_bodies_bytes: 10485759 is less than one body may have, 10485760; use at least ingest.max_body_bytes"},
 		"broken second":       {"cache: {ttl: 1500ms}", ":1: cache.ttl: 1.5s cannot be kept to; use whole seconds"},
 		"key tenant":          {"keys:\n- {id: a, tenant: a.b, sha256: " + someHash + "}", `:2: keys[0].tenant: "a.b" cannot be a tenant; use 1 to 64 of`},
 		"key hash":            {"keys:\n- {id: a, tenant: a, sha256: abc}", ":2: keys[0].sha256: it is not the 64 hex digits of a SHA-256; write the output of"},

@@ -5,10 +5,15 @@ import (
 	"net/netip"
 
 	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/schemas"
 )
 
 func (i *Ingest) check(f *findings) {
-	f.when(i.MaxBodiesBytes != 0 && i.MaxBodiesBytes < i.MaxBodyBytes, "ingest.max_bodies_bytes", "use at least ingest.max_body_bytes", "%d is less than one body may have", i.MaxBodiesBytes)
+	largest := i.MaxBodyBytes
+	if largest == 0 {
+		largest = schemas.MaxBodyBytes
+	}
+	f.when(i.MaxBodiesBytes != 0 && i.MaxBodiesBytes < largest, "ingest.max_bodies_bytes", "use at least ingest.max_body_bytes", "%d is less than one body may have, %d", i.MaxBodiesBytes, largest)
 	checkNetworks(f, "ingest.trusted_proxies", i.TrustedProxies)
 	for n, origin := range i.CORS.Origins {
 		if err := ingest.CheckOrigin(origin); err != nil {
