@@ -34,7 +34,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
-	short := flags.Bool("short", false, "half of the moments, and of the NATS cluster one cell")
+	short := flags.Bool("short", false, "half of the moments, and no NATS cluster")
 	only := flags.String("layout", "", "only this layout")
 	rounds := flags.Int("rounds", 1, "how often the whole matrix runs")
 	keep := flags.Bool("keep", false, "keep the folder with stores and logs")
@@ -72,10 +72,10 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	return report.close()
 }
 
-// layouts of a run. Losing disks of the cluster takes a minute and is left to the whole one.
+// layouts of a run. Those with a cluster take long to elect their leaders and are left to the whole one.
 func layouts(short bool) []layout {
 	if short {
-		return []layout{separate, pieces, single}
+		return []layout{separate, single}
 	}
 	return []layout{separate, replicated, pieces, single, patient}
 }
