@@ -23,9 +23,13 @@ type layout string
 const (
 	separate   layout = "separate"   // each stage a process, two workers and two routers, one nats-server
 	replicated layout = "replicated" // the same on a cluster of three nats-servers, with three replicas of each stream
+	pieces     layout = "all pieces" // as replicated, with a tenant that has limits
 	single     layout = "serve"      // everything in one
 	patient    layout = "long lease" // as separate, with a lease that nobody can wait for
 )
+
+// clustered reports whether NATS is a cluster.
+func (l layout) clustered() bool { return l == replicated || l == pieces }
 
 // victims are the processes of a layout that get killed.
 func (l layout) victims() []string {
@@ -34,8 +38,8 @@ func (l layout) victims() []string {
 		return []string{"serve"}
 	case replicated:
 		return []string{leaderAndDisk}
-	case patient:
-		return nil // its cells are of their own kind
+	case patient, pieces:
+		return nil // their cells are of their own kind
 	}
 	return []string{"ingest", activeRouter, "worker-1", "sink", "nats"}
 }
@@ -78,7 +82,7 @@ func newCluster(dir string, l layout) (*cluster, error) {
 	for i, name := range c.names() {
 		c.admin[name] = ports[2+i]
 	}
-	if l == replicated {
+	if l.clustered() {
 		if err := c.writeNodes(); err != nil {
 			return nil, err
 		}
@@ -89,6 +93,9 @@ func newCluster(dir string, l layout) (*cluster, error) {
 func (c *cluster) writeConfig() error {
 	config := fmt.Sprintf("lease: %s\nreplicas: %d\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
 		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", c.layout.lease(), max(len(c.nodes), 1), c.work)
+	if c.layout == pieces {
+		config += pieceLimits
+	}
 	return os.WriteFile(c.config(), []byte(config), 0o600)
 }
 
@@ -100,10 +107,10 @@ func (c *cluster) config() string { return filepath.Join(c.work, "weir.yaml") }
 // names of the processes in the order of starting.
 func (c *cluster) names() []string {
 	stages := []string{"sink", "worker-1", "worker-2", "router-1", "router-2", "ingest"}
-	switch c.layout {
-	case single:
+	switch {
+	case c.layout == single:
 		return []string{"serve"}
-	case replicated:
+	case c.layout.clustered():
 		return slices.Concat(nodeNames, stages)
 	}
 	return slices.Concat([]string{"nats"}, stages)
@@ -111,7 +118,7 @@ func (c *cluster) names() []string {
 
 // url is where the stages connect to NATS.
 func (c *cluster) url() string {
-	if c.layout != replicated {
+	if !c.layout.clustered() {
 		return "nats://" + c.nats
 	}
 	var urls []string
