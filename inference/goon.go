@@ -147,9 +147,9 @@ func (r *run) joins(c Capabilities) bool {
 	if !d.spliceable() {
 		return false
 	}
-	_, err := d.splicer(r.chain.Events(), nil)
+	_, err := d.splicer(r.chain.whole().Events(), nil)
 	if err == nil {
-		_, err = d.listener(r.work.Identity, r.request, r.chain.Events())
+		_, err = d.listener(r.work.Identity, r.request, r.chain.whole().Events())
 	}
 	return err == nil
 }
@@ -159,7 +159,7 @@ func (r *run) blank(c Capabilities) bool {
 	if !d.spliceable() {
 		return false
 	}
-	s, err := d.splicer(r.chain.Events(), nil)
+	s, err := d.splicer(r.chain.whole().Events(), nil)
 	return err == nil && s.blank() && r.joins(c)
 }
 
@@ -170,7 +170,7 @@ func (r *run) seen(c Capabilities) (openai.Seen, bool) {
 	if !d.spliceable() || r.thinks(c) {
 		return openai.Seen{}, false
 	}
-	s, err := d.splicer(r.chain.Events(), nil)
+	s, err := d.splicer(r.chain.whole().Events(), nil)
 	if err != nil {
 		return openai.Seen{}, false
 	}
@@ -280,7 +280,7 @@ func (r *run) closing() (p plan, certain bool) {
 
 // closingMessage plans the end of a message, whose last event but one tells how it ended and what it cost.
 func (r *run) closingMessage() (p plan, certain bool) {
-	end, stopped, ok := anthropic.Ending(r.chain.Events())
+	end, stopped, ok := anthropic.Ending(r.chain.whole().Events())
 	if !ok {
 		return plan{}, false
 	}
@@ -295,7 +295,7 @@ func (r *run) closingChunks() (p plan, certain bool) {
 	var ending openai.Endings
 	var c openai.Chunk
 	var seen openai.Seen
-	for _, event := range r.chain.Events() {
+	for _, event := range r.chain.whole().Events() {
 		if c.Peek(event) != nil {
 			return plan{}, false
 		}
