@@ -117,7 +117,7 @@ func (e *Engine) begin(run *engineRun, body gjson.Result) error {
 		run.answer = e.answers
 		return nil
 	case run.Reject:
-		return fmt.Errorf("This model does not support assistant message prefill. The conversation must end with a user message.")
+		return fmt.Errorf("this model does not support assistant message prefill: the conversation must end with a user message")
 	case body.Get("thinking.type").Str == "enabled":
 		return fmt.Errorf("messages: Expected `thinking`, but found `text`: a final assistant message must start with a thinking block")
 	case strings.TrimSpace(begun) != begun:
