@@ -48,6 +48,7 @@ type run struct {
 	alone   bool             // nothing else runs in this worker
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 	purged  purgeMark        // of the cache, before the model was asked
+	relay   *relay           // nil unless equal requests are given its answer
 }
 
 // run decides what a delivery is and carries it out.
@@ -82,7 +83,11 @@ func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
 	work.Sent = d.Time
-	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now(), left: m.midstream.Max}
+	r := &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now(), left: m.midstream.Max}
+	if work.Shared {
+		r.relay = newRelay(r)
+	}
+	return r
 }
 
 // log is made when there is something to say, which of most requests there is not.
@@ -199,7 +204,13 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	claim := r.claim(ctx, plan.mode, stop)
 	defer claim.wait()
 	r.record.begin(plan.tell, plan.before)
-	said, failed := r.stream(ctx, r.generate(calling, plan), claim)
+	said := &answer{}
+	events := r.generate(calling, plan)
+	if r.relay != nil {
+		r.relay.claim, r.relay.said = claim, said
+		events = r.relay.events(calling, events)
+	}
+	failed := r.stream(ctx, events, said, claim)
 	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {
 		return bus.Silent, errNotClaimed
 	} else if err != nil {
@@ -210,6 +221,8 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	}
 	switch {
 	case failed == nil:
+	case r.relay != nil && r.relay.over:
+		return r.keep(ctx), nil
 	case calling.Err() != nil:
 		failed = ContextError(calling) // the reason, not how the call noticed
 	case r.chain.Visible():
@@ -228,6 +241,9 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 
 // callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
 func (r *run) callContext(ctx context.Context) (context.Context, func()) {
+	if r.relay != nil {
+		return r.relay.callContext(ctx)
+	}
 	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
 	end, cause := r.deadline(), errDeadline
 	if total := r.began.Add(r.m.total); total.Before(end) {
@@ -251,9 +267,14 @@ func (r *run) generate(ctx context.Context, p plan) said {
 			}
 		}
 	}
+	caller := r
+	if r.relay != nil { // whoever inherits it, the calls stay as they are
+		asked := *r
+		caller = &asked
+	}
 	calls := &recovery{
-		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
-		call: func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
+		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.mustEnd(), attempt: r.attempt,
+		call: func(ctx context.Context, t *try) said { return caller.call(ctx, p, t) },
 		record: func(m *model, t schemas.Try) {
 			r.by, r.tries = m, append(r.tries, t)
 			if t.Mode != "" {
@@ -276,6 +297,9 @@ func (r *run) models(p plan) []*model {
 // call makes a call of a backend and yields what callers see of it.
 func (r *run) call(ctx context.Context, p plan, t *try) said {
 	request := r.request
+	if r.relay != nil {
+		r.relay.asked.Store(t.place.model)
+	}
 	if t.place.model != r.m {
 		other := *request
 		other.Model, other.Body = t.place.model.name, openai.WithModel(request.Body, t.place.model.name)
@@ -291,17 +315,27 @@ func (r *run) call(ctx context.Context, p plan, t *try) said {
 	}
 	return follow(dialect.call(func(g *GenerateRequest) said { return t.heard(generate(ctx, t.place.backend, g)) }, &GenerateRequest{
 		Identity: r.work.Identity, Op: r.op, Body: request.Body, Stream: request.Stream, Choices: request.N,
-		Attempt: r.attempt, Try: t.number, Deadline: r.deadline(), Header: r.work.Header,
+		Attempt: r.attempt, Try: t.number, Deadline: r.mustEnd(), Header: r.work.Header,
 		Resume: p.resume, Tell: p.tell,
 	}))
 }
 
 // deadline is when the request must have ended.
-func (r *run) deadline() time.Time {
-	if r.work.Deadline.IsZero() {
-		return r.work.Accepted.Add(schemas.DefaultDeadline)
+func (r *run) deadline() time.Time { return deadlineOf(r.work) }
+
+func deadlineOf(w *schemas.Work) time.Time {
+	if w.Deadline.IsZero() {
+		return w.Accepted.Add(schemas.DefaultDeadline)
 	}
-	return r.work.Deadline
+	return w.Deadline
+}
+
+// mustEnd is when its calls must have ended. Those of a run that others share may outlive the request.
+func (r *run) mustEnd() time.Time {
+	if r.relay != nil {
+		return r.began.Add(r.m.total)
+	}
+	return r.deadline()
 }
 
 // write appends a frame of this attempt. It does not stop when ctx ends, since a write whose outcome is unknown could
