@@ -395,22 +395,23 @@ func TestAnItemWhoseRunWasInheritedIsOnlySettled(t *testing.T) {
 func TestAnInheritedAnswerIsKept(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
-	order := &schemas.CacheNote{Status: schemas.CacheMiss, Key: strings.Repeat("k", 32), TTL: 60}
-	next := shared("heir", greedy)
-	next.Cache = order
+	order := &schemas.CacheNote{Status: schemas.CacheMiss, Key: "_.k", TTL: 60}
+	next, first := shared("heir", whole), shared("lead", whole)
+	next.Cache, first.Cache = order, order
 	p.heirs(next)
-	held := stallAt(1, 1)
-	p.worker("w1", &fake{words: three, gate: held.gate})
-	first := shared("lead", greedy)
-	first.Cache = order
+	held := stallAt(1, 0)
+	good := strings.TrimSuffix(string(unary("hi")), "}") + `,"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}`
+	p.worker("w1", &fake{words: three[:1], whole: []byte(good), gate: held.gate})
 	p.dispatch(first)
 	wait(t, "the call", held.reached)
-	p.visible(identity("lead"), 1)
-	p.follow(identity("heir"), identity("lead"), 1)
+	p.until("the claim", func() bool { return p.chain(identity("lead")).Start() != nil })
+	p.follow(identity("heir"), identity("lead"), 0)
 	p.cancel(identity("lead"))
 	p.until("the run to be inherited", func() bool { return modes(p.chain(identity("heir"))) == "follow inherit" })
 	held.open()
-	p.ended(identity("heir"))
+	if r := p.ended(identity("heir")); r.Usage == nil || r.Usage.TotalTokens != 2 {
+		t.Errorf("the heir is charged for %+v, want all of it", r.Usage)
+	}
 	if _, _, err := p.bus.CachedAnswer(t.Context(), "acme", order.Key); err != nil {
 		t.Errorf("the answer was not kept: %v", err)
 	}
