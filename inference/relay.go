@@ -313,22 +313,18 @@ func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 		if start := chain.Start(); chain.Terminal() != nil || start != nil && start.Start.Leader == "" {
 			return false, nil
 		}
-		next := *r
-		next.work, next.body, next.chain, next.ended = heir, body, chain, nil
-		next.open()
-		next.attempt++
-		err = next.write(ctx, next.claimFrame(ctx, schemas.ModeInherit))
-		if errors.Is(err, bus.ErrFenced) {
-			continue
+		work, of, said, attempt, single := r.work, r.body, r.chain, r.attempt, r.single()
+		r.work, r.body, r.chain = heir, body, chain // nothing else, while the calls go on
+		r.open()
+		r.attempt++
+		if err = r.write(ctx, r.claimFrame(ctx, schemas.ModeInherit)); err == nil {
+			v.voice, v.single = voiceOf(heir), single
+			return true, v.repeat(ctx, said)
 		}
-		if err != nil {
+		r.work, r.body, r.chain, r.attempt = work, of, said, attempt
+		if !errors.Is(err, bus.ErrFenced) {
 			return false, &lostError{err}
 		}
-		v.single = r.single()
-		v.voice = voiceOf(heir)
-		said := r.chain
-		*r = next
-		return true, v.repeat(ctx, said)
 	}
 	return false, nil
 }
