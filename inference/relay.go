@@ -34,6 +34,7 @@ type relay struct {
 	voice  *voice                // how the heir is told; nil before there is one
 	single bool                  // the answer is that of one attempt, whoever had it
 
+	heard   schemas.Identity // whose end it would hear of
 	unwatch func()
 	paid    *schemas.Usage    // what the requests before this one are charged for
 	owed    []*schemas.Result // theirs, not stored yet
@@ -55,12 +56,21 @@ func (v *relay) callContext(ctx context.Context) (context.Context, func()) {
 	ctx, v.stop = context.WithCancelCause(ctx)
 	bounded, release := context.WithDeadlineCause(ctx, v.r.began.Add(v.r.m.total), v.r.m.overdue)
 	v.attend(v.r.work)
-	return bounded, func() { v.unwatch(); release(); v.stop(nil) }
+	return bounded, func() {
+		v.unwatch()
+		v.heard = schemas.Identity{}
+		release()
+		v.stop(nil)
+	}
 }
 
 // attend begins to hear when a request is to end, instead of the one before.
 func (v *relay) attend(work *schemas.Work) {
+	if v.heard == work.Identity {
+		return
+	}
 	v.unwatch()
+	v.heard = work.Identity
 	for len(v.left) > 0 {
 		<-v.left // about the one before
 	}
@@ -123,6 +133,9 @@ func (v *relay) pass(ctx context.Context, cause *schemas.Error) error {
 	if err == nil && heir == nil {
 		v.stop(cause)
 		return nil
+	}
+	if heir != nil {
+		v.attend(heir) // who sees that this one has ended may cancel that one
 	}
 	if err := v.end(ctx, cause, heir); err != nil {
 		return err
@@ -299,12 +312,12 @@ func (v *relay) handOn(ctx context.Context, cause *schemas.Error, heir *schemas.
 // when the heir has ended or another worker has it.
 func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 	r := v.r
+	v.attend(heir)
 	ctx = context.WithoutCancel(ctx)
 	body, err := r.w.bus.Body(ctx, &heir.Request)
 	if err != nil {
 		return false, &lostError{err}
 	}
-	v.attend(heir)
 	for range maxRounds {
 		chain, err := r.w.bus.Chain(ctx, heir.Identity)
 		if err != nil {
