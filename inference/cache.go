@@ -69,7 +69,7 @@ func (r *run) cacheAnswer(ctx context.Context, order *schemas.CacheNote, said *a
 	case !r.purged.known:
 		return cacheFailed
 	}
-	whole := &cache.Said{Op: r.work.Op, Response: said.response, Events: r.chain.Events(), Finishes: said.finishes, Usage: said.usage}
+	whole := &cache.Said{Op: r.work.Op, Response: said.response, Events: r.chain.whole().Events(), Finishes: said.finishes, Usage: said.usage}
 	kept, reason := cache.Keep(whole)
 	if reason != "" {
 		return reason

@@ -85,7 +85,7 @@ func (r *run) keep(ctx context.Context) bus.Outcome {
 		r.log().Error("the result of a request that had this run before was not stored; it is tried again after the lease", "error", err)
 		return bus.Silent
 	}
-	result := record.Build(r.work, r.body, r.chain, r.ended)
+	result := record.Build(r.work, r.body, r.chain.whole(), r.ended)
 	if err := r.w.bus.PutResult(ctx, result); err != nil {
 		r.log().Error("the result was not stored; it is tried again after the lease", "error", err)
 		return bus.Silent

@@ -186,7 +186,7 @@ func (v *relay) cancelled(ctx context.Context) (*schemas.Error, error) {
 	if err != nil || cause.CancelledBy() == "" {
 		return nil, bus.ErrFenced
 	}
-	v.r.chain = chain
+	v.r.chain.set(chain)
 	return cause, nil
 }
 
@@ -249,7 +249,7 @@ func (v *relay) rest(whole *schemas.Usage) *schemas.Usage {
 // acknowledged.
 func (v *relay) settle(ctx context.Context, summary *schemas.Summary) {
 	r := v.r
-	result := record.Build(r.work, r.body, r.chain, summary)
+	result := record.Build(r.work, r.body, r.chain.whole(), summary)
 	if err := r.w.bus.PutResult(context.WithoutCancel(ctx), result); err != nil {
 		r.log().Warn("the result of a request whose run goes on was not stored; it is tried again when the run ends", "error", err)
 		v.owed = append(v.owed, result)
@@ -327,12 +327,13 @@ func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 			return false, nil
 		}
 		work, of, said, attempt, single := r.work, r.body, r.chain, r.attempt, r.single()
-		r.work, r.body, r.chain = heir, body, chain // nothing else, while the calls go on
+		r.work, r.body = heir, body // and what follows, and nothing else while the calls go on
+		r.chain.set(chain)
 		r.open()
 		r.attempt++
 		if err = r.write(ctx, r.claimFrame(ctx, schemas.ModeInherit)); err == nil {
 			v.voice, v.single = voiceOf(heir), single
-			return true, v.repeat(ctx, said)
+			return true, v.repeat(ctx, said.whole())
 		}
 		r.work, r.body, r.chain, r.attempt = work, of, said, attempt
 		if !errors.Is(err, bus.ErrFenced) {
@@ -366,15 +367,15 @@ func (r *run) put(ctx context.Context, gathered *frameData) error {
 	if gathered.count == 0 {
 		return nil
 	}
-	frame := &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: append([]byte(nil), gathered.data...)}
-	gathered.reset()
+	frame := &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: gathered.data}
 	if err := r.write(ctx, frame); err != nil {
 		return &lostError{err}
 	}
+	gathered.reset()
 	return nil
 }
 
 // single reports whether the answer is that of one attempt.
 func (r *run) single() bool {
-	return r.attempt == 1 && r.chain.Attempts() == 1 || r.relay != nil && r.relay.single
+	return r.attempt == 1 && r.chain.whole().Attempts() == 1 || r.relay != nil && r.relay.single
 }
