@@ -303,8 +303,7 @@ func (r *run) generate(ctx context.Context, p *plan) said {
 	}
 	caller := r
 	if r.relay != nil { // whoever inherits it, the calls stay as they are
-		asked := *r
-		caller = &asked
+		caller = &run{w: r.w, m: r.m, op: r.op, request: r.request, work: r.work, body: r.body, began: r.began, attempt: r.attempt, relay: r.relay}
 	}
 	calls := &recovery{
 		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.mustEnd(), attempt: r.attempt,
