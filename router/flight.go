@@ -34,7 +34,6 @@ type flight struct {
 	doubt    time.Time          // when a leader of whom there is no trace is given up
 	until    time.Time          // the leader's deadline, by the stream's clock
 	born     time.Time          // here, by a request that no other router had; zero otherwise
-	before   schemas.Identity   // whose run the leader has inherited, if so
 	handing  *follower          // who is about to inherit it
 	question heirQuestion       // of the worker that waits for that
 	patience time.Time          // until when its worker may ask who inherits the run of a leader that has ended
