@@ -27,7 +27,7 @@ func cacheCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	rounds := flags.Int("rounds", 5, "two-second rounds of each load with each durability")
 	asked := flags.Int("requests", 400, "requests of the claim, for each setting of the levels")
 	only := flags.String("only", "hits,claim", "which of hits and claim to measure")
-	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	weir := weirFlag(flags)
 	procs := flags.Int("procs", runtime.NumCPU(), "threads of the load generator that may run at once; the limits are meant with the default")
 	parent := flags.String("dir", "", "where Weir keeps its data during the run; on a disk, or power is meaningless (default: the temporary directory)")
 	if err := flags.Parse(args); err != nil {
@@ -41,15 +41,11 @@ func cacheCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		return errors.New("use at least one round and ten requests")
 	}
 	beLight(*procs)
-	dir, err := os.MkdirTemp(*parent, "weir-bench-")
+	dir, program, remove, err := workplace(ctx, *parent, *weir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := buildWeir(ctx, *weir, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	var limits []limit
 	for what := range strings.SplitSeq(*only, ",") {
 		var more []limit

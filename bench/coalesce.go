@@ -31,7 +31,7 @@ type coalesceFigures struct {
 // coalesceCommand sends equal requests at once, unary and streamed, and counts the calls of the model and the whole answers.
 func coalesceCommand(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	flags := newFlags("coalesce", stderr)
-	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	weir := weirFlag(flags)
 	n := flags.Int("n", 1000, "equal requests at once")
 	durability := flags.String("durability", "process", "of weir serve")
 	if err := flags.Parse(args); err != nil {
@@ -40,15 +40,11 @@ func coalesceCommand(ctx context.Context, args []string, stdout, stderr io.Write
 	if *n < 1 {
 		return fmt.Errorf("%d requests: send at least one", *n)
 	}
-	dir, err := os.MkdirTemp("", "weir-bench-")
+	dir, program, remove, err := workplace(ctx, "", *weir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := buildWeir(ctx, *weir, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	var calls atomic.Int64
 	upstream, stop, err := countingMock(&calls)
 	if err != nil {

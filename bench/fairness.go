@@ -35,7 +35,7 @@ var fairWeights = []int{1, 2, 4}
 // fairnessCommand measures what tenants get of one model beside each other.
 func fairnessCommand(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	flags := newFlags("fairness", stderr)
-	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	weir := weirFlag(flags)
 	runs := flags.Int("runs", 5, "runs, of which the median counts")
 	window := flags.Duration("window", 8*time.Second, "of each part of a run")
 	weighed := flags.Duration("weights", time.Minute, "how long shares by weight are measured")
@@ -49,15 +49,11 @@ func fairnessCommand(ctx context.Context, args []string, stdout, stderr io.Write
 	if *runs < 1 || *window <= 0 || *weighed <= 0 {
 		return errors.New("use at least one run, and windows that take time")
 	}
-	dir, err := os.MkdirTemp("", "weir-bench-")
+	dir, program, remove, err := workplace(ctx, "", *weir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := buildWeir(ctx, *weir, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	mock, err := startMock(ctx, 2)
 	if err != nil {
 		return err

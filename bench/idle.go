@@ -55,19 +55,15 @@ func (t *target) residentOnceQuiet(ctx context.Context) (int64, error) {
 
 func idleCommand(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	flags := newFlags("idle", stderr)
-	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	weir := weirFlag(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "weir-bench-")
+	dir, program, remove, err := workplace(ctx, "", *weir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := buildWeir(ctx, *weir, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	figures, err := measureIdle(ctx, program, dir, idleStarts)
 	if err != nil {
 		return err

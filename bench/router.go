@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,7 +29,7 @@ const (
 // routerCommand measures a router that is a process of its own: this program is its callers and its workers.
 func routerCommand(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	flags := newFlags("router", stderr)
-	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	weir := weirFlag(flags)
 	n := flags.Int("n", 10_000, "requests that pass, and that wait")
 	rounds := flags.Int("rounds", 5, "rounds of requests that pass, of which the median counts")
 	if err := flags.Parse(args); err != nil {
@@ -39,15 +38,11 @@ func routerCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if *n < 1 || *rounds < 1 {
 		return errors.New("use at least one request and one round")
 	}
-	dir, err := os.MkdirTemp("", "weir-bench-")
+	dir, program, remove, err := workplace(ctx, "", *weir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := buildWeir(ctx, *weir, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	h, err := startHub(ctx, dir)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ const (
 // streamsCommand opens streams at an ingest that is a process of its own and prints what each of them costs it.
 func streamsCommand(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	flags := newFlags("streams", stderr)
-	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	weir := weirFlag(flags)
 	n := flags.Int("n", 1000, "open streams")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -34,15 +34,11 @@ func streamsCommand(ctx context.Context, args []string, stdout, stderr io.Writer
 	if *n < 1 {
 		return fmt.Errorf("%d streams: open at least one", *n)
 	}
-	dir, err := os.MkdirTemp("", "weir-bench-")
+	dir, program, remove, err := workplace(ctx, "", *weir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := buildWeir(ctx, *weir, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	rest, door, err := startApart(ctx, program, dir, *n)
 	if err != nil {
 		return err

@@ -155,16 +155,3 @@ func freeAddr() (string, error) {
 	}
 	return listener.Addr().String(), listener.Close()
 }
-
-// buildWeir builds the program from the current directory's module, unless a path to one is given.
-func buildWeir(ctx context.Context, given, dir string) (string, error) {
-	if given != "" {
-		return given, nil
-	}
-	program := filepath.Join(dir, "weir")
-	output, err := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/weir-llm/weir/cmd/weir").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build weir: %w\n%s", err, output)
-	}
-	return program, nil
-}

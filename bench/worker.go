@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -28,7 +27,7 @@ const (
 // workerCommand measures the memory of a worker that is a process of its own, while it runs many slow streams.
 func workerCommand(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	flags := newFlags("worker", stderr)
-	weir := flags.String("weir", "", "the weir program; built from this module when empty")
+	weir := weirFlag(flags)
 	n := flags.Int("n", 2000, "streams")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -36,15 +35,11 @@ func workerCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if *n < 1 {
 		return fmt.Errorf("%d streams: use at least one", *n)
 	}
-	dir, err := os.MkdirTemp("", "weir-bench-")
+	dir, program, remove, err := workplace(ctx, "", *weir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := buildWeir(ctx, *weir, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	mock, err := startMock(ctx, 2)
 	if err != nil {
 		return err
