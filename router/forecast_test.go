@@ -32,6 +32,9 @@ func TestForecastComesTrue(t *testing.T) {
 				join(tenant, 200+r.Int64N(600))
 			}
 		}
+		for range r.IntN(500) { // they have waited for a while, and are in the middle of a round
+			join(c.pop().req.Tenant, 200+r.Int64N(600))
+		}
 		said := map[*item]time.Duration{}
 		for _, tenant := range []string{"a", "c", "new"} {
 			it, wait := join(tenant, 500)
