@@ -30,13 +30,14 @@ type claimed struct {
 	asked     int
 	upstream  int64
 	all, hits []time.Duration
+	coalesced int // equal requests at once, which shared a run
 }
 
 // benchClaim asks the same sequence of prompts with each setting of the levels.
 func benchClaim(ctx context.Context, program, dir string, asked int, stdout, stderr io.Writer) ([]limit, error) {
 	prompts := claimPrompts(asked)
 	fmt.Fprintf(stdout, "%d requests, %d %% of their prompts repeated, by %d clients over HTTP; the upstream takes %s. durability process.\n\n", asked, claimRepeated, claimClients, claimUpstream)
-	fmt.Fprint(stdout, "| levels | hit rate | a hit p50, ms | p99 | all mean, ms | p50 | upstream calls | saved |\n|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(stdout, "| levels | hits | shared a run | a hit p50, ms | p99 | all mean, ms | p50 | upstream calls | saved |\n|---|---|---|---|---|---|---|---|---|\n")
 	var limits []limit
 	for _, levels := range claimLevels {
 		fmt.Fprintf(stderr, "claim: levels %s\n", levels)
@@ -91,11 +92,14 @@ func claim(ctx context.Context, program, dir, levels string, prompts []string) (
 			caller := &http.Client{Transport: &http.Transport{DisableCompression: true}}
 			defer caller.CloseIdleConnections()
 			for i := next.Add(1) - 1; i < int64(len(prompts)) && ctx.Err() == nil; i = next.Add(1) - 1 {
-				took, hit, err := askOnce(ctx, caller, "http://"+w.addr+completionsPath, prompts[i])
+				took, did, err := askOnce(ctx, caller, "http://"+w.addr+completionsPath, prompts[i])
 				mu.Lock()
 				c.all = append(c.all, took)
-				if hit {
+				switch did {
+				case "HIT":
 					c.hits = append(c.hits, took)
+				case "COALESCED":
+					c.coalesced++
 				}
 				if err != nil {
 					errs = append(errs, err)
@@ -115,24 +119,24 @@ func claim(ctx context.Context, program, dir, levels string, prompts []string) (
 	return c, nil
 }
 
-func askOnce(ctx context.Context, caller *http.Client, url, prompt string) (took time.Duration, hit bool, err error) {
+func askOnce(ctx context.Context, caller *http.Client, url, prompt string) (took time.Duration, did string, err error) {
 	body := cachedBody(prompt, false, dials{Tokens: hitTokens, FirstUS: claimUpstream.Microseconds()})
 	begun := time.Now()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return 0, false, err
+		return 0, "", err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	response, err := caller.Do(request)
 	if err != nil {
-		return 0, false, err
+		return 0, "", err
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(response.Body)
 	if err == nil && (response.StatusCode != http.StatusOK || bytes.Count(text, []byte(" token")) != hitTokens) {
 		err = fmt.Errorf("status %d: %.300s", response.StatusCode, text)
 	}
-	return time.Since(begun), response.Header.Get("Llm-Cache") == "HIT", err
+	return time.Since(begun), response.Header.Get("Llm-Cache"), err
 }
 
 func (c *claimed) write(w io.Writer) {
@@ -141,7 +145,7 @@ func (c *claimed) write(w io.Writer) {
 		sum += took
 	}
 	percent := func(part int) float64 { return 100 * float64(part) / float64(c.asked) }
-	fmt.Fprintf(w, "| %s | %.0f %% | %.1f | %.1f | %.0f | %.0f | %d | %.0f %% |\n", c.levels, percent(len(c.hits)),
+	fmt.Fprintf(w, "| %s | %.0f %% | %.0f %% | %.1f | %.1f | %.0f | %.0f | %d | %.0f %% |\n", c.levels, percent(len(c.hits)), percent(c.coalesced),
 		milliseconds(percentile(c.hits, 50)), milliseconds(percentile(c.hits, 99)),
 		milliseconds(sum)/float64(max(len(c.all), 1)), milliseconds(percentile(c.all, 50)), c.upstream, percent(c.asked-int(c.upstream)))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,13 @@ const judgedFirst, judgedRate = "1 client, NATS, streamed", "32 clients, HTTP, u
 
 // hitTokens is the length of the answers.
 const hitTokens = 64
+
+// metrics of hits, beside those of all answers.
+const (
+	cpuPerHit       = "cpu per hit"
+	generatorPerHit = "cpu of the generator per hit"
+	hitsPerCPU      = "hits per cpu second"
+)
 
 // benchHits measures hits with each durability, in turns, and makes sure that they cost no work item.
 func benchHits(ctx context.Context, program, dir string, rounds int, window time.Duration, stdout, stderr io.Writer) (_ []limit, err error) {
@@ -85,9 +93,17 @@ func (f figures) measureHits(ctx context.Context, w *cachingWeir, l hitLoad, win
 	if err != nil {
 		return err
 	}
+	own, err := ownCPU()
+	if err != nil {
+		return err
+	}
 	counted, err := w.hits(ctx, l, window)
 	if err != nil {
 		return fmt.Errorf("%s, %s: %w\n%s", w.name, l.name, err, &w.process.output)
+	}
+	generator, err := ownCPU()
+	if err != nil {
+		return err
 	}
 	if _, err := settle(ctx, w.process.pid(), 10*time.Second); err != nil {
 		return err
@@ -102,7 +118,10 @@ func (f figures) measureHits(ctx context.Context, w *cachingWeir, l hitLoad, win
 	f.add(w.name, l.name, answersPerSecond, float64(counted.Answers)/window.Seconds())
 	f.add(w.name, l.name, firstTokenP50, milliseconds(percentile(counted.FirstToken, 50)))
 	f.add(w.name, l.name, firstTokenP99, milliseconds(percentile(counted.FirstToken, 99)))
-	f.add(w.name, l.name, cpuPerToken, float64((after-before).Microseconds())/float64(max(counted.Answers, 1)))
+	hits := float64(max(counted.Answers, 1))
+	f.add(w.name, l.name, cpuPerHit, float64((after-before).Microseconds())/hits)
+	f.add(w.name, l.name, generatorPerHit, float64((generator-own).Microseconds())/hits)
+	f.add(w.name, l.name, hitsPerCPU, hits/max((after-before).Seconds(), tick.Seconds()))
 	return nil
 }
 
@@ -207,12 +226,13 @@ func (a *asker) overNATS(ctx context.Context, bus *weirclient.Client, end time.T
 }
 
 func writeHits(w io.Writer, all figures, rounds int) []limit {
-	fmt.Fprintf(w, "Hits of one answer of %d tokens, medians over %d rounds. HTTP clients are lean, one connection each; NATS clients share one connection of the Go client.\n\n", hitTokens, rounds)
+	fmt.Fprintf(w, "Hits of one answer of %d tokens, medians over %d rounds, on %d cores that Weir shares with the load generator. HTTP clients are lean, one connection each; NATS clients share one connection of the Go client. Weir's CPU is that of all its stages and of the NATS server in it, until it is quiet again.\n\n",
+		hitTokens, rounds, runtime.NumCPU())
 	fmt.Fprint(w, "| load | | process | power |\n|---|---|---|---|\n")
 	for _, l := range hitLoads {
 		for _, m := range []struct{ metric, label, format string }{
 			{answersPerSecond, "hits/s", "%.0f"}, {firstTokenP50, "first token p50, ms", "%.2f"}, {firstTokenP99, "first token p99, ms", "%.2f"},
-			{cpuPerToken, "CPU µs per hit", "%.0f"},
+			{cpuPerHit, "CPU µs per hit, Weir", "%.0f"}, {generatorPerHit, "CPU µs per hit, load generator", "%.0f"}, {hitsPerCPU, "hits per CPU second of Weir", "%.0f"},
 		} {
 			format := strings.ReplaceAll("| %s | %s | # | # |\n", "#", m.format)
 			fmt.Fprintf(w, format, l.name, m.label, all.median("process", l.name, m.metric), all.median("power", l.name, m.metric))

@@ -91,6 +91,15 @@ func cpuTime(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
+// ownCPU is the user and system time of this process alone.
+func ownCPU() (time.Duration, error) {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0, fmt.Errorf("read CPU time: %w", err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil
+}
+
 // gone reports whether a process ended between the look at the tree and the look at it.
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) }
 

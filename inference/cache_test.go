@@ -48,7 +48,7 @@ func TestAPurgeDuringAnAnswerKeepsItOut(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
 	good := strings.TrimSuffix(string(unary("hi")), "}") + `,"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}`
-	p.worker("w1", &fake{whole: []byte(good), gate: func(ctx context.Context, _, _ int) error { return p.bus.PurgeCache(ctx, "acme", "") }})
+	p.worker("w1", &fake{whole: []byte(good), gate: func(ctx context.Context, _, _ int) error { _, err := p.bus.PurgeCache(ctx, "acme", ""); return err }})
 	w := work("r1", 1, whole)
 	w.Cache = &schemas.CacheNote{Status: schemas.CacheMiss, Key: "_.k", TTL: 60}
 	p.dispatch(w)

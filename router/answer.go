@@ -104,9 +104,15 @@ func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, wr
 	return bus.Ack, written
 }
 
-// finish ends the chain with a frame and makes sure of the result of whatever ended it.
-func (c *clerk) finish(it *item, f *schemas.Frame) (written bool, err error) {
-	chain, written, err := c.end(it.ctx, it.req.Identity, f, it.retried > 0)
+// ending is a terminal frame, and the summary that is in it.
+type ending struct {
+	*schemas.Frame
+	summary *schemas.Summary
+}
+
+// finish ends the chain and makes sure of the result of whatever ended it.
+func (c *clerk) finish(it *item, e ending) (written bool, err error) {
+	chain, written, err := c.end(it.ctx, it.req.Identity, e.Frame, it.retried > 0)
 	if err != nil || chain == nil {
 		return false, err
 	}
@@ -115,16 +121,19 @@ func (c *clerk) finish(it *item, f *schemas.Frame) (written bool, err error) {
 		// An unreadable body may be why there is an error to answer; the caller gets its result all the same.
 		c.log.Warn("result without its request body", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 	}
-	return written, record.Ensure(it.ctx, c.bus, it.asWork(), body, chain)
+	if !written {
+		e.summary = nil // it ended otherwise
+	}
+	return written, c.bus.PutResult(it.ctx, record.Build(it.asWork(), body, chain, e.summary))
 }
 
-// refusal is the terminal frame of a request that does not run.
-func refusal(it *item, reason *schemas.Error) *schemas.Frame {
-	return &schemas.Frame{
+// refusal is the end of a request that does not run.
+func refusal(it *item, reason *schemas.Error) ending {
+	summary := &schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}
+	return ending{&schemas.Frame{
 		Kind: schemas.KindError, Op: it.req.Op, Writer: rand.Text()[:12], Data: reason.Encode(), Cache: it.order().Shown(),
-		Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), CancelledBy: reason.CancelledBy()}).Encode(), Trace: bus.TraceParent(it.ctx),
-		Allowance: it.allowance,
-	}
+		Summary: summary.Encode(), Trace: bus.TraceParent(it.ctx), Allowance: it.allowance,
+	}, summary}
 }
 
 // end writes the terminal frame, unless there is one, and returns the finished chain. It returns no chain when a worker
@@ -157,9 +166,9 @@ func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame, 
 	}
 }
 
-// replay answers a request with the frame of an entry, as answer does with an error.
-func (c *clerk) replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written bool) {
-	written, err := c.finish(it, f)
+// replay answers a request with what an entry says, as answer does with an error.
+func (c *clerk) replay(it *item, e ending) (outcome bus.Outcome, written bool) {
+	written, err := c.finish(it, e)
 	if err != nil {
 		c.log.Warn("answering a request from the cache failed; it is tried again after the lease", keyRequest, it.req.Request,
 			keyTenant, it.req.Tenant, keyError, err)
@@ -168,19 +177,19 @@ func (c *clerk) replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written
 	return bus.Ack, written
 }
 
-// replayed is the one frame of an answer from the cache.
-func (it *item) replayed(h *hit) (*schemas.Frame, error) {
+// replayed is an answer from the cache, which is one frame.
+func (it *item) replayed(h *hit) (ending, error) {
 	it.cache.replay.Created = time.Now()
 	data, count, err := it.cache.replay.Events(h.entry)
 	if err != nil {
-		return nil, err
+		return ending{}, err
 	}
+	summary := &schemas.Summary{Status: schemas.StatusCompleted, FinishReasons: h.entry.FinishReasons, Usage: h.entry.Usage}
 	it.cache.note.Status, it.cache.note.Age, it.cache.note.TTL = schemas.CacheHit, int(h.age/time.Second), 0
-	return &schemas.Frame{
+	return ending{&schemas.Frame{
 		Kind: schemas.KindEnd, Op: it.req.Op, Writer: rand.Text()[:12], Count: count, Data: data, BodyHash: it.req.BodyHash(),
-		Cache: it.order().Shown(), Allowance: it.allowance, Trace: bus.TraceParent(it.ctx),
-		Summary: (&schemas.Summary{Status: schemas.StatusCompleted, FinishReasons: h.entry.FinishReasons, Usage: h.entry.Usage}).Encode(),
-	}, nil
+		Cache: it.order().Shown(), Allowance: it.allowance, Trace: bus.TraceParent(it.ctx), Summary: summary.Encode(),
+	}, summary}, nil
 }
 
 func (c *clerk) cached(it *item) (data []byte, stored time.Time, err error) {

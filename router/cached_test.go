@@ -201,34 +201,6 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-// TestTwoRoutersHearOfEverything keeps an entry and purges it under the eyes of two active routers.
-func TestTwoRoutersHearOfEverything(t *testing.T) {
-	p := setupCached(t, router.CacheConfig{}, router.CacheConfig{})
-	entries := func(want float64) func() bool {
-		return func() bool {
-			return p.metric(0, "weir_router_cache_entries", "") == want && p.metric(1, "weir_router_cache_entries", "") == want
-		}
-	}
-	key := keyOf(t, "acme", cacheable)
-	p.poll("a write to warm both", func() bool { // as soon as they listen
-		p.keep(kept(key, "of the cache"))
-		return entries(1)()
-	})
-	p.ask("order-1", cacheable)
-	p.wantHit("order-1", "of the cache")
-	if p.metric(0, "weir_router_cache_hits_total", "stream")+p.metric(1, "weir_router_cache_hits_total", "stream") > 0 {
-		t.Error("a router that had heard of the entry asked the stream")
-	}
-	if err := p.bus.PurgeCache(p.ctx, "acme", ""); err != nil {
-		t.Fatal(err)
-	}
-	began := time.Now()
-	p.poll("a purge to empty both", entries(0))
-	t.Logf("both were empty after %s", time.Since(began))
-	p.ask("order-2", cacheable)
-	p.wantWork(1, schemas.CacheMiss, "")
-}
-
 // TestAHitNeverEntersAClaimedChain has the entry and a worker that runs the request already.
 func TestAHitNeverEntersAClaimedChain(t *testing.T) {
 	p := setupCached(t, router.CacheConfig{})

@@ -190,7 +190,7 @@ func (c *caching) hear(n bus.CacheNews) {
 	var err error
 	switch {
 	case n.Key == "":
-		err = c.memory.Reset() // of all tenants, so that nothing of it is left in memory
+		err = c.memory.Purge(n.Tenant)
 	case len(n.Data) == 0:
 		err = c.memory.Drop(n.Tenant, n.Key)
 	default:
@@ -293,14 +293,14 @@ func (l *loop) replay(it *item, h *hit) {
 		l.books.tell(it)
 	}
 	l.hits.submit(func() func() {
-		f, err := it.replayed(h)
+		e, err := it.replayed(h)
 		if err != nil {
 			return func() {
 				l.log.Warn("an entry of the cache cannot be said again; the request runs", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyError, err)
 				l.missed(it)
 			}
 		}
-		outcome, written := l.clerk.replay(it, f)
+		outcome, written := l.clerk.replay(it, e)
 		return func() {
 			if written {
 				l.caching.meters.hits.WithLabelValues(h.level).Inc()

@@ -38,7 +38,7 @@ type registrar interface {
 	answered(it *item) (answered bool, outcome bus.Outcome)
 	body(it *item) ([]byte, error)
 	cached(it *item) (data []byte, stored time.Time, err error)
-	replay(it *item, f *schemas.Frame) (outcome bus.Outcome, written bool)
+	replay(it *item, e ending) (outcome bus.Outcome, written bool)
 	rescue(ctx context.Context, lost lostWork) (back int, err error)
 	cancelHeld(ctx context.Context, id schemas.Identity, reason *schemas.Error) (written bool, err error)
 }

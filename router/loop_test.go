@@ -143,7 +143,7 @@ func (b *fakeBus) body(it *item) ([]byte, error) {
 
 func (b *fakeBus) cached(*item) ([]byte, time.Time, error) { return nil, time.Time{}, bus.ErrNotFound }
 
-func (b *fakeBus) replay(*item, *schemas.Frame) (bus.Outcome, bool) { return bus.Ack, true }
+func (b *fakeBus) replay(*item, ending) (bus.Outcome, bool) { return bus.Ack, true }
 
 // told is what the loop has asked of the bus so far.
 func (b *fakeBus) told() (t struct {

@@ -202,11 +202,13 @@ func DecodeCacheEntry(tenant, key string, data []byte) (*CacheEntry, error) {
 	if want := data[whole+len(sumMember) : len(data)-2]; hex.EncodeToString(sum[:]) != string(want) {
 		return nil, errors.New("decode cache entry: it is damaged")
 	}
-	e := &CacheEntry{}
-	if err := decodeRecord(data, e); err != nil {
-		return nil, fmt.Errorf("decode cache entry: %w", err)
+	if !json.Valid(data) {
+		return nil, errors.New("decode cache entry: it is not JSON")
 	}
-	delete(e.Extra, "crc32c")
+	e, err := ReadCacheEntry(data)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case e.V != Version:
 		return nil, fmt.Errorf("decode cache entry: it is of version %d", e.V)
@@ -215,5 +217,16 @@ func DecodeCacheEntry(tenant, key string, data []byte) (*CacheEntry, error) {
 	case e.TTL < 1 || e.TTL > MaxCacheTTL || len(e.Answer) == 0:
 		return nil, errors.New("decode cache entry: it is not whole")
 	}
+	return e, nil
+}
+
+// ReadCacheEntry reads again what [DecodeCacheEntry] has read before, without checking anything: a hit is made of it. It must not
+// be given other data.
+func ReadCacheEntry(data []byte) (*CacheEntry, error) {
+	e := &CacheEntry{}
+	if err := decodeValid(data, e); err != nil {
+		return nil, fmt.Errorf("decode cache entry: %w", err)
+	}
+	delete(e.Extra, "crc32c")
 	return e, nil
 }

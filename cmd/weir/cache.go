@@ -72,13 +72,29 @@ func (c *cli) purgeCache(ctx context.Context, tenant, namespace string) error {
 	if namespace != "" {
 		token = cache.NamespaceToken(namespace)
 	}
-	if err := b.PurgeCache(ctx, tenant, token); err != nil {
+	removed, err := b.PurgeCache(ctx, tenant, token)
+	if err != nil {
 		return err
 	}
 	if c.json {
-		_, err = fmt.Fprintf(c.stdout, "{\"purged\":true,\"tenant\":%q,\"namespace\":%q}\n", tenant, namespace)
+		_, err = fmt.Fprintf(c.stdout, "{\"purged\":true,\"tenant\":%q,\"namespace\":%q,\"removed\":%d}\n", tenant, namespace, removed)
 		return err
 	}
-	_, err = fmt.Fprintf(c.stdout, "the cached answers of tenant %s are removed\n", tenant)
+	_, err = fmt.Fprintln(c.stdout, purged(tenant, namespace, removed))
 	return err
+}
+
+// purged says what a purge did.
+func purged(tenant, namespace string, removed uint64) string {
+	whose := "tenant " + tenant
+	if namespace != "" {
+		whose = fmt.Sprintf("namespace %q of tenant %s", namespace, tenant)
+	}
+	switch removed {
+	case 0:
+		return "there was no cached answer of " + whose + " to remove; what is being answered now is not kept"
+	case 1:
+		return "removed 1 cached answer of " + whose
+	}
+	return fmt.Sprintf("removed %d cached answers of %s", removed, whose)
 }

@@ -167,18 +167,21 @@ func TestCacheForgets(t *testing.T) {
 	if again := serve.cached(t, "chat", "named", true, "Llm-Cache-Namespace", "u1"); again.did != "HIT" || again.text != named.text {
 		t.Fatalf("after a restart: %+v, want %+v", again, named)
 	}
-	purge := func(args ...string) {
+	purge := func(want, tenant string, args ...string) {
 		t.Helper()
-		if _, stderr, err := call(t, append([]string{"cache", "purge", "--tenant", "default", "--data-dir", dir}, args...)...); err != nil {
-			t.Fatalf("%v: %s", err, stderr)
+		stdout, stderr, err := call(t, append([]string{"cache", "purge", "--tenant", tenant, "--data-dir", dir}, args...)...)
+		if err != nil || stdout != want+"\n" {
+			t.Fatalf("it said %q, want %q; %v: %s", stdout, want, err, stderr)
 		}
 	}
-	purge("--namespace", "u1")
+	purge("there was no cached answer of tenant nosuch to remove; what is being answered now is not kept", "nosuch")
+	purge(`removed 1 cached answer of namespace "u1" of tenant default`, "default", "--namespace", "u1")
+	purge(`{"purged":true,"tenant":"default","namespace":"u1","removed":0}`, "default", "--namespace", "u1", "--json")
 	becomes(t, "a purged namespace", func() bool { return serve.cached(t, "chat", "named", false, "Llm-Cache-Namespace", "u1").did == "MISS" })
 	if again := serve.cached(t, "chat", "kept", false); again.did != "HIT" {
 		t.Errorf("of no namespace, after a purge of one: %+v", again)
 	}
-	purge()
+	purge("removed 2 cached answers of tenant default", "default")
 	becomes(t, "a purged tenant", func() bool { return serve.cached(t, "chat", "kept", false).did == "MISS" })
 
 	response := serve.respond(t, `{"model":"m","temperature":0,"input":"a secret"}`)

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,7 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tidwall/gjson"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -110,25 +111,37 @@ func (b *Bus) DropAnswer(ctx context.Context, tenant, key string) error {
 }
 
 // PurgeCache removes all entries of a tenant, or of one namespace of it, from LLM_CACHE and from every router that is
-// connected. Answers of the tenant that are still being given are not kept afterwards. When it fails, what is left is
-// removed by calling it again.
-func (b *Bus) PurgeCache(ctx context.Context, tenant, namespaceToken string) error {
+// connected, and says how many the stream had; one that was dropped in the last five seconds counts too. Answers of the
+// tenant that are still being given are not kept afterwards. When it fails, what is left is removed by calling it again.
+func (b *Bus) PurgeCache(ctx context.Context, tenant, namespaceToken string) (removed uint64, err error) {
 	mark := schemas.CachePurgedSubject(tenant)
 	// First the fence, then the entries before it, then a word to who may have read one of them in between.
 	fence, err := b.putCached(ctx, mark, schemas.MaxCacheTTL, nil)
 	if err != nil {
-		return wrap("fence the answers that are under way off the cache", err)
+		return 0, wrap("fence the answers that are under way off the cache", err)
 	}
-	s, err := b.js.Stream(ctx, schemas.StreamCache)
-	if err != nil {
-		return fmt.Errorf("look up stream %s: %w", schemas.StreamCache, err)
-	}
-	err = s.Purge(ctx, jetstream.WithPurgeSubject(schemas.CacheSpace(tenant, namespaceToken)), jetstream.WithPurgeSequence(fence))
-	if err != nil {
-		return fmt.Errorf("erase from %s: %w", schemas.StreamCache, err)
+	if removed, err = b.purgeBefore(ctx, schemas.StreamCache, schemas.CacheSpace(tenant, namespaceToken), fence); err != nil {
+		return 0, err
 	}
 	_, err = b.putCached(ctx, mark, schemas.MaxCacheTTL, nil)
-	return wrap("tell that entries of the cache are gone", err)
+	return removed, wrap("tell that entries of the cache are gone", err)
+}
+
+// purgeBefore erases the messages of a subject, which may have wildcards, that are before a sequence, and counts them. The
+// library's own call tells no number.
+func (b *Bus) purgeBefore(ctx context.Context, stream, subject string, sequence uint64) (purged uint64, err error) {
+	query, err := json.Marshal(map[string]any{"filter": subject, "seq": sequence})
+	if err != nil {
+		return 0, err
+	}
+	reply, err := b.control.RequestWithContext(ctx, "$JS.API.STREAM.PURGE."+stream, query)
+	if err != nil {
+		return 0, fmt.Errorf("erase from %s: %w", stream, err)
+	}
+	if e := apiError(reply.Data); e != nil {
+		return 0, fmt.Errorf("erase from %s: %w", stream, e)
+	}
+	return gjson.GetBytes(reply.Data, "purged").Uint(), nil
 }
 
 // CacheNews is what routers hear of the cache.

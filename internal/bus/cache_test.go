@@ -89,6 +89,15 @@ func (c *cacheBus) has(tenant, key string) bool {
 	return err == nil
 }
 
+// purge removes entries, of which there must be as many as wanted.
+func (c *cacheBus) purge(tenant, namespaceToken string, want uint64) {
+	c.t.Helper()
+	removed, err := c.PurgeCache(c.ctx, tenant, namespaceToken)
+	if err != nil || removed != want {
+		c.t.Fatalf("a purge of %s %q removed %d, %v; want %d", tenant, namespaceToken, removed, err, want)
+	}
+}
+
 // TestAPurgeFencesWhatIsUnderWay is the promise that what was asked before a purge does not come back after it, neither into the
 // stream nor into the ears of routers.
 func TestAPurgeFencesWhatIsUnderWay(t *testing.T) {
@@ -100,9 +109,7 @@ func TestAPurgeFencesWhatIsUnderWay(t *testing.T) {
 	if err := errors.Join(c.keep("acme", "ns.two", before), c.keep("bcme", "_.one", other)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.PurgeCache(c.ctx, "acme", ""); err != nil {
-		t.Fatal(err)
-	}
+	c.purge("acme", "", 2)
 	if c.has("acme", "_.one") || c.has("acme", "ns.two") || !c.has("bcme", "_.one") {
 		t.Error("a purge removes all of its tenant, and nothing of another")
 	}
@@ -143,18 +150,16 @@ func TestAPurgeOfANamespaceLeavesTheOthers(t *testing.T) {
 	if err := errors.Join(c.keep("acme", "_.one", 0), c.keep("acme", "ns.two", 0)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.PurgeCache(c.ctx, "acme", "ns"); err != nil {
-		t.Fatal(err)
-	}
+	c.purge("acme", "ns", 1)
+	c.purge("acme", "ns", 0)
 	if c.has("acme", "ns.two") || !c.has("acme", "_.one") {
 		t.Error("a purge of a namespace removes all of it and nothing else")
 	}
 	if err := c.keep("acme", "ns.two", 0); !errors.Is(err, bus.ErrFenced) {
 		t.Errorf("an answer from before the purge: %v, want ErrFenced", err)
 	}
-	if err := c.PurgeCache(c.ctx, "acme", ""); err != nil { // must not take the mark with it
-		t.Fatal(err)
-	}
+	c.purge("acme", "", 1) // must not take the mark with it, nor count it
+	c.purge("nosuch", "", 0)
 	if c.mark("acme") == 0 {
 		t.Error("a purge of all removed its own mark")
 	}

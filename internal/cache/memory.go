@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ const (
 	shards = 16
 	// heads is what is before an entry: when it was stored and when it ends, on the clock of the Memory.
 	heads = 16
+
+	// maxPurged bounds how many tenants a Memory knows to be purged, before it forgets everything and begins anew.
+	maxPurged = 4096
 )
 
 // MemoryConfig is that of a [Memory].
@@ -45,7 +49,8 @@ type Memory struct {
 
 	mu         sync.RWMutex
 	ring       *bigcache.BigCache
-	generation uint64
+	generation uint64            // of all
+	purged     map[string]uint64 // by tenant: the generation since which its entries are valid; none = since the ring was made
 }
 
 // NewMemory makes an empty one.
@@ -88,9 +93,30 @@ func (m *Memory) Reset() error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ring = ring
+	m.ring, m.purged = ring, make(map[string]uint64)
 	m.generation++
 	return nil
+}
+
+// Purge forgets the entries of a tenant and of nobody else: they are looked for under other names from now on. Their bytes stay
+// in the ring, where nothing finds them, until others are written over them.
+func (m *Memory) Purge(tenant string) error {
+	if !m.purge(tenant) {
+		return m.Reset()
+	}
+	return nil
+}
+
+// purge reports whether there was room to remember it.
+func (m *Memory) purge(tenant string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, known := m.purged[tenant]; !known && len(m.purged) == maxPurged {
+		return false
+	}
+	m.generation++
+	m.purged[tenant] = m.generation
+	return true
 }
 
 // Generation changes whenever something was removed. What was read from elsewhere before is not to be put in afterwards.
@@ -101,9 +127,13 @@ func (m *Memory) Generation() uint64 {
 }
 
 // Put keeps an encoded entry that was stored elsewhere an age ago and ends at ttl, unless something was removed since the
-// generation. It reports whether it did: one that is too large, or over, is not kept.
+// generation. It reports whether it did: one that is too large, over, damaged, of another version or of another request is not
+// kept.
 func (m *Memory) Put(generation uint64, tenant, key string, entry []byte, age, ttl time.Duration) bool {
-	if len(entry) == 0 || len(entry) > m.cfg.MaxEntry || age >= ttl {
+	if len(entry) > m.cfg.MaxEntry || age >= ttl {
+		return false
+	}
+	if _, err := schemas.DecodeCacheEntry(tenant, key, entry); err != nil { // so that no hit pays for it
 		return false
 	}
 	now := m.cfg.Now()
@@ -112,14 +142,13 @@ func (m *Memory) Put(generation uint64, tenant, key string, entry []byte, age, t
 	binary.BigEndian.PutUint64(b[8:], uint64(now-age+ttl))
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return generation == m.generation && m.ring.Set(name(tenant, key), append(b, entry...)) == nil
+	return generation == m.generation && m.ring.Set(m.name(tenant, key), append(b, entry...)) == nil
 }
 
-// Get is the entry of a tenant under a key, and its age. What is over, damaged, of another version or of another request is
-// none.
+// Get is the entry of a tenant under a key, and its age. One that is over is none.
 func (m *Memory) Get(tenant, key string) (*schemas.CacheEntry, time.Duration, bool) {
 	m.mu.RLock()
-	b, err := m.ring.Get(name(tenant, key)) // a copy
+	b, err := m.ring.Get(m.name(tenant, key)) // a copy
 	m.mu.RUnlock()
 	if err != nil || len(b) < heads {
 		return nil, 0, false
@@ -129,7 +158,7 @@ func (m *Memory) Get(tenant, key string) (*schemas.CacheEntry, time.Duration, bo
 	if now >= end {
 		return nil, 0, false
 	}
-	e, err := schemas.DecodeCacheEntry(tenant, key, b[heads:])
+	e, err := schemas.ReadCacheEntry(b[heads:])
 	if err != nil {
 		return nil, 0, false
 	}
@@ -141,18 +170,25 @@ func (m *Memory) Drop(tenant, key string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.generation++
-	err := m.ring.Delete(name(tenant, key))
+	err := m.ring.Delete(m.name(tenant, key))
 	if errors.Is(err, bigcache.ErrEntryNotFound) {
 		return nil
 	}
 	return err
 }
 
-// Size is how many entries there are, those that are over included, and what has been taken for them in bytes.
+// Size is how many entries there are, those that are over or purged included, and what has been taken for them in bytes.
 func (m *Memory) Size() (entries, bytes int) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.ring.Len(), m.ring.Capacity()
 }
 
-func name(tenant, key string) string { return tenant + "." + key }
+// name is what an entry is called in the ring. m.mu is held.
+func (m *Memory) name(tenant, key string) string {
+	since, purged := m.purged[tenant]
+	if !purged {
+		return tenant + "." + key
+	}
+	return tenant + "." + key + "." + strconv.FormatUint(since, 36)
+}

@@ -127,10 +127,12 @@ func TestWhatIsDamagedOrOfAnotherVersionIsNone(t *testing.T) {
 	short := good.Encode()
 	for name, data := range map[string][]byte{
 		"another version": other.Encode(), "a flipped bit": flipped, "cut short": short[:len(short)-1], "no entry": []byte("{}"),
-		"another key": entry("acme", "_.other", `{}`).Encode(), "another tenant": entry("bcme", "_.k", `{}`).Encode(),
+		"nothing": nil, "another key": entry("acme", "_.other", `{}`).Encode(), "another tenant": entry("bcme", "_.k", `{}`).Encode(),
 		"no answer": entry("acme", "_.k", ``).Encode(),
 	} {
-		c.Put(c.Generation(), "acme", "_.k", data, 0, time.Minute)
+		if c.Put(c.Generation(), "acme", "_.k", data, 0, time.Minute) {
+			t.Errorf("%s was kept", name)
+		}
 		if e, _, ok := c.Get("acme", "_.k"); ok {
 			t.Errorf("%s: got %+v", name, e)
 		}
@@ -212,7 +214,7 @@ func heap() int64 {
 func TestNothingComesBackAfterARemoval(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, cache.MemoryConfig{})
-	for name, remove := range map[string]func() error{"reset": c.Reset, "drop": func() error { return c.Drop("acme", "_.k") }, "drop of none": func() error { return c.Drop("acme", "_.none") }} {
+	for name, remove := range map[string]func() error{"reset": c.Reset, "purge": func() error { return c.Purge("acme") }, "drop": func() error { return c.Drop("acme", "_.k") }, "drop of none": func() error { return c.Drop("acme", "_.none") }} {
 		c.put("_.k", 10, 0, time.Minute)
 		read := c.Generation() // what was read from the stream before the removal is put in after it
 		if err := remove(); err != nil {
@@ -227,6 +229,67 @@ func TestNothingComesBackAfterARemoval(t *testing.T) {
 	}
 }
 
+func TestAPurgeIsOfOneTenant(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, cache.MemoryConfig{})
+	keep := func(tenant, answer string) {
+		t.Helper()
+		if !c.Put(c.Generation(), tenant, "_.k", entry(tenant, "_.k", answer).Encode(), 0, time.Minute) {
+			t.Fatalf("the entry of %s was not kept", tenant)
+		}
+	}
+	want := func(when, tenant, answer string) {
+		t.Helper()
+		e, _, ok := c.Get(tenant, "_.k")
+		if ok != (answer != "") || ok && string(e.Answer) != answer {
+			t.Errorf("%s: tenant %s has %+v, want %q", when, tenant, e, answer)
+		}
+	}
+	keep("acme", `"old"`)
+	keep("bcme", `"b"`)
+	for i := range 3 {
+		if err := c.Purge("acme"); err != nil {
+			t.Fatal(err)
+		}
+		want("after a purge", "acme", "")
+		want("after a purge", "bcme", `"b"`)
+		keep("acme", fmt.Sprint(i))
+		want("kept anew", "acme", fmt.Sprint(i))
+	}
+	if err := c.Drop("acme", "_.k"); err != nil {
+		t.Fatal(err)
+	}
+	want("after a drop", "acme", "")
+}
+
+// TestPurgesAreBounded purges one tenant more than are remembered, which forgets everything rather than anything too little.
+func TestPurgesAreBounded(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, cache.MemoryConfig{})
+	c.put("_.k", 10, 0, time.Minute)
+	purge := func(i int) {
+		t.Helper()
+		if err := c.Purge(fmt.Sprint("tenant-", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4096 {
+		purge(i)
+	}
+	purge(0) // one that is known takes no more room
+	if !c.has("_.k") {
+		t.Fatal("purges of others removed an entry")
+	}
+	c.Put(c.Generation(), "tenant-4096", "_.k", entry("tenant-4096", "_.k", `"x"`).Encode(), 0, time.Minute)
+	purge(4096)
+	if _, _, ok := c.Get("tenant-4096", "_.k"); ok {
+		t.Error("the tenant that was one too many was not purged")
+	}
+	if entries, _ := c.Size(); entries != 0 {
+		t.Errorf("%d entries are left", entries)
+	}
+}
+
 func TestMemoryTakesEverybodyAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, cache.MemoryConfig{MB: cache.MinMemoryMB})
@@ -238,6 +301,8 @@ func TestMemoryTakesEverybodyAtOnce(t *testing.T) {
 				switch {
 				case worker == 0 && i%100 == 0:
 					_ = c.Reset()
+				case worker == 0 && i%50 == 0:
+					_ = c.Purge("acme")
 				case worker == 1 && i%10 == 0:
 					_ = c.Drop("acme", key)
 				case worker%2 == 0:
