@@ -178,7 +178,7 @@ func (p *recovery) out(m *model, none *balance.UnavailableError) {
 		return
 	}
 	after := max(none.Again, time.Second)
-	p.shown = schemas.Errorf(schemas.CodeUnavailable, "%s of model %q at the moment; try again in %v", none, m.name, after.Round(time.Millisecond)).
+	p.shown = schemas.Errorf(schemas.CodeUnavailable, "model %q cannot answer at the moment: %s; try again in %v", m.name, none, after.Round(time.Millisecond)).
 		WithRetryAfter(after)
 }
 
