@@ -47,18 +47,18 @@ func (p *recovery) events(ctx context.Context) said {
 		for {
 			t, failed := p.next(ctx)
 			if failed != nil {
-				yield(Event{}, failed)
+				fail(yield, failed)
 				return
 			}
 			if t, failed = p.run(ctx, t, yield); failed == nil {
 				return
 			}
 			if t.visible {
-				yield(Event{}, failed)
+				fail(yield, failed)
 				return
 			}
 			if p.over(t, failed) {
-				yield(Event{}, p.shown)
+				fail(yield, p.shown)
 				return
 			}
 		}
