@@ -8,8 +8,8 @@
 //	fetch (one per partition) ──► loop ──► queue ──► dispatch lane ──► LLM_WORK, then ack
 //	          heartbeats, cancels ──►  └───────────► answer lane ────► error frame, result, DLQ, then ack
 //
-// Requests that wait for one model go by priority class and, within a class, by deficit round robin over tenants
-// (docs/adr/0013).
+// Requests that wait for one model go by priority class and, within a class, by start-time fair queueing over
+// tenants (docs/adr/0013).
 //
 // **A request is settled only after the step that makes it safe to forget: its work item is stored, or its answer and its
 // result are.** Whatever dies before that leaves the request in LLM_REQUESTS, and deciding it again is harmless: a second
