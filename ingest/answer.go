@@ -109,9 +109,7 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 // dialect, because nothing else tells its reader that a unary answer was all.
 func (e *eventStream) end(f *schemas.Frame, how streaming) error {
 	if f.Count > 0 {
-		if err := e.events(f); err != nil {
-			return err
-		}
+		return e.whole(f, how.resumable)
 	}
 	return e.done(how.resumable)
 }

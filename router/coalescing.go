@@ -189,7 +189,7 @@ func (l *loop) follow(it *item, f *follower, fl *flight) {
 func (l *loop) ask(fl *flight) {
 	fl.asking = true
 	leader := fl.leader
-	l.hits.submit(func() func() {
+	l.lookups.submit(func() func() {
 		last, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
 		var result *schemas.Result
 		if errors.Is(err, bus.ErrNotFound) {
@@ -254,7 +254,7 @@ func (l *loop) doubt(now time.Time) {
 // inquire looks a last time.
 func (l *loop) inquire(fl *flight) {
 	leader := fl.leader
-	l.hits.submit(func() func() {
+	l.lookups.submit(func() func() {
 		_, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
 		return func() {
 			if errors.Is(err, bus.ErrNotFound) && fl.leader == leader && len(l.held.with(leader)) == 0 && !l.draining {

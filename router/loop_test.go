@@ -63,6 +63,7 @@ type fakeBus struct {
 
 	dispatchErr  error
 	dispatchGate chan struct{}   // a dispatch waits for it, when set
+	cachedGate   chan struct{}   // a look-up in the second level of the cache waits for it, when set
 	known        map[string]bool // request ids with a result
 }
 
@@ -141,7 +142,15 @@ func (b *fakeBus) body(it *item) ([]byte, error) {
 	return []byte(it.req.Object.Name), nil
 }
 
-func (b *fakeBus) cached(*item) ([]byte, time.Time, error) { return nil, time.Time{}, bus.ErrNotFound }
+func (b *fakeBus) cached(*item) ([]byte, time.Time, error) {
+	b.mu.Lock()
+	gate := b.cachedGate
+	b.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	return nil, time.Time{}, bus.ErrNotFound
+}
 
 func (b *fakeBus) replay(*item, ending) (bus.Outcome, bool) { return bus.Ack, true }
 
