@@ -17,7 +17,12 @@ var errEnded = errors.New("the frames ended before the request did")
 // unary answers with the whole response, or with an error and its true status. finished reports whether the request has
 // ended, whatever became of the caller.
 func (c *call) unary(all frames) (finished bool, err error) {
+	stop := c.tellProcessing()
+	defer stop()
 	for f, err := range all {
+		if err != nil || f.Kind != schemas.KindAccepted {
+			stop()
+		}
 		if err == nil {
 			c.note(f)
 		}

@@ -60,6 +60,7 @@ type loop struct {
 	routers  chan *schemas.RouterBeat
 	cancels  chan hint
 	asked    chan question
+	heirs    chan heirQuestion
 	retries  chan *schemas.RetryEvent
 	due      *due
 	finished chan func()
@@ -81,6 +82,8 @@ type loop struct {
 	hits       *lane
 	lookups    *lane // a stream that is slow must not hold up what the memory has
 	flights    flights
+	bequests   map[schemas.Identity]*bequest // by the heir
+	retracing  int                           // chains that are being looked at
 	copier     *copier
 	adoptions  *lane
 	rescues    *lane
@@ -109,7 +112,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, ca
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
-		asked: make(chan question, hintsBehind), retries: make(chan *schemas.RetryEvent, hintsBehind), due: newDue(), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
+		asked: make(chan question, hintsBehind), heirs: make(chan heirQuestion, hintsBehind), bequests: make(map[schemas.Identity]*bequest), retries: make(chan *schemas.RetryEvent, hintsBehind), due: newDue(), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
@@ -153,6 +156,8 @@ func (l *loop) run(ctx, work context.Context) {
 			l.cancel(h)
 		case q := <-l.asked:
 			l.tellPlace(q)
+		case q := <-l.heirs:
+			l.tellHeir(q)
 		case e := <-l.retries:
 			l.giveUp(e)
 		case then := <-l.finished:
@@ -224,6 +229,7 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	l.checkUnseen(work, now)
 	l.flights.sweep(now)
 	l.doubt(now)
+	l.watchHeirs(now)
 	if now.Sub(l.refreshed) >= catalogAge {
 		l.queue.age(now)
 		l.flights.expire(l.clock.at(now), now)

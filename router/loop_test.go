@@ -177,6 +177,7 @@ type bench struct {
 	done  chan struct{}      // closed when the loop has ended
 	next  uint64
 	vault *fakeVault // when there are limits
+	log   *fakeLog   // when runs are shared
 }
 
 const testLease = 30 * time.Second
@@ -207,6 +208,10 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 		b.vault = newFakeVault()
 		b.loop.keepBooks(t.Context(), b.vault)
 		t.Cleanup(b.loop.books.close)
+	}
+	if cfg.Cache.Policy != nil {
+		b.log = newFakeLog()
+		b.loop.coalesce(t.Context(), b.log)
 	}
 	go func() { b.loop.run(ctx, t.Context()); close(b.done) }()
 	t.Cleanup(func() { stop(); <-b.done })

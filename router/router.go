@@ -250,6 +250,19 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 		stopCancels()
 		return nil, err
 	}
+	stopHeirs, err := b.OnHeir(func(id schemas.Identity, answer func(*schemas.Work)) {
+		select {
+		case l.heirs <- heirQuestion{id, answer}:
+		default:
+		}
+	})
+	if err != nil {
+		stopBeats()
+		stopRouters()
+		stopCancels()
+		stopQuestions()
+		return nil, err
+	}
 	stopHeld, err := b.OnHeld(func(e *schemas.RetryEvent) {
 		select {
 		case l.retries <- e:
@@ -262,7 +275,15 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 		stopRouters()
 		stopCancels()
 		stopQuestions()
+		stopHeirs()
 		return nil, err
 	}
-	return func() { stopBeats(); stopRouters(); stopCancels(); stopQuestions(); stopHeld() }, nil
+	return func() {
+		stopBeats()
+		stopRouters()
+		stopCancels()
+		stopQuestions()
+		stopHeirs()
+		stopHeld()
+	}, nil
 }
