@@ -23,6 +23,9 @@ const maxFailures = 5
 // of its answer, and no model would answer now although one may later. What may be the fault of the request itself is
 // waited out a few times only: a server that is ill gets well meanwhile, and a request that makes it ill does not.
 func (r *run) waits(failed *schemas.Error) bool {
+	if r.relay != nil && r.relay.passed {
+		return false // the item is another request's
+	}
 	mayPass := judge(failed) == again || failed.Code == schemas.CodeUpstreamTimeout
 	return mayPass && r.work.Priority == schemas.PriorityBatch && time.Now().Before(r.deadline()) && (outage(failed) || r.work.Failures < maxFailures)
 }

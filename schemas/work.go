@@ -13,6 +13,7 @@ type Work struct {
 	Cost     int64      // tokens that the router takes it for, of prompt and answer; 0 when it did not say
 	Cache    *CacheNote // nil when nobody asked for the cache
 	Accepted time.Time  // when LLM_REQUESTS stored the request
+	Shared   bool       // equal requests may be given its answer, and may inherit its run
 
 	Reserve   *Reserve // of a tenant with limits
 	Allowance string   // of a tenant with limits: the header Llm-Allowance
@@ -36,6 +37,9 @@ func (w *Work) Encode() Header {
 	set(h, HeaderAllowance, w.Allowance)
 	if w.Failures > 0 {
 		set(h, HeaderFailures, strconv.Itoa(w.Failures))
+	}
+	if w.Shared {
+		set(h, HeaderShared, "1")
 	}
 	if w.Cost > 0 {
 		set(h, HeaderCost, strconv.FormatInt(w.Cost, 10))
@@ -64,6 +68,7 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	if err != nil {
 		return w, fmt.Errorf("decode work item: %w", err)
 	}
+	w.Shared = get(h, HeaderShared) == "1"
 	w.Dispatch, w.Accepted, w.Allowance, w.Cache = dispatch, accepted, get(h, HeaderAllowance), ParseCacheNote(get(h, HeaderCacheKey))
 	if reserve, err := ParseReserve(get(h, HeaderReserve)); err == nil {
 		w.Reserve = reserve // without one, the result counts for all that the router has reserved
