@@ -102,7 +102,7 @@ chaos: ## Kill everything in turn and check every answer (needs root: it mounts 
 	go run ./chaos
 
 .PHONY: chaos-short
-chaos-short: ## The fault run of CI, about a minute (needs root)
+chaos-short: ## The fault run of CI, over a minute (needs root)
 	go run ./chaos --short
 
 .PHONY: conformance

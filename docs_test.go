@@ -1,15 +1,12 @@
 package weir_test
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -55,52 +52,52 @@ func documents(t *testing.T) (files []string) {
 	return files
 }
 
-// Each key of the configuration stands in docs/configuration.md in the words of its doc tag.
+// Each key of the configuration has its row in docs/configuration.md, in the words of its description, with its bounds. A
+// row names a key as it stands below the model, the backend, the API key or the tenant.
 func TestConfigurationDocument(t *testing.T) {
-	plain := strings.NewReplacer("`", "", `\|`, "|")
-	document := plain.Replace(read(t, filepath.Join("docs", "configuration.md")))
-	syntax, err := parser.ParseFile(token.NewFileSet(), filepath.Join("cmd", "weir", "config.go"), nil, parser.SkipObjectResolution)
-	if err != nil {
+	var schema configKey
+	if err := json.Unmarshal([]byte(read(t, filepath.Join("cmd", "weir", "config.schema.json"))), &schema); err != nil {
 		t.Fatal(err)
 	}
+	rows := map[string][]string{}
+	plain := strings.NewReplacer("`", "", `\|`, "|")
+	for _, match := range regexp.MustCompile("(?m)^\\| `([a-z0-9_.]+)` (\\|.*)$").FindAllStringSubmatch(read(t, filepath.Join("docs", "configuration.md")), -1) {
+		rows[match[1]] = append(rows[match[1]], plain.Replace(match[2]))
+	}
 	keys := 0
-	ast.Inspect(syntax, func(n ast.Node) bool {
-		field, ok := n.(*ast.Field)
-		if !ok || field.Tag == nil {
-			return true
-		}
-		text, err := strconv.Unquote(field.Tag.Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		key, _, _ := strings.Cut(reflect.StructTag(text).Get("yaml"), ",")
-		doc := reflect.StructTag(text).Get("doc")
-		if key == "" {
-			return true
-		}
+	schema.values("", func(key, description string) {
 		keys++
-		if !strings.Contains(document, key) {
-			t.Errorf("docs/configuration.md does not have the key %s", key)
+		if !slices.ContainsFunc(rows[key], func(row string) bool { return strings.Contains(row, "| "+description) }) {
+			t.Errorf("docs/configuration.md has no row | `%s` | %s |", key, description)
 		}
-		if single(field.Type) && !strings.Contains(document, doc) {
-			t.Errorf("docs/configuration.md does not say of %s: %s", key, doc)
-		}
-		return true
 	})
-	if keys < 10 {
-		t.Errorf("found only %d keys in cmd/weir/config.go", keys)
+	if keys < 100 {
+		t.Errorf("found only %d keys in the schema of the configuration", keys)
 	}
 }
 
-// single reports whether a key holds one value, and not a list, a map or keys of its own.
-func single(typ ast.Expr) bool {
-	switch typ := typ.(type) {
-	case *ast.MapType, *ast.ArrayType:
-		return false
-	case *ast.Ident:
-		return typ.Name == strings.ToLower(typ.Name) || typ.Name == "Duration"
+// configKey is a key in the JSON Schema of the configuration.
+type configKey struct {
+	Description string               `json:"description"`
+	Properties  map[string]configKey `json:"properties"`
+	Items       *configKey           `json:"items"`
+	Additional  json.RawMessage      `json:"additionalProperties"`
+}
+
+// values calls f for each key that holds no other keys.
+func (k configKey) values(key string, f func(key, description string)) {
+	var named configKey
+	switch {
+	case k.Items != nil && len(k.Items.Properties) > 0:
+		k.Items.values("", f)
+	case json.Unmarshal(k.Additional, &named) == nil && len(named.Properties) > 0:
+		named.values("", f)
+	case len(k.Properties) == 0:
+		f(key, k.Description)
 	}
-	return true
+	for name, below := range k.Properties {
+		below.values(strings.TrimPrefix(key+"."+name, "."), f)
+	}
 }
 
 // Each direct dependency has its reason, and no reason outlives its dependency.

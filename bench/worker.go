@@ -64,6 +64,7 @@ func workerCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 		*n, workerInterval, held.held()/1000, held.heap/1000, held.stacks/1000, held.resident/1000)
 	return writeVerdict(stdout, []limit{
 		{fmt.Sprintf("worker with %d slow streams, MB that it holds", *n), "at most 150", held.held() / 1000, "%.1f", held.held()/1000 <= workerLimitMB},
+		{fmt.Sprintf("worker with %d slow streams, MB resident", *n), "at most 150", held.resident / 1000, "%.1f", held.resident/1000 <= workerLimitMB},
 	}, false)
 }
 

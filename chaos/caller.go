@@ -24,6 +24,7 @@ type call struct {
 	same   bool   // the model gives the same answer again
 	want   string // the whole answer, when it is always the same
 	stream bool
+	cache  string // what it wants of the cache; empty: nothing
 
 	seen    atomic.Int64 // events
 	text    strings.Builder
@@ -31,6 +32,7 @@ type call struct {
 	code    schemas.Code // of the error that ended it
 	cursor  string       // of the last event
 	resumes int
+	limited bool // it was told of a limit of its tenant
 }
 
 func newCall(id, model string, same, stream bool, tokens, intervalMS int) *call {
@@ -82,6 +84,8 @@ func (c *call) once(ctx context.Context, address string) error {
 	request.Header.Set(schemas.HeaderRequestID, c.id)
 	if c.cursor != "" {
 		request.Header.Set("Last-Event-ID", c.cursor)
+	} else if c.cache != "" {
+		request.Header.Set(schemas.HeaderCache, c.cache)
 	}
 	response, err := streams.Do(request)
 	if err != nil {
@@ -91,6 +95,7 @@ func (c *call) once(ctx context.Context, address string) error {
 	if response.StatusCode != http.StatusOK {
 		return c.refused(response)
 	}
+	c.limited = c.limited || response.Header.Get(schemas.HeaderLimitTokens) != ""
 	if !c.stream {
 		return c.unary(response.Body)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -22,9 +23,13 @@ type layout string
 const (
 	separate   layout = "separate"   // each stage a process, two workers and two routers, one nats-server
 	replicated layout = "replicated" // the same on a cluster of three nats-servers, with three replicas of each stream
+	pieces     layout = "all pieces" // as replicated, with a tenant that has limits
 	single     layout = "serve"      // everything in one
 	patient    layout = "long lease" // as separate, with a lease that nobody can wait for
 )
+
+// clustered reports whether NATS is a cluster.
+func (l layout) clustered() bool { return l == replicated || l == pieces }
 
 // victims are the processes of a layout that get killed.
 func (l layout) victims() []string {
@@ -33,8 +38,8 @@ func (l layout) victims() []string {
 		return []string{"serve"}
 	case replicated:
 		return []string{leaderAndDisk}
-	case patient:
-		return nil // its cells are of their own kind
+	case patient, pieces:
+		return nil // their cells are of their own kind
 	}
 	return []string{"ingest", activeRouter, "worker-1", "sink", "nats"}
 }
@@ -77,7 +82,7 @@ func newCluster(dir string, l layout) (*cluster, error) {
 	for i, name := range c.names() {
 		c.admin[name] = ports[2+i]
 	}
-	if l == replicated {
+	if l.clustered() {
 		if err := c.writeNodes(); err != nil {
 			return nil, err
 		}
@@ -88,6 +93,9 @@ func newCluster(dir string, l layout) (*cluster, error) {
 func (c *cluster) writeConfig() error {
 	config := fmt.Sprintf("lease: %s\nreplicas: %d\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
 		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", c.layout.lease(), max(len(c.nodes), 1), c.work)
+	if c.layout == pieces {
+		config += pieceLimits
+	}
 	return os.WriteFile(c.config(), []byte(config), 0o600)
 }
 
@@ -99,10 +107,10 @@ func (c *cluster) config() string { return filepath.Join(c.work, "weir.yaml") }
 // names of the processes in the order of starting.
 func (c *cluster) names() []string {
 	stages := []string{"sink", "worker-1", "worker-2", "router-1", "router-2", "ingest"}
-	switch c.layout {
-	case single:
+	switch {
+	case c.layout == single:
 		return []string{"serve"}
-	case replicated:
+	case c.layout.clustered():
 		return slices.Concat(nodeNames, stages)
 	}
 	return slices.Concat([]string{"nats"}, stages)
@@ -110,7 +118,7 @@ func (c *cluster) names() []string {
 
 // url is where the stages connect to NATS.
 func (c *cluster) url() string {
-	if c.layout != replicated {
+	if !c.layout.clustered() {
 		return "nats://" + c.nats
 	}
 	var urls []string
@@ -182,7 +190,7 @@ func (c *cluster) command(name string) *exec.Cmd {
 
 // waitReady blocks until a process can take work.
 func (c *cluster) waitReady(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
 		if c.ready(ctx, name) {
@@ -225,7 +233,7 @@ func answers(ctx context.Context, url string) bool {
 }
 
 // plain asks without keeping connections, so that none outlives the process it goes to.
-var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 
 // kill ends a process at once, as power or the kernel would, and waits until it is gone.
 func (c *cluster) kill(name string) error {
@@ -253,7 +261,7 @@ func (c *cluster) stopAll() error {
 			continue
 		}
 		errs = append(errs, command.Process.Signal(syscall.SIGTERM))
-		killer := time.AfterFunc(20*time.Second, func() { _ = command.Process.Kill() })
+		killer := time.AfterFunc(time.Minute, func() { _ = command.Process.Kill() })
 		if err := command.Wait(); err != nil && !strings.HasPrefix(names[i], "nats") {
 			errs = append(errs, fmt.Errorf("%s did not stop cleanly: %w", names[i], err))
 		}
@@ -262,14 +270,18 @@ func (c *cluster) stopAll() error {
 	return errors.Join(errs...)
 }
 
-// freePorts finds loopback addresses that nothing listens on.
+// freePorts finds loopback addresses that nothing listens on. They are not of those that a system gives to whoever asks for any
+// port, as a caller does that connects: one of them could be taken while the process it belongs to is down.
 func freePorts(n int) (addresses []string, err error) {
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(addresses) < n; tries++ {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		if err != nil && tries < 1000 {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		defer listener.Close()
+		defer listener.Close() // when all are found, so that none is found twice
 		addresses = append(addresses, listener.Addr().String())
 	}
 	return addresses, nil

@@ -3,7 +3,7 @@
 //
 //	go run ./chaos            the whole matrix
 //	go run ./chaos --short    a part of it, for every landing
-//	go run ./chaos --layout "long lease"   one layout: separate, replicated, serve, long lease
+//	go run ./chaos --layout "long lease"   one layout: separate, replicated, all pieces, serve, long lease
 //
 // It builds weir and nats-server, runs them as processes on loopback ports of its own, and leaves nothing behind. With
 // --keep the folder with stores and logs stays.
@@ -72,12 +72,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	return report.close()
 }
 
-// layouts of a run. The cluster takes a minute and is left to the whole one.
+// layouts of a run. Those with a cluster take long to elect their leaders and are left to the whole one.
 func layouts(short bool) []layout {
 	if short {
 		return []layout{separate, single}
 	}
-	return []layout{separate, replicated, single, patient}
+	return []layout{separate, replicated, pieces, single, patient}
 }
 
 // build compiles what the matrix runs.

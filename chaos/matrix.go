@@ -83,6 +83,8 @@ func (l layout) specials() []special {
 	switch l {
 	case separate:
 		return []special{runZombie, runStandby}
+	case pieces:
+		return []special{runPieces}
 	case patient:
 		return []special{runLostWorker}
 	}

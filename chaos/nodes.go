@@ -23,7 +23,7 @@ type natsNode struct{ client, route, monitor string }
 
 // nodeNames are the NATS nodes of the layout that form a cluster.
 func (c *cluster) nodeNames() []string {
-	if c.layout == replicated {
+	if c.layout.clustered() {
 		return nodeNames
 	}
 	return nil

@@ -62,14 +62,14 @@ const (
 
 func (r *run) cacheAnswer(ctx context.Context, order *schemas.CacheNote, said *answer) cache.Reason {
 	switch {
-	case r.attempt != 1 || r.chain.Attempts() != 1:
+	case r.attempt != 1 || r.chain.whole().Attempts() != 1:
 		return cacheAttempts
 	case r.by != r.m:
 		return cacheFallback
 	case !r.purged.known:
 		return cacheFailed
 	}
-	whole := &cache.Said{Op: r.work.Op, Response: said.response, Events: r.chain.Events(), Finishes: said.finishes, Usage: said.usage}
+	whole := &cache.Said{Op: r.work.Op, Response: said.response, Events: r.chain.whole().Events(), Finishes: said.finishes, Usage: said.usage}
 	kept, reason := cache.Keep(whole)
 	if reason != "" {
 		return reason

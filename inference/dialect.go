@@ -93,6 +93,12 @@ func failing(err error) said {
 	return func(yield func(Event, error) bool) { yield(Event{}, err) }
 }
 
+// fail ends a loop with an error. It stands apart because an event on the stack would be there while the next is waited for, of
+// every stream.
+//
+//go:noinline
+func fail(yield func(Event, error) bool, err error) { yield(Event{}, err) }
+
 func (translated) spliceable() bool { return true }
 
 // splicer compares chunks with chunks: the events that readers have seen are turned back into what they were made from.

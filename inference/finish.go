@@ -81,7 +81,7 @@ func (r *run) commit(ctx context.Context, frame *schemas.Frame, summary *schemas
 // keep stores the result of a finished chain, then the DLQ record of a dead request, and only then acknowledges.
 func (r *run) keep(ctx context.Context) bus.Outcome {
 	ctx = context.WithoutCancel(ctx) // each write has its own bound
-	result := record.Build(r.work, r.body, r.chain, r.ended)
+	result := record.Build(r.work, r.body, r.chain.whole(), r.ended)
 	if err := r.w.bus.PutResult(ctx, result); err != nil {
 		r.log().Error("the result was not stored; it is tried again after the lease", "error", err)
 		return bus.Silent

@@ -146,9 +146,9 @@ func (r *run) joins(c Capabilities) bool {
 	if !d.spliceable() {
 		return false
 	}
-	_, err := d.splicer(r.chain.Events())
+	_, err := d.splicer(r.chain.whole().Events())
 	if err == nil {
-		_, err = d.listener(r.work.Identity, r.request, r.chain.Events())
+		_, err = d.listener(r.work.Identity, r.request, r.chain.whole().Events())
 	}
 	return err == nil
 }
@@ -158,7 +158,7 @@ func (r *run) blank(c Capabilities) bool {
 	if !d.spliceable() {
 		return false
 	}
-	s, err := d.splicer(r.chain.Events())
+	s, err := d.splicer(r.chain.whole().Events())
 	return err == nil && s.Blank() && r.joins(c)
 }
 
@@ -169,7 +169,7 @@ func (r *run) seen(c Capabilities) (openai.Seen, bool) {
 	if !d.spliceable() {
 		return openai.Seen{}, false
 	}
-	s, err := d.splicer(r.chain.Events())
+	s, err := d.splicer(r.chain.whole().Events())
 	if err != nil {
 		return openai.Seen{}, false
 	}
@@ -268,7 +268,7 @@ func (r *run) closing() (p plan, certain bool) {
 	var ending openai.Endings
 	var c openai.Chunk
 	var seen openai.Seen
-	for _, event := range r.chain.Events() {
+	for _, event := range r.chain.whole().Events() {
 		if c.Peek(event) != nil {
 			return plan{}, false
 		}

@@ -11,7 +11,7 @@ var errCut = errors.New("the answer was cut")
 
 // cut learns from an attempt that failed after readers had seen something of the answer, and reports whether another can
 // go on. If none can, the error is what the caller is told.
-func (r *run) cut(p plan, further bool, failed *schemas.Error) (*schemas.Error, bool) {
+func (r *run) cut(p *plan, further bool, failed *schemas.Error) (*schemas.Error, bool) {
 	r.learn(p, further, failed)
 	if further && (failed == errEndless || judge(failed) == stop && failed.Code != schemas.CodeStreamDiverged) {
 		return failed, false // the content filter, or whatever else says that this is the end
@@ -28,7 +28,7 @@ func (r *run) cut(p plan, further bool, failed *schemas.Error) (*schemas.Error, 
 }
 
 // learn notes what the calls of an attempt tell about the next.
-func (r *run) learn(p plan, further bool, failed *schemas.Error) {
+func (r *run) learn(p *plan, further bool, failed *schemas.Error) {
 	if further {
 		r.spent, r.cause = nil, failed
 		if len(r.tries) > 0 {

@@ -154,11 +154,7 @@ func (w *Worker) take(ctx, work context.Context, m *model, running *sync.WaitGro
 		for _, d := range batch {
 			m.hold(d.Sequence)
 			w.beats.soon()
-			running.Go(func() {
-				defer w.beats.soon()
-				defer m.letGo(d.Sequence)
-				w.handle(work, m, d)
-			})
+			running.Go(func() { w.handle(work, m, d) })
 		}
 	}
 }
@@ -194,6 +190,8 @@ func (w *Worker) handle(ctx context.Context, m *model, d *bus.Delivery) {
 			w.recovered(p, d)
 		}
 		d.Settle(outcome)
+		m.letGo(d.Sequence)
+		w.beats.soon()
 	}()
 	if !w.solitude.enter() {
 		outcome = bus.Nak

@@ -20,19 +20,19 @@ type plan struct {
 }
 
 // plan chooses fresh, one of the ways to go on, or an error. An answer that was cut is never made to look whole.
-func (r *run) plan() plan {
-	if n := vanished(r.chain); n >= maxAttempts {
+func (r *run) plan() *plan {
+	if n := vanished(r.chain.whole()); n >= maxAttempts {
 		poison := schemas.Errorf(schemas.CodePoison, "%d workers were lost while they ran this request; it is kept in the dead letter queue", n)
 		r.dead = poison.Error()
-		return plan{refuse: poison}
+		return &plan{refuse: poison}
 	}
-	visible := (&bus.Chain{Frames: r.chain.Frames}).Events()
+	visible := (&bus.Chain{Frames: r.chain.whole().Frames}).Events()
 	if !r.chain.Visible() {
-		return plan{mode: schemas.ModeFresh, visible: visible, tell: r.tellable()}
+		return &plan{mode: schemas.ModeFresh, visible: visible, tell: r.tellable()}
 	}
 	p := r.goOn()
 	p.visible = visible
-	return p
+	return &p
 }
 
 // vanished counts the attempts of workers that were not handed back (docs/adr/0005).
@@ -48,7 +48,7 @@ func vanished(chain *bus.Chain) int {
 
 // follow makes what turns the events of one call into those that callers see next. It is made anew for every call, since
 // each begins behind what is visible.
-func (r *run) follow(p plan, d dialect, request *openai.Request) (func(said) said, error) {
+func (r *run) follow(p *plan, d dialect, request *openai.Request) (func(said) said, error) {
 	listen, err := d.listener(r.work.Identity, request, p.visible)
 	if err != nil || p.mode == schemas.ModeFresh {
 		return listen, err

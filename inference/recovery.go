@@ -47,18 +47,18 @@ func (p *recovery) events(ctx context.Context) said {
 		for {
 			t, failed := p.next(ctx)
 			if failed != nil {
-				yield(Event{}, failed)
+				fail(yield, failed)
 				return
 			}
 			if t, failed = p.run(ctx, t, yield); failed == nil {
 				return
 			}
 			if t.visible {
-				yield(Event{}, failed)
+				fail(yield, failed)
 				return
 			}
 			if p.over(t, failed) {
-				yield(Event{}, p.shown)
+				fail(yield, p.shown)
 				return
 			}
 		}
@@ -178,7 +178,7 @@ func (p *recovery) out(m *model, none *balance.UnavailableError) {
 		return
 	}
 	after := max(none.Again, time.Second)
-	p.shown = schemas.Errorf(schemas.CodeUnavailable, "%s of model %q at the moment; try again in %v", none, m.name, after.Round(time.Millisecond)).
+	p.shown = schemas.Errorf(schemas.CodeUnavailable, "model %q cannot answer at the moment: %s; try again in %v", m.name, none, after.Round(time.Millisecond)).
 		WithRetryAfter(after)
 }
 

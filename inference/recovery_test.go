@@ -192,6 +192,8 @@ func TestRecoveryWaitsForAPlace(t *testing.T) {
 		_, tries, err := recovered(t.Context(), &recovery{models: []*model{m}})
 		if e := schemas.AsError(err); e.Code != schemas.CodeUnavailable || e.RetryAfter == 0 || len(tries) != 0 || time.Since(began) != 5*time.Second {
 			t.Errorf("%v after %v and %d tries", err, time.Since(began), len(tries))
+		} else if want := `model "m" cannot answer at the moment: every backend is busy; try again in 1s`; e.Message != want {
+			t.Errorf("the caller is told %q, want %q", e.Message, want)
 		}
 		began = time.Now()
 		other := fallen(t, "other", nil, &scripted{name: "f"})

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/internal/responses"
@@ -31,9 +33,10 @@ type run struct {
 	request *openai.Request // in that op's dialect; nil until it is read
 	body    []byte          // as the caller sent it
 	began   time.Time
+	span    trace.Span
 	tenant  *tenantUsage // nil of a request that could not be read
 
-	chain   *bus.Chain // as this run knows it
+	chain   trail // as this run knows it
 	attempt int
 	writer  string
 	tries   []schemas.Try
@@ -52,29 +55,42 @@ type run struct {
 
 // run decides what a delivery is and carries it out.
 func (w *Worker) run(ctx context.Context, m *model, d *bus.Delivery) bus.Outcome {
+	r, outcome := w.accept(ctx, m, d)
+	if r == nil {
+		return outcome
+	}
+	defer w.runs.end(d.Sequence)
+	ctx = r.begin(ctx)
+	defer r.over()
+	if err := r.load(ctx); err != nil {
+		r.span.RecordError(err)
+		return r.loadFailed(ctx, err)
+	}
+	return r.do(ctx)
+}
+
+// accept makes a run of a delivery, unless that cannot be read or runs here already: then the outcome says what becomes of it.
+func (w *Worker) accept(ctx context.Context, m *model, d *bus.Delivery) (*run, bus.Outcome) {
 	work, err := schemas.DecodeWork(m.token, d.Header, d.Data)
 	if err != nil {
-		return w.refuse(ctx, m, work, d, err)
+		return nil, w.refuse(ctx, m, work, d, err)
 	}
 	if !w.runs.begin(d.Sequence) {
 		d.Extend()
-		return bus.Silent
+		return nil, bus.Silent
 	}
-	defer w.runs.end(d.Sequence)
-	ctx, span := w.bus.Process(ctx, d, "llm.work.{model}", work.Identity)
-	defer span.End()
-	r := w.newRun(m, work, d)
-	r.tenant = w.usage.begin(work.Tenant)
-	defer w.usage.end(r.tenant)
-	if err := r.load(ctx); err != nil {
-		span.RecordError(err)
-		return r.loadFailed(ctx, err)
-	}
-	if r.survives() {
-		m.repeatable(d.Sequence)
-		w.beats.soon()
-	}
-	return r.do(ctx)
+	return w.newRun(m, work, d), bus.Silent
+}
+
+func (r *run) begin(ctx context.Context) context.Context {
+	ctx, r.span = r.w.bus.Process(ctx, r.d, "llm.work.{model}", r.work.Identity)
+	r.tenant = r.w.usage.begin(r.work.Tenant)
+	return ctx
+}
+
+func (r *run) over() {
+	r.w.usage.end(r.tenant)
+	r.span.End()
 }
 
 func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
@@ -82,7 +98,7 @@ func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
 	work.Sent = d.Time
-	return &run{w: w, m: m, d: d, work: work, chain: &bus.Chain{}, began: time.Now(), left: m.midstream.Max}
+	return &run{w: w, m: m, d: d, work: work, began: time.Now(), left: m.midstream.Max}
 }
 
 // log is made when there is something to say, which of most requests there is not.
@@ -90,7 +106,7 @@ func (r *run) log() *slog.Logger {
 	return r.w.log.With("request_id", r.work.Request.Request, "tenant", r.work.Tenant, "model", r.m.name)
 }
 
-// load reads the body, from the object store when it is large.
+// load reads the body, from the object store when it is large, and notes whether another worker could go on with the request.
 func (r *run) load(ctx context.Context) (err error) {
 	if r.body, err = r.w.bus.Body(ctx, &r.work.Request); err != nil {
 		return err
@@ -105,6 +121,10 @@ func (r *run) load(ctx context.Context) (err error) {
 		return err
 	}
 	r.op, r.request = op, request
+	if r.survives() {
+		r.m.repeatable(r.d.Sequence)
+		r.w.beats.soon()
+	}
 	return nil
 }
 
@@ -167,7 +187,7 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 			return outcome
 		}
 		// Two deliveries of one item must not take the chain from each other in turn: who came first keeps it.
-		if start := r.chain.Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
+		if start := r.chain.whole().Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
 			return bus.Silent
 		}
 		looked = true
@@ -177,8 +197,8 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 
 // open begins an attempt behind the chain.
 func (r *run) open() {
-	r.attempt = r.chain.Attempts()
-	if start := r.chain.Start(); start != nil {
+	r.attempt = r.chain.whole().Attempts()
+	if start := r.chain.whole().Start(); start != nil {
 		r.attempt = max(r.attempt, start.Attempt) // of one that was held for long, the first attempts have aged
 	}
 	r.writer = rand.Text()[:12]
@@ -195,12 +215,26 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	r.attempt++
 	calling, stop := r.callContext(ctx)
 	defer stop()
-	seen := r.chain.Next() // the claim writes to the chain
-	claim := r.claim(ctx, plan.mode, stop)
-	defer claim.wait()
-	r.record.begin(plan.tell, plan.before)
-	said, failed := r.stream(ctx, r.generate(calling, plan), claim)
-	if err := claim.wait(); errors.Is(err, bus.ErrFenced) {
+	t := &tried{plan: plan, seen: r.chain.Next()} // the claim writes to the chain
+	t.claim = r.claim(ctx, plan.mode, stop)
+	defer t.claim.wait()
+	t.said, t.failed = r.stream(ctx, r.generate(calling, plan), t.claim)
+	return r.ending(ctx, calling, t)
+}
+
+// tried is an attempt that has come to its end.
+type tried struct {
+	plan   *plan
+	seen   uint64 // index of the first event that it could say
+	claim  claim
+	said   *answer
+	failed error
+}
+
+// ending commits how an attempt ended, or says that another may follow, as try does.
+func (r *run) ending(ctx, calling context.Context, t *tried) (bus.Outcome, error) {
+	failed := t.failed
+	if err := t.claim.wait(); errors.Is(err, bus.ErrFenced) {
 		return bus.Silent, errNotClaimed
 	} else if err != nil {
 		return r.lost(ctx, err), nil
@@ -214,7 +248,7 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 		failed = ContextError(calling) // the reason, not how the call noticed
 	case r.chain.Visible():
 		var again bool
-		if failed, again = r.cut(plan, r.chain.Next() > seen, schemas.AsError(failed)); again {
+		if failed, again = r.cut(t.plan, r.chain.Next() > t.seen, schemas.AsError(failed)); again {
 			if err := r.mark(ctx); err != nil {
 				return r.lost(ctx, err), nil
 			}
@@ -223,7 +257,7 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	case r.waits(schemas.AsError(failed)):
 		return r.hold(ctx, schemas.AsError(failed)), nil
 	}
-	return r.finish(ctx, said, failed), nil
+	return r.finish(ctx, t.said, failed), nil
 }
 
 // callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
@@ -241,7 +275,8 @@ func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 var errDeadline = schemas.Errorf(schemas.CodeDeadline, "the request's deadline passed; allow more time with %s", schemas.HeaderDeadline)
 
 // generate calls backends until one says something, noting every call.
-func (r *run) generate(ctx context.Context, p plan) said {
+func (r *run) generate(ctx context.Context, p *plan) said {
+	r.record.begin(p.tell, p.before)
 	if p.closing != nil {
 		return func(yield func(Event, error) bool) {
 			for _, event := range p.closing {
@@ -266,7 +301,7 @@ func (r *run) generate(ctx context.Context, p plan) said {
 
 // models are those that may run the request: the one that was asked for, and its fallbacks if they could as well. Vectors
 // of another model would mean nothing, a count of its tokens is another, and what is visible is of the model asked for.
-func (r *run) models(p plan) []*model {
+func (r *run) models(p *plan) []*model {
 	if len(r.m.fallback) == 0 || p.way == byTokens || p.way == byRepeat || r.op == schemas.OpEmbedding || r.op == schemas.OpCountTokens {
 		return []*model{r.m}
 	}
@@ -274,7 +309,7 @@ func (r *run) models(p plan) []*model {
 }
 
 // call makes a call of a backend and yields what callers see of it.
-func (r *run) call(ctx context.Context, p plan, t *try) said {
+func (r *run) call(ctx context.Context, p *plan, t *try) said {
 	request := r.request
 	if t.place.model != r.m {
 		other := *request
@@ -313,7 +348,7 @@ func (r *run) write(ctx context.Context, f *schemas.Frame) error {
 		return err
 	}
 	f.Sequence, f.Time = sequence, time.Now()
-	r.chain.Frames = append(r.chain.Frames, f)
+	r.chain.add(f)
 	r.count(f)
 	r.w.meters.frames.Inc()
 	r.w.meters.events.Add(float64(f.Count))

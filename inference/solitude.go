@@ -151,7 +151,7 @@ func (s *solitude) drain() {
 }
 
 // suspect reports whether the next worker that is lost with the request is the last.
-func (r *run) suspect() bool { return vanished(r.chain) == maxAttempts-1 }
+func (r *run) suspect() bool { return vanished(r.chain.whole()) == maxAttempts-1 }
 
 // isolate waits until the run is the only one of the worker, so that it takes nobody with it if it kills this worker too.
 // When it may not run now, the outcome says what becomes of the item.

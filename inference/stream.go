@@ -1,7 +1,6 @@
 package inference
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"iter"
@@ -53,7 +52,7 @@ func (r *run) behindAccepted(ctx context.Context) bool {
 	if err != nil || len(chain.Frames) != 1 || chain.Last().Kind != schemas.KindAccepted || r.reuses(chain.BodyHash()) {
 		return false
 	}
-	r.chain = chain
+	r.chain.set(chain)
 	return true
 }
 
@@ -126,10 +125,12 @@ func (r *run) flush(ctx context.Context, gathered *frameData, claim claim) error
 	if err := claim.wait(); err != nil {
 		return &lostError{err}
 	}
-	frame := &schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: bytes.Clone(gathered.data)}
+	frame := &gathered.frame
+	*frame = schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: gathered.data}
 	r.record.put(frame)
-	gathered.reset() // its buffer serves the next frame, and the record keeps each in its own size
-	if err := r.write(ctx, frame); err != nil {
+	err := r.write(ctx, frame)
+	gathered.reset() // frame and buffer serve the next
+	if err != nil {
 		return &lostError{err}
 	}
 	return nil
@@ -153,6 +154,7 @@ func (w *Worker) giveFrame(f *frameData) {
 
 // frameData gathers the events of a frame, newline-separated.
 type frameData struct {
+	frame schemas.Frame // that is written, while it is
 	data  []byte
 	count int
 }
@@ -162,7 +164,7 @@ func (f *frameData) fits(event []byte) bool {
 	return f.count == 0 || len(f.data)+1+len(event) <= schemas.InlineBytes
 }
 
-func (f *frameData) reset() { f.data, f.count = f.data[:0], 0 }
+func (f *frameData) reset() { f.frame, f.data, f.count = schemas.Frame{}, f.data[:0], 0 }
 
 func (f *frameData) add(event []byte) {
 	if f.count > 0 {

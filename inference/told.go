@@ -22,7 +22,7 @@ func (r *run) told() *told {
 	t := &told{}
 	var c openai.Chunk
 	shown := 0 // ids whose text is visible
-	for _, f := range r.chain.Frames {
+	for _, f := range r.chain.whole().Frames {
 		switch {
 		case f.Start != nil && f.Start.Mode != schemas.ModeContinue: // a run of its own
 			*t, shown = told{spoken: t.spoken}, 0
@@ -125,7 +125,9 @@ type recorder struct {
 
 // begin listens to an attempt, whose calls may be told to tell.
 func (t *recorder) begin(on bool, before *spending) {
-	*t = recorder{on: on, before: before, ids: t.ids[:0], early: t.early[:0]}
+	ids, early := t.ids[:0], t.early[:0]
+	*t = recorder{}
+	t.on, t.before, t.ids, t.early = on, before, ids, early
 }
 
 // note takes what an event tells that was added as the count-th of its frame, or as none.

@@ -26,7 +26,7 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if r.reuses(chain.BodyHash()) {
 			return false, r.bury(ctx)
 		}
-		r.chain = chain
+		r.chain.set(chain)
 		if chain.Terminal() != nil {
 			return false, r.conclude(ctx)
 		}
@@ -107,7 +107,7 @@ func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
 		return false, r.puzzled(ctx, "reading the chain", err)
 	}
 	grown := chain.Sequence() != r.chain.Sequence()
-	r.chain = chain
+	r.chain.set(chain)
 	if chain.Terminal() != nil {
 		return false, r.conclude(ctx)
 	}
@@ -116,7 +116,7 @@ func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
 
 // conclude makes sure of the result of a finished chain, and of the DLQ record that whoever ended it may not have got to.
 func (r *run) conclude(ctx context.Context) bus.Outcome {
-	if terminal := r.chain.Terminal(); terminal.Kind == schemas.KindError {
+	if terminal := r.chain.whole().Terminal(); terminal.Kind == schemas.KindError {
 		e, err := schemas.DecodeError(terminal.Data)
 		if err == nil && (e.Code == schemas.CodePoison || r.refused != nil && r.refused.Code == e.Code) {
 			r.dead = e.Error()
@@ -146,7 +146,7 @@ func (r *run) lost(ctx context.Context, err error) bus.Outcome {
 	if err != nil || chain.Terminal() == nil {
 		return bus.Silent
 	}
-	r.chain = chain
+	r.chain.set(chain)
 	return r.conclude(ctx)
 }
 

@@ -86,14 +86,15 @@ type clerk struct {
 }
 
 // answer commits an error to the chain of the request, then its result, then, for a request that cannot be parsed, the
-// DLQ record. Ack says that all of it is done, written that this error is the answer: a chain that a worker has claimed is
+// DLQ record, which is all that a second request under a used id gets. Ack says that all of it is done, written that this error is the answer: a chain that a worker has claimed is
 // left alone.
 func (c *clerk) answer(it *item, reason *schemas.Error) (outcome bus.Outcome, written bool) {
 	var err error
-	if !it.nameless {
+	reused := reason.Code == schemas.CodeIdempotencyMismatch // the chain and the result of the id are another request's
+	if !it.nameless && !reused {
 		written, err = c.finish(it, refusal(it, reason))
 	}
-	if err == nil && it.fault != nil {
+	if err == nil && (it.fault != nil || reused) {
 		err = c.bury(it, reason)
 	}
 	if err != nil {

@@ -37,7 +37,7 @@ func (c *cli) askCommand() *cobra.Command {
 with which replay shows it again, goes to stderr. Ctrl-C cancels the request. With -
 the prompt is read from stdin. With --json each event is printed as the model sent it.`,
 		Example: "  weir ask \"Why is the sky blue?\"\n  git diff | weir ask --model gpt-4.1 -",
-		Args:    arguments(1, 1, "one prompt"),
+		Args:    arguments(1, 1, "one prompt, in quotes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.ask(cmd.Context(), args[0], model, tenant)
 		},

@@ -37,9 +37,9 @@ type Config struct {
 	Sink        Sink              `yaml:"sink,omitempty" doc:"Where results are kept."`
 
 	Durability   string   `yaml:"durability" enum:"power,process" doc:"power: the embedded server syncs to disk before every acknowledgement. process: it survives any kill but not a power cut, and is faster."`
-	Lease        Duration `yaml:"lease" doc:"How long work stays with a worker that gives no sign of life."`
-	Replicas     int      `yaml:"replicas" doc:"Replicas of each stream: 1, or 3 on a cluster."`
-	DrainTimeout Duration `yaml:"drain_timeout" doc:"How long stopping may take before what still runs is cut off."`
+	Lease        Duration `yaml:"lease" min:"1s" max:"1h" doc:"How long work stays with a worker that gives no sign of life."`
+	Replicas     int      `yaml:"replicas" enum:"1,3,5" doc:"Replicas of each stream: 1 on a single server, 3 or 5 on a cluster of at least as many."`
+	DrainTimeout Duration `yaml:"drain_timeout" min:"1s" max:"1h" doc:"How long stopping may take before what still runs is cut off."`
 }
 
 // Model is a model name and who answers for it.
@@ -48,7 +48,7 @@ type Model struct {
 	Timeouts    Timeouts  `yaml:"timeouts,omitempty" doc:"Limits on one call."`
 	Retry       Retry     `yaml:"retry,omitempty" doc:"What happens when a call fails before its first token."`
 	Fallback    []string  `yaml:"fallback,omitempty" doc:"Other models that answer when this one does not, in this order. The answer names the model that gave it. Embeddings and counts of tokens have no fallback."`
-	Context     int       `yaml:"context,omitempty" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
+	Context     int       `yaml:"context,omitempty" min:"1" max:"100000000" doc:"Tokens that the model takes. A request that is too long for it goes only to a fallback whose context is larger."`
 	Hedge       Hedge     `yaml:"hedge,omitempty" doc:"Asking a second backend when the first token of a stream is late."`
 	Balance     Balance   `yaml:"balance,omitempty" doc:"How calls are spread over the backends."`
 	Breaker     Breaker   `yaml:"breaker,omitempty" doc:"When a backend is cut off because its calls fail."`
@@ -65,8 +65,8 @@ type Backend struct {
 	URL                 string           `yaml:"url,omitempty" doc:"Base URL with the version, such as https://api.openai.com/v1 or https://api.anthropic.com/v1; of an ollama backend the server's address, such as http://127.0.0.1:11434; over gRPC grpc://host:port, or grpcs:// for TLS."`
 	APIKey              inference.Secret `yaml:"api_key,omitempty" doc:"Bearer token, or x-api-key of an anthropic backend. Use ${VARIABLE} to keep it out of the file."`
 	Model               string           `yaml:"model,omitempty" doc:"Name of the model at the backend, when it differs."`
-	MaxInFlight         int              `yaml:"max_in_flight,omitempty" doc:"Calls that may run at once; default 32."`
-	Weight              int              `yaml:"weight,omitempty" doc:"Share of the work in relation to the other backends of the model, 1 to 1000; default 1."`
+	MaxInFlight         int              `yaml:"max_in_flight,omitempty" min:"1" max:"16384" doc:"Calls that may run at once; default 32."`
+	Weight              int              `yaml:"weight,omitempty" min:"1" max:"1000" doc:"Share of the work in relation to the other backends of the model, 1 to 1000; default 1."`
 	Proxy               inference.Secret `yaml:"proxy,omitempty" doc:"URL of the proxy to the server: http, https or socks5, with user and password if need be. Default: none, whatever the environment says."`
 	CA                  string           `yaml:"ca,omitempty" doc:"With TLS: PEM file of the authorities that the server's certificate must come from; default: those of the system."`
 	H2C                 bool             `yaml:"h2c,omitempty" doc:"HTTP/2 without TLS, for a server that is known to speak it. With TLS it is agreed on by itself."`
@@ -75,27 +75,27 @@ type Backend struct {
 	OnMalformed         string           `yaml:"on_malformed,omitempty" enum:"fail,skip" doc:"openai, anthropic: what happens to a call when one of its events cannot be read. fail: it fails, and the answer goes on as midstream says; the default. skip: the event is left out, up to 100 of a call, and the result counts them; its text is missing then."`
 	RequireFinishReason *bool            `yaml:"require_finish_reason,omitempty" doc:"An answer that ends without a finish_reason counts as cut; default true. Some providers never send one."`
 	MaxCompletionTokens bool             `yaml:"max_completion_tokens,omitempty" doc:"openai: send max_tokens as max_completion_tokens, for servers that refuse the older name, such as OpenAI's own reasoning models."`
-	MaxTokens           int              `yaml:"max_tokens,omitempty" doc:"anthropic, triton: limit of the answer to a request that sets none; default 4096."`
+	MaxTokens           int              `yaml:"max_tokens,omitempty" min:"1" max:"10000000" doc:"anthropic, triton: limit of the answer to a request that sets none; default 4096."`
 	AnthropicVersion    string           `yaml:"anthropic_version,omitempty" doc:"anthropic: version of the protocol for chat requests and for messages requests that name none; default 2023-06-01."`
 	KeepAlive           string           `yaml:"keep_alive,omitempty" doc:"ollama: how long the model stays loaded after a request, such as 10m, 0, or -1 for ever. Default: the server's own."`
-	NumCtx              int              `yaml:"num_ctx,omitempty" doc:"ollama: size of the context in tokens. A request that does not fit is refused, never cut. Default: the server's own, which may be small."`
-	Template            string           `yaml:"template,omitempty" doc:"triton: how a chat is written down for the model: raw, chatml or llama3. Without one it serves completions only."`
+	NumCtx              int              `yaml:"num_ctx,omitempty" min:"1" max:"100000000" doc:"ollama: size of the context in tokens. A request that does not fit is refused, never cut. Default: the server's own, which may be small."`
+	Template            string           `yaml:"template,omitempty" enum:"raw,chatml,llama3" doc:"triton: how a chat is written down for the model: raw, chatml or llama3. Without one it serves completions only."`
 	Echo                Echo             `yaml:"echo,omitempty" doc:"Dials of an echo backend."`
 }
 
 // Echo has the dials of an echo backend. The member x_echo of a request turns them for one request.
 type Echo struct {
-	Tokens     int  `yaml:"tokens,omitempty" zero:"allowed" doc:"Length of the answer; the text is repeated or cut. Default: the text once."`
-	IntervalMS int  `yaml:"interval_ms,omitempty" zero:"allowed" doc:"Milliseconds before each token."`
+	Tokens     int  `yaml:"tokens,omitempty" min:"0" max:"1048576" doc:"Length of the answer; the text is repeated or cut. Default: the text once."`
+	IntervalMS int  `yaml:"interval_ms,omitempty" min:"0" max:"60000" doc:"Milliseconds before each token."`
 	Vary       bool `yaml:"vary,omitempty" doc:"Each call gives another text."`
 }
 
 // Timeouts of one call.
 type Timeouts struct {
-	Connect    Duration `yaml:"connect,omitempty" doc:"To connect; default 3s."`
-	FirstToken Duration `yaml:"first_token,omitempty" doc:"To the first token; default 60s."`
-	Idle       Duration `yaml:"idle,omitempty" doc:"Between two tokens; default 60s."`
-	Total      Duration `yaml:"total,omitempty" doc:"For the whole answer; default 15m."`
+	Connect    Duration `yaml:"connect,omitempty" min:"1ms" max:"1h" doc:"To connect; default 3s."`
+	FirstToken Duration `yaml:"first_token,omitempty" min:"1ms" max:"1h" doc:"To the first token; default 60s."`
+	Idle       Duration `yaml:"idle,omitempty" min:"1ms" max:"1h" doc:"Between two tokens; default 60s."`
+	Total      Duration `yaml:"total,omitempty" min:"1ms" max:"1h" doc:"For the whole answer; default 15m."`
 }
 
 // Key is an API key, of which only the hash is stored.
@@ -104,7 +104,7 @@ type Key struct {
 	Tenant  string   `yaml:"tenant" doc:"Tenant whose requests come with this key: 1 to 64 of A-Z a-z 0-9 _ -."`
 	SHA256  string   `yaml:"sha256" doc:"SHA-256 of the key in hex: printf %s \"$KEY\" | sha256sum."`
 	Models  []string `yaml:"models,omitempty" doc:"Names of the models that it may use; default all."`
-	Scope   string   `yaml:"scope,omitempty" doc:"full, or audit: it may read streams and results and send nothing; default full."`
+	Scope   string   `yaml:"scope,omitempty" enum:"full,audit" doc:"full, or audit: it may read streams and results and send nothing; default full."`
 	Expires string   `yaml:"expires,omitempty" doc:"When it stops working: a day such as 2027-12-31, or a time such as 2027-12-31T18:00:00Z; default never."`
 }
 
@@ -118,24 +118,24 @@ type AuthCallout struct {
 
 // Ingest has what the doors allow.
 type Ingest struct {
-	MaxBodyBytes             int64    `yaml:"max_body_bytes,omitempty" doc:"Largest request body; default 10485760."`
-	MaxBodiesBytes           int64    `yaml:"max_bodies_bytes,omitempty" doc:"Bytes of request bodies that are held at once, from their arrival until they are stored, less 64 KiB of each; beyond, the answer is 503; default 268435456."`
-	MaxStreams               int      `yaml:"max_streams,omitempty" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
-	MaxStreamsPerKey         int      `yaml:"max_streams_per_key,omitempty" doc:"Of those, for one API key, beyond which the answer is 429; default 2000."`
-	MaxStreamsPerAddress     int      `yaml:"max_streams_per_address,omitempty" doc:"Of those, for one address of a caller or one /64 of IPv6, beyond which the answer is 429; default 2000."`
-	MaxConnectionsPerAddress int      `yaml:"max_connections_per_address,omitempty" doc:"HTTP connections from one address, beyond which one more is closed at once; default 4000."`
+	MaxBodyBytes             int64    `yaml:"max_body_bytes,omitempty" min:"1" max:"10485760" doc:"Largest request body; default 10485760."`
+	MaxBodiesBytes           int64    `yaml:"max_bodies_bytes,omitempty" min:"1" max:"1099511627776" doc:"Bytes of request bodies that are held at once, from their arrival until they are stored, less 64 KiB of each; beyond, the answer is 503; default 268435456."`
+	MaxStreams               int      `yaml:"max_streams,omitempty" min:"1" max:"1000000" doc:"Requests being answered at once, beyond which the answer is 503; default 10000."`
+	MaxStreamsPerKey         int      `yaml:"max_streams_per_key,omitempty" min:"1" max:"1000000" doc:"Of those, for one API key, beyond which the answer is 429; default 2000."`
+	MaxStreamsPerAddress     int      `yaml:"max_streams_per_address,omitempty" min:"1" max:"1000000" doc:"Of those, for one address of a caller or one /64 of IPv6, beyond which the answer is 429; default 2000."`
+	MaxConnectionsPerAddress int      `yaml:"max_connections_per_address,omitempty" min:"1" max:"1000000" doc:"HTTP connections from one address, beyond which one more is closed at once; default 4000."`
 	TrustedProxies           []string `yaml:"trusted_proxies,omitempty" doc:"Addresses or networks of proxies in front, whose X-Forwarded-For tells the caller's address."`
 
-	Heartbeat       Duration `yaml:"heartbeat,omitempty" doc:"Silence in a stream after which the caller gets a comment, so that nothing on the way takes the connection for dead; default 15s."`
-	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" doc:"Between a caller's leaving and the cancel; default 10s."`
-	DetachedMax     Duration `yaml:"detached_max,omitempty" doc:"How long a request that may go on does so without a reader; default 5m."`
+	Heartbeat       Duration `yaml:"heartbeat,omitempty" min:"10ms" max:"10m" doc:"Silence in a stream after which the caller gets a comment, so that nothing on the way takes the connection for dead; default 15s."`
+	DisconnectGrace Duration `yaml:"disconnect_grace,omitempty" min:"1ms" max:"1h" doc:"Between a caller's leaving and the cancel; default 10s."`
+	DetachedMax     Duration `yaml:"detached_max,omitempty" min:"1ms" max:"1h" doc:"How long a request that may go on does so without a reader; default 5m."`
 	CORS            CORS     `yaml:"cors,omitempty" doc:"Which web pages may call the HTTP door from a browser."`
 	Edge            Edge     `yaml:"edge,omitempty" doc:"User of ingest in account EDGE, with which it serves tenants on NATS; without one it serves only the account of the pipeline. The embedded server brings its own."`
 }
 
 // CORS says which web pages may call the HTTP door from a browser.
 type CORS struct {
-	Origins []string `yaml:"origins,omitempty" doc:"Their origins, exactly as browsers send them, such as https://app.example.com. A star stands for all, and holds only while there is a key. Default: none."`
+	Origins []string `yaml:"origins,omitempty" doc:"Origins of the web pages that may call the HTTP door from a browser, exactly as browsers send them, such as https://app.example.com. A star stands for all, and holds only while there is a key. Default: none."`
 }
 
 // Edge is a user in account EDGE of the server that nats names.
@@ -204,27 +204,26 @@ func (c *Config) complete() {
 func (c *Config) modelNames() []string { return slices.Sorted(maps.Keys(c.Models)) }
 
 // loadConfig reads the file (none when the path is empty), the environment and the flags that were given, in this order.
+// The error tells all mistakes.
 func loadConfig(path string, env, flags map[string]string) (*Config, error) {
-	cfg, from := defaultConfig(), origins{}
+	cfg, found := readConfig(path, env, flags)
+	return cfg, found.err()
+}
+
+// readConfig does what loadConfig does, and tells everything that it found.
+func readConfig(path string, env, flags map[string]string) (*Config, *findings) {
+	cfg, found := defaultConfig(), newFindings()
 	if path != "" {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return nil, &configError{At: "--config", Problem: err.Error(), Next: "name a file that exists, or leave it out: the defaults are enough to start"}
+			found.unreadable(origin{}, "", "name a file that exists; weir needs none to start", "%s", err)
+			return &cfg, found
 		}
-		if err := decodeFile(path, data, env, &cfg, from); err != nil {
-			return nil, err
-		}
+		decodeFile(path, data, env, &cfg, found)
 	}
-	if err := setFromEnvironment(&cfg, env, from); err != nil {
-		return nil, err
-	}
-	if err := setFromFlags(&cfg, flags, from); err != nil {
-		return nil, err
-	}
+	setFromEnvironment(&cfg, env, found)
+	setFromFlags(&cfg, flags, found)
 	cfg.complete()
-	if err := cfg.validate(); err != nil {
-		err.At = from.of(err.Key)
-		return nil, err
-	}
-	return &cfg, nil
+	cfg.validate(found)
+	return &cfg, found
 }

@@ -24,7 +24,7 @@ func TestConfigErrorsOfBackends(t *testing.T) {
 		"ca without TLS":       {fmt.Sprintf(backend, ", ca: ca.pem"), ":4: models.m.backends[0]: a ca is for TLS"},
 		"proxy of echo":        {"models:\n  m:\n    backends: [{name: b, protocol: echo, proxy: http://p}]", ":3: models.m.backends[0]: an echo backend calls nobody; remove proxy"},
 		"h2c of gRPC":          {"models:\n  m:\n    backends: [{name: b, protocol: grpc, url: grpc://h:1, h2c: true}]", ":3: models.m.backends[0]: a backend over gRPC is connected to directly"},
-		"breaker":              {plain + "    breaker: {failure_percent: 101}", ":5: models.m.breaker: the failures that open it must be above 0"},
+		"breaker":              {plain + "    breaker: {failure_percent: 101}", ":5: models.m.breaker.failure_percent: 101 is out of range; use 1 to 100"},
 		"adaptive":             {plain + "    adaptive: {enabled: true, ceiling: 1s, floor: 2s}", ":5: models.m.adaptive: floor must be"},
 		"adaptive that is off": {plain + "    adaptive: {ceiling: 1s}", ":5: models.m.adaptive: its settings have no effect; set enabled: true"},
 		"network":              {"network:\n  deny: [10.0.0.0/8]\n  allow: [here]", `:3: network.allow[0]: "here" is neither an address nor a network`},

@@ -11,134 +11,147 @@ import (
 )
 
 // decodeFile reads YAML over what cfg holds. It walks the document beside the type, instead of leaving both to the yaml
-// package, so that variables are expanded after parsing (a value can never add a key) and so that every error names
-// its key.
-func decodeFile(path string, data []byte, env map[string]string, cfg *Config, from origins) error {
+// package, so that variables are expanded after parsing (a value can never add a key), so that every mistake names its
+// key, and so that all mistakes are found.
+func decodeFile(path string, data []byte, env map[string]string, cfg *Config, found *findings) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
-		return syntaxError(path, err)
+		at, problem := syntaxError(path, err)
+		found.unreadable(at, "", "this is not YAML: look at the indentation and the quotes there", "%s", problem)
+		return
 	}
 	if document.Kind == 0 {
-		return nil // an empty file
+		return // an empty file
 	}
-	d := &fileDecoder{path: path, env: env, from: from}
-	return d.decode(document.Content[0], reflect.ValueOf(cfg).Elem(), "")
+	d := &fileDecoder{path: path, env: env, found: found}
+	d.decode(document.Content[0], reflect.ValueOf(cfg).Elem(), "", "")
 }
 
 type fileDecoder struct {
-	path string
-	env  map[string]string
-	from origins
+	path  string
+	env   map[string]string
+	found *findings
 }
 
-func (d *fileDecoder) at(node *yaml.Node) string { return fmt.Sprintf("%s:%d", d.path, node.Line) }
+func (d *fileDecoder) at(node *yaml.Node) origin {
+	return origin{fmt.Sprintf("%s:%d", d.path, node.Line), node.Line}
+}
 
-func (d *fileDecoder) errorf(node *yaml.Node, key, next, format string, args ...any) error {
-	return &configError{At: d.at(node), Key: key, Problem: fmt.Sprintf(format, args...), Next: next}
+func (d *fileDecoder) unreadable(node *yaml.Node, key, next, format string, args ...any) {
+	d.found.unreadable(d.at(node), key, next, format, args...)
 }
 
 var unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
 
-func (d *fileDecoder) decode(node *yaml.Node, v reflect.Value, key string) error {
+// decode reads a value. The tag is that of the key, which holds for each item of a list.
+func (d *fileDecoder) decode(node *yaml.Node, v reflect.Value, key string, tag reflect.StructTag) {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
 	}
 	if key != "" {
-		d.from[key] = d.at(node)
+		d.found.from[key] = d.at(node)
 	}
 	if v.Kind() == reflect.Pointer {
 		v.Set(reflect.New(v.Type().Elem()))
-		return d.decode(node, v.Elem(), key)
+		v = v.Elem()
 	}
 	if !v.Addr().Type().Implements(unmarshaler) {
 		switch v.Kind() {
 		case reflect.Struct:
-			return d.decodeStruct(node, v, key)
+			d.decodeStruct(node, v, key)
+			return
 		case reflect.Map:
-			return d.decodeMap(node, v, key)
+			d.decodeMap(node, v, key)
+			return
 		case reflect.Slice:
-			return d.decodeList(node, v, key)
+			d.decodeList(node, v, key, tag)
+			return
 		}
 	}
-	return d.decodeScalar(node, v, key)
+	if d.decodeScalar(node, v, key) {
+		d.found.checkValue(key, tag, v)
+	}
 }
 
-func (d *fileDecoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) error {
-	return d.entries(node, key, func(name, value *yaml.Node) error {
+func (d *fileDecoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) {
+	d.entries(node, key, func(name, value *yaml.Node) {
 		field, tag, known := fieldNamed(v, name.Value)
 		if !known {
-			return d.errorf(name, join(key, name.Value), didYouMean(v.Type(), name.Value), "this key does not exist")
+			d.unknown(name, v.Type(), key)
+			return
 		}
-		if err := d.decode(value, field, join(key, name.Value)); err != nil {
-			return err
-		}
-		if zero := checkZero(tag, field); zero != nil {
-			zero.At, zero.Key = d.at(value), join(key, name.Value)
-			return zero
-		}
-		return nil
+		d.decode(value, field, join(key, name.Value), tag)
 	})
 }
 
-func (d *fileDecoder) decodeMap(node *yaml.Node, v reflect.Value, key string) error {
+// unknown notes a key that does not exist, and that the key which was probably meant could not be read.
+func (d *fileDecoder) unknown(name *yaml.Node, t reflect.Type, key string) {
+	keys, meant := keysLike(t, name.Value)
+	next := "the keys here are " + strings.Join(keys, ", ")
+	if meant != "" {
+		next = "did you mean " + meant + "?"
+		d.found.unread = append(d.found.unread, join(key, meant))
+	}
+	d.unreadable(name, join(key, name.Value), next, "this key does not exist")
+}
+
+func (d *fileDecoder) decodeMap(node *yaml.Node, v reflect.Value, key string) {
 	v.Set(reflect.MakeMap(v.Type()))
-	return d.entries(node, key, func(name, value *yaml.Node) error {
+	d.entries(node, key, func(name, value *yaml.Node) {
 		item := reflect.New(v.Type().Elem()).Elem()
-		if err := d.decode(value, item, join(key, name.Value)); err != nil {
-			return err
-		}
+		d.decode(value, item, join(key, name.Value), "")
 		v.SetMapIndex(reflect.ValueOf(name.Value), item)
-		return nil
 	})
 }
 
-func (d *fileDecoder) decodeList(node *yaml.Node, v reflect.Value, key string) error {
+func (d *fileDecoder) decodeList(node *yaml.Node, v reflect.Value, key string, tag reflect.StructTag) {
 	if node.Kind != yaml.SequenceNode {
-		return d.errorf(node, key, "write a list: each item on its own line after a dash", "it is %s", kindName(node))
+		d.unreadable(node, key, "write a list: each item on its own line after a dash", "it is %s", kindName(node))
+		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
 	for i, item := range node.Content {
-		if err := d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i)); err != nil {
-			return err
-		}
+		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i), tag)
 	}
-	return nil
 }
 
-func (d *fileDecoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) error {
+// decodeScalar reports whether the value could be read.
+func (d *fileDecoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) bool {
 	if node.Kind != yaml.ScalarNode || node.ShortTag() == "!!null" {
-		return d.errorf(node, key, "write one value", "it is %s", kindName(node))
+		d.unreadable(node, key, "write one value", "it is %s", kindName(node))
+		return false
 	}
 	text, missing := expand(node.Value, d.env)
 	if missing != "" {
-		return d.errorf(node, key, "set it, or write $${"+missing+"} for these very characters", "the environment variable %s is not set", missing)
+		d.unreadable(node, key, "set it, or write $${"+missing+"} for these very characters", "the environment variable %s is not set", missing)
+		return false
 	}
 	if err := setScalar(v, text); err != nil {
-		return &configError{At: d.at(node), Key: key, Problem: err.Error()}
+		d.unreadable(node, key, "", "%s", err)
+		return false
 	}
-	return nil
+	return true
 }
 
 // entries calls f for each key and value of a mapping.
-func (d *fileDecoder) entries(node *yaml.Node, key string, f func(name, value *yaml.Node) error) error {
+func (d *fileDecoder) entries(node *yaml.Node, key string, f func(name, value *yaml.Node)) {
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
-		return nil // a key with everything below it commented out
+		return // a key with everything below it commented out
 	}
 	if node.Kind != yaml.MappingNode {
-		return d.errorf(node, key, "write keys and values below it", "it is %s", kindName(node))
+		d.unreadable(node, key, "write keys and values below it", "it is %s", kindName(node))
+		return
 	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
 		if line, twice := seen[name.Value]; twice {
-			return d.errorf(name, join(key, name.Value), "remove one of the two", "this key is already on line %d", line)
+			d.found.wrongAt(d.at(name), join(key, name.Value), "remove one of the two", "this key is already on line %d", line)
+			continue
 		}
 		seen[name.Value] = name.Line
-		if err := f(name, value); err != nil {
-			return err
-		}
+		f(name, value)
 	}
-	return nil
 }
 
 // setScalar reads text into a field that holds one value.
@@ -184,12 +197,12 @@ func expand(text string, env map[string]string) (expanded, missing string) {
 
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
 
-func syntaxError(path string, err error) error {
-	e := &configError{At: path, Problem: strings.TrimPrefix(err.Error(), "yaml: "), Next: "this is not YAML: look at the indentation and the quotes there"}
+func syntaxError(path string, err error) (at origin, problem string) {
 	if found := yamlLine.FindStringSubmatch(err.Error()); found != nil {
-		e.At, e.Problem = path+":"+found[1], found[2]
+		line, _ := strconv.Atoi(found[1])
+		return origin{path + ":" + found[1], line}, found[2]
 	}
-	return e
+	return origin{text: path}, strings.TrimPrefix(err.Error(), "yaml: ")
 }
 
 func kindName(node *yaml.Node) string {

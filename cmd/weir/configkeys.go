@@ -20,31 +20,17 @@ func fieldNamed(v reflect.Value, name string) (field reflect.Value, tag reflect.
 	return reflect.Value{}, "", false
 }
 
-// checkZero refuses a zero that was written where zero stands for the default: who writes it means none, or at once. The tag
-// zero:"allowed" is for keys where it is what it says.
-func checkZero(tag reflect.StructTag, field reflect.Value) *configError {
-	optional := strings.HasSuffix(tag.Get("yaml"), ",omitempty")
-	if !optional || tag.Get("zero") == "allowed" || !field.CanInt() || !field.IsZero() {
-		return nil
-	}
-	return &configError{Problem: "0 cannot be had here", Next: "write more, or leave the key out for the default"}
-}
-
-// didYouMean is the next step for a key that does not exist.
-func didYouMean(t reflect.Type, name string) string {
-	var keys []string
-	best, bestDistance := "", 3
+// keysLike are the keys of a struct, and the one that was probably meant by a name that is none of them.
+func keysLike(t reflect.Type, name string) (keys []string, meant string) {
+	nearest := 3
 	for f := range t.Fields() {
 		key := keyName(f)
 		keys = append(keys, key)
-		if distance := editDistance(name, key); distance < bestDistance {
-			best, bestDistance = key, distance
+		if distance := editDistance(name, key); distance < nearest {
+			meant, nearest = key, distance
 		}
 	}
-	if best != "" {
-		return "did you mean " + best + "?"
-	}
-	return "the keys here are " + strings.Join(keys, ", ")
+	return keys, meant
 }
 
 // editDistance is the number of characters to insert, remove or replace to turn a into b.
@@ -70,22 +56,17 @@ func editDistance(a, b string) int {
 const envPrefix = "WEIR_"
 
 // scalars calls f for each key that holds a single value and is not below a list or a map of names.
-func scalars(v reflect.Value, key string, f func(key string, tag reflect.StructTag, field reflect.Value) error) error {
+func scalars(v reflect.Value, key string, f func(key string, tag reflect.StructTag, field reflect.Value)) {
 	for field, value := range v.Fields() {
 		name := join(key, keyName(field))
-		var err error
 		switch value.Kind() {
 		case reflect.Map, reflect.Slice:
 		case reflect.Struct:
-			err = scalars(value, name, f)
+			scalars(value, name, f)
 		default:
-			err = f(name, field.Tag, value)
-		}
-		if err != nil {
-			return err
+			f(name, field.Tag, value)
 		}
 	}
-	return nil
 }
 
 // variable is the environment variable of a key: WEIR_ and the key in capitals.
@@ -95,36 +76,34 @@ func variable(key string) string {
 
 // setFromEnvironment reads WEIR_*. An empty variable counts as not set, and one that is no key is left alone:
 // orchestrators add variables that begin with the name of a service.
-func setFromEnvironment(cfg *Config, env map[string]string, from origins) error {
-	return scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, tag reflect.StructTag, field reflect.Value) error {
-		name := variable(key)
-		if env[name] == "" {
-			return nil
+func setFromEnvironment(cfg *Config, env map[string]string, found *findings) {
+	scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, tag reflect.StructTag, field reflect.Value) {
+		if name := variable(key); env[name] != "" {
+			found.set(name, key, tag, field, env[name])
 		}
-		if err := setScalar(field, env[name]); err != nil {
-			return &configError{At: name, Problem: err.Error()}
-		}
-		if zero := checkZero(tag, field); zero != nil {
-			zero.At = name
-			return zero
-		}
-		from[key] = name
-		return nil
 	})
 }
 
 // setFromFlags sets the keys that flags were given for.
-func setFromFlags(cfg *Config, flags map[string]string, from origins) error {
-	return scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, _ reflect.StructTag, field reflect.Value) error {
+func setFromFlags(cfg *Config, flags map[string]string, found *findings) {
+	scalars(reflect.ValueOf(cfg).Elem(), "", func(key string, tag reflect.StructTag, field reflect.Value) {
 		flag := strings.ReplaceAll(key, "_", "-")
-		value, given := flags[flag]
-		if !given {
-			return nil
+		if value, given := flags[flag]; given {
+			found.set("--"+flag, key, tag, field, value)
 		}
-		if err := setScalar(field, value); err != nil {
-			return &configError{At: "--" + flag, Problem: err.Error()}
-		}
-		from[key] = "--" + flag
-		return nil
 	})
+}
+
+// set reads the text of a variable or a flag into a key.
+func (f *findings) set(at, key string, tag reflect.StructTag, field reflect.Value, text string) {
+	f.from[key] = origin{text: at}
+	if field.Kind() == reflect.Pointer {
+		field.Set(reflect.New(field.Type().Elem()))
+		field = field.Elem()
+	}
+	if err := setScalar(field, text); err != nil {
+		f.unreadable(f.from[key], key, "", "%s", err)
+		return
+	}
+	f.checkValue(key, tag, field)
 }

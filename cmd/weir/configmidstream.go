@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/weir-llm/weir/inference"
@@ -9,8 +10,8 @@ import (
 
 // Midstream says what is done about an answer that was cut after its caller has seen some of it.
 type Midstream struct {
-	Order []string `yaml:"order,omitempty" doc:"What is tried, in this order: continue, where a backend has continue; splice, where one is deterministic and temperature is 0; error, which ends the answer and the list. Default: continue, splice, error."`
-	Max   int      `yaml:"max,omitempty" doc:"How often one worker goes on with one answer; default 2."`
+	Order []string `yaml:"order,omitempty" enum:"continue,splice,error" doc:"What is tried, in this order: continue, where a backend has continue; splice, where one is deterministic and temperature is 0; error, which ends the answer and the list. Default: continue, splice, error."`
+	Max   int      `yaml:"max,omitempty" min:"1" max:"100" doc:"How often one worker goes on with one answer; default 2."`
 }
 
 // midstreamError ends the order.
@@ -29,25 +30,14 @@ func (m Midstream) policy() inference.Midstream {
 	return policy
 }
 
-func checkMidstream(key string, m Midstream) *configError {
+func checkMidstream(f *findings, key string, m Midstream) {
 	const next = "use continue, splice and error, each once and error last"
-	if m.Order != nil && len(m.Order) == 0 {
-		return problem(join(key, "order"), "write [error] to try nothing, or leave it out for the default", "the list is empty")
-	}
+	f.when(m.Order != nil && len(m.Order) == 0, join(key, "order"), "write [error] to try nothing, or leave it out for the default", "the list is empty")
 	for i, step := range m.Order {
-		switch {
-		case step != midstreamError && step != string(schemas.ModeContinue) && step != string(schemas.ModeSplice):
-			return problem(join(key, "order"), next, "%q is not known", step)
-		case slices.Contains(m.Order[:i], step):
-			return problem(join(key, "order"), next, "%q is there twice", step)
-		case step == midstreamError && i < len(m.Order)-1:
-			return problem(join(key, "order"), next, "nothing comes after error")
-		}
+		at := fmt.Sprintf("%s[%d]", join(key, "order"), i)
+		f.when(slices.Contains(m.Order[:i], step), at, next, "%q is there twice", step)
+		f.when(step == midstreamError && i < len(m.Order)-1, at, next, "nothing comes after error")
 	}
-	if m.Max < 0 {
-		return problem(join(key, "max"), "use a number from 1, or order: [error] to try nothing", "%d is out of range", m.Max)
-	}
-	return nil
 }
 
 // continuation is how a backend goes on with an answer.
@@ -61,26 +51,13 @@ func (b Backend) continuation() inference.Continuation {
 	return inference.ContinueNone
 }
 
-func checkContinue(at string, b Backend) *configError {
-	switch {
-	case b.Continue != "" && b.Continue != "none" && b.Continue != "prefill" && b.Continue != "tokens":
-		return problem(join(at, "continue"), "use none, prefill or tokens", "%q is not known", b.Continue)
-	case b.Continue == "tokens" && b.Protocol != "openai" && b.Protocol != "grpc":
-		return problem(join(at, "continue"), "use prefill, or set protocol: openai or grpc", "only openai and grpc backends go on from token ids")
-	case b.Continue == "prefill" && b.Protocol != "openai" && b.Protocol != "anthropic" && b.Protocol != "grpc" && b.Protocol != "echo":
-		return problem(join(at, "continue"), "remove it", "only openai, anthropic, grpc and echo backends go on with an answer")
-	}
-	return checkMalformed(at, b)
+func checkContinue(f *findings, at string, b Backend) {
+	speaks := func(protocols ...string) bool { return slices.Contains(protocols, b.Protocol) }
+	f.when(b.Continue == "tokens" && !speaks("openai", "grpc"), join(at, "continue"),
+		"use prefill, or set protocol: openai or grpc", "only openai and grpc backends go on from token ids")
+	f.when(b.Continue == "prefill" && !speaks("openai", "anthropic", "grpc", "echo"), join(at, "continue"),
+		"remove it", "only openai, anthropic, grpc and echo backends go on with an answer")
+	f.when(b.OnMalformed != "" && !speaks("openai", "anthropic"), join(at, "on_malformed"), "remove it", "only openai and anthropic backends have it")
 }
 
 func (b Backend) skipsMalformed() bool { return b.OnMalformed == "skip" }
-
-func checkMalformed(at string, b Backend) *configError {
-	switch {
-	case b.OnMalformed != "" && b.OnMalformed != "fail" && b.OnMalformed != "skip":
-		return problem(join(at, "on_malformed"), "use fail or skip", "%q is not known", b.OnMalformed)
-	case b.OnMalformed != "" && b.Protocol != "openai" && b.Protocol != "anthropic":
-		return problem(join(at, "on_malformed"), "remove it", "only openai and anthropic backends have it")
-	}
-	return nil
-}

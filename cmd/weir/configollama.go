@@ -8,27 +8,15 @@ import (
 )
 
 // checkOllama checks what only an ollama backend has, and that an ollama backend has nothing that means nothing to it.
-func checkOllama(at string, b Backend) *configError {
+func checkOllama(f *findings, at string, b Backend) {
 	if b.Protocol != "ollama" {
-		switch {
-		case b.KeepAlive != "":
-			return problem(join(at, "keep_alive"), "remove it, or set protocol: ollama", "only an ollama backend has it")
-		case b.NumCtx != 0:
-			return problem(join(at, "num_ctx"), "remove it, or set protocol: ollama", "only an ollama backend has it")
-		}
-		return nil
+		f.when(b.KeepAlive != "", join(at, "keep_alive"), "remove it, or set protocol: ollama", "only an ollama backend has it")
+		f.when(b.NumCtx != 0, join(at, "num_ctx"), "remove it, or set protocol: ollama", "only an ollama backend has it")
+		return
 	}
-	switch {
-	case b.RequireFinishReason != nil:
-		return problem(join(at, "require_finish_reason"), "remove it", "it means nothing to an ollama backend, whose answers say that they are done")
-	case ollama.CheckURL(b.URL) != nil:
-		return problem(join(at, "url"), "write the server's address alone, such as http://127.0.0.1:11434; or set protocol: openai for its /v1", "%q is not the address of Ollama's own API", withoutUser(b.URL))
-	case b.NumCtx < 0:
-		return problem(join(at, "num_ctx"), "use a number from 1, or leave it out for the server's own", "%d is out of range", b.NumCtx)
-	case ollamaPolicy(b).Validate() != nil:
-		return problem(join(at, "keep_alive"), "write a duration such as 10m, 0 to unload at once, or -1 to keep for ever", "%q is no duration", b.KeepAlive)
-	}
-	return nil
+	f.when(b.RequireFinishReason != nil, join(at, "require_finish_reason"), "remove it", "it means nothing to an ollama backend, whose answers say that they are done")
+	f.when(ollama.CheckURL(b.URL) != nil, join(at, "url"), "write the server's address alone, such as http://127.0.0.1:11434; or set protocol: openai for its /v1", "%q is not the address of Ollama's own API", withoutUser(b.URL))
+	f.when(dialect.Policy{KeepAlive: b.KeepAlive}.Validate() != nil, join(at, "keep_alive"), "write a duration such as 10m, 0 to unload at once, or -1 to keep for ever", "%q is no duration", b.KeepAlive)
 }
 
 func ollamaPolicy(b Backend) dialect.Policy {

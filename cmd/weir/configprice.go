@@ -10,10 +10,10 @@ import (
 
 // Price is what a million tokens of a model cost, in the configured currency.
 type Price struct {
-	Input       Amount  `yaml:"input" doc:"A million tokens of prompts."`
-	Output      Amount  `yaml:"output" doc:"A million tokens of answers."`
-	CachedInput *Amount `yaml:"cached_input,omitempty" doc:"A million tokens of prompts that the backend had in its cache; default as input."`
-	CacheWrite  *Amount `yaml:"cache_write,omitempty" doc:"A million tokens of prompts that the backend put into its cache; default as input."`
+	Input       Amount  `yaml:"input" min:"0" max:"1000000" doc:"A million tokens of prompts."`
+	Output      Amount  `yaml:"output" min:"0" max:"1000000" doc:"A million tokens of answers."`
+	CachedInput *Amount `yaml:"cached_input,omitempty" min:"0" max:"1000000" doc:"A million tokens of prompts that the backend had in its cache; default as input."`
+	CacheWrite  *Amount `yaml:"cache_write,omitempty" min:"0" max:"1000000" doc:"A million tokens of prompts that the backend put into its cache; default as input."`
 }
 
 // Amount is an amount of money, written as a decimal.
@@ -36,30 +36,10 @@ func (a Amount) MarshalYAML() (any, error) {
 
 func (a Amount) String() string { return schemas.Money(a).String() }
 
-// maxPrice is far beyond any real one; what is above it was meant for a single unit.
-const maxPrice = Amount(1_000_000 * schemas.MoneyUnit)
-
-func (p *Price) check(key string) *configError {
-	if p == nil {
-		return nil
-	}
-	for _, part := range []struct {
-		name   string
-		amount *Amount
-	}{{"input", &p.Input}, {"output", &p.Output}, {"cached_input", p.CachedInput}, {"cache_write", p.CacheWrite}} {
-		if part.amount != nil && *part.amount > maxPrice {
-			return problem(join(key, part.name), "prices are for a million tokens: use at most "+maxPrice.String(), "%s is out of range", *part.amount)
-		}
-	}
-	return nil
-}
-
 // checkCurrency refuses what no header and no report could show.
-func (c *Config) checkCurrency() *configError {
-	if c.Currency == "" || len(c.Currency) > 16 || strings.ContainsFunc(c.Currency, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return problem("currency", "write its code, such as USD or EUR", "%.40q cannot be a currency", c.Currency)
-	}
-	return nil
+func (c *Config) checkCurrency(f *findings) {
+	unfit := c.Currency == "" || len(c.Currency) > 16 || strings.ContainsFunc(c.Currency, func(r rune) bool { return r <= ' ' || r > '~' })
+	f.when(unfit, "currency", "write its code, such as USD or EUR", "%.40q cannot be a currency", c.Currency)
 }
 
 // price is that of a model, or nil.

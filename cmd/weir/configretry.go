@@ -14,9 +14,9 @@ import (
 
 // Retry says how a call that failed before its first token is tried again.
 type Retry struct {
-	MaxTries int      `yaml:"max_tries,omitempty" doc:"Calls of the model for one request, and of each fallback; default 3."`
-	Initial  Duration `yaml:"initial,omitempty" doc:"First pause before a backend is called again; default 200ms."`
-	Max      Duration `yaml:"max,omitempty" doc:"Longest pause, also when the backend asks for more; default 5s."`
+	MaxTries int      `yaml:"max_tries,omitempty" min:"1" max:"100" doc:"Calls of the model for one request, and of each fallback; default 3."`
+	Initial  Duration `yaml:"initial,omitempty" min:"1ms" max:"10m" doc:"First pause before a backend is called again; default 200ms."`
+	Max      Duration `yaml:"max,omitempty" min:"1ms" max:"10m" doc:"Longest pause, also when the backend asks for more; default 5s."`
 	Budget   Percent  `yaml:"budget,omitempty" doc:"Extra calls, of whatever kind, in relation to the requests of the model; default 10%, with a floor of 20 and one every 2s."`
 }
 
@@ -35,8 +35,8 @@ func (h Hedge) config() (inference.Hedge, error) {
 		return made, nil
 	}
 	after, err := time.ParseDuration(h.After)
-	if err != nil || after <= 0 {
-		return made, fmt.Errorf("%q is neither a duration nor p95", h.After)
+	if err != nil || after <= 0 || after > maxHedgeAfter {
+		return made, fmt.Errorf("%q is neither p95 nor a duration up to %s", h.After, Duration(maxHedgeAfter))
 	}
 	made.After = after
 	return made, nil
@@ -64,33 +64,23 @@ func (p *Percent) UnmarshalYAML(node *yaml.Node) error {
 func (p Percent) MarshalYAML() (any, error) { return strconv.Itoa(int(p)) + "%", nil }
 
 // checkRecovery checks what a model may do when a call fails.
-func (c *Config) checkRecovery(key, name string) *configError {
+func (c *Config) checkRecovery(f *findings, key, name string) {
 	m := c.Models[name]
-	if m.Retry.MaxTries < 0 {
-		return problem(join(key, "retry.max_tries"), "use a number from 1", "%d is out of range", m.Retry.MaxTries)
-	}
-	if m.Retry.Max != 0 && m.Retry.Max < m.Retry.Initial {
-		return problem(join(key, "retry.max"), "make it at least initial", "%s is shorter than initial, %s", m.Retry.Max, m.Retry.Initial)
-	}
+	f.when(m.Retry.Max != 0 && m.Retry.Max < m.Retry.Initial, join(key, "retry.max"), "make it at least initial", "%s is shorter than initial, %s", m.Retry.Max, m.Retry.Initial)
+	const next = "write a duration such as 800ms, or p95"
 	if _, err := m.Hedge.config(); err != nil {
-		return problem(join(key, "hedge.after"), "write a duration such as 800ms, or p95", "%s", err)
+		f.wrong(join(key, "hedge.after"), next, "%s", err)
 	}
-	if m.Hedge.After == "" && m.Hedge.MaxShare != 0 {
-		return problem(join(key, "hedge.after"), "write a duration such as 800ms, or p95; or remove hedge", "it is empty, so that nothing is hedged")
-	}
-	if m.Context < 0 {
-		return problem(join(key, "context"), "write how many tokens the model takes, or leave it out", "%d is out of range", m.Context)
-	}
+	f.when(m.Hedge.After == "" && m.Hedge.MaxShare != 0, join(key, "hedge.after"), next+"; or remove hedge", "it is empty, so that nothing is hedged")
 	for i, other := range m.Fallback {
 		at := fmt.Sprintf("%s.fallback[%d]", key, i)
 		switch _, known := c.Models[other]; {
 		case !known:
-			return problem(at, "name a model of this configuration", "there is no model %q", other)
+			f.wrong(at, "name a model of this configuration", "there is no model %q", other)
 		case other == name:
-			return problem(at, "name another model", "a model cannot stand in for itself")
+			f.wrong(at, "name another model", "a model cannot stand in for itself")
 		case slices.Contains(m.Fallback[:i], other):
-			return problem(at, "name each model once", "%q is named twice", other)
+			f.wrong(at, "name each model once", "%q is named twice", other)
 		}
 	}
-	return nil
 }

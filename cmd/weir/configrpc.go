@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/weir-llm/weir/inference/rpc"
-	"github.com/weir-llm/weir/inference/triton"
 )
 
 // protocols are what a backend may speak.
@@ -21,14 +20,13 @@ func either(names []string) string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// checkRPC checks what is particular to backends over gRPC.
-func checkRPC(at string, b Backend) *configError {
+// checkRPC checks a backend that is called over gRPC.
+func checkRPC(f *findings, at string, b Backend) {
 	if err := rpc.CheckURL(b.URL); err != nil {
 		what, next, _ := strings.Cut(err.Error(), ": ")
-		return problem(join(at, "url"), next, "%q %s", withoutUser(b.URL), what)
-	}
-	if b.CA != "" && !strings.HasPrefix(b.URL, rpc.SchemeTLS+"://") {
-		return problem(join(at, "ca"), "write the url with "+rpc.SchemeTLS+"://, or remove it", "it is for TLS, which the url does not ask for")
+		f.wrong(join(at, "url"), next, "%q %s", withoutUser(b.URL), what)
+	} else {
+		f.when(b.CA != "" && !strings.HasPrefix(b.URL, rpc.SchemeTLS+"://"), join(at, "ca"), "write the url with "+rpc.SchemeTLS+"://, or remove it", "it is for TLS, which the url does not ask for")
 	}
 	foreign := map[string]bool{
 		"require_finish_reason": b.RequireFinishReason != nil, "max_completion_tokens": b.MaxCompletionTokens,
@@ -36,12 +34,9 @@ func checkRPC(at string, b Backend) *configError {
 		"max_tokens": b.Protocol == "grpc" && b.MaxTokens != 0, "template": b.Protocol == "grpc" && b.Template != "",
 	}
 	for _, key := range slices.Sorted(maps.Keys(foreign)) {
-		if foreign[key] {
-			return problem(join(at, key), "remove it", "it means nothing to a %s backend", b.Protocol)
-		}
+		f.when(foreign[key], join(at, key), "remove it", "it means nothing to a %s backend", b.Protocol)
 	}
-	if triton.Template(b.Template).Validate() != nil {
-		return problem(join(at, "template"), "use "+either(triton.Templates()), "%q is not known", b.Template)
-	}
-	return checkOllama(at, b)
+	f.when(b.Proxy != "" || b.H2C, at, "remove proxy and h2c", "a backend over gRPC is connected to directly, over HTTP/2")
+	checkOllama(f, at, b)
+	checkContinue(f, at, b)
 }

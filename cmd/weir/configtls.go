@@ -14,7 +14,7 @@ func (t ServerTLS) certs() certs.ServerConfig {
 	return certs.ServerConfig{Cert: t.Cert, Key: t.Key, ClientCA: t.ClientCA, ClientAuth: t.ClientAuth}
 }
 
-func (c *Config) checkTLS() *configError {
+func (c *Config) checkTLS(f *findings) {
 	for _, side := range []struct {
 		key string
 		tls ServerTLS
@@ -23,21 +23,12 @@ func (c *Config) checkTLS() *configError {
 			continue
 		}
 		if err := side.tls.certs().Validate(); err != nil {
-			return problem(side.key, "", "%v", err)
+			f.wrong(side.key, "", "%v", err)
 		}
 	}
 	if err := (certs.ClientConfig{CA: c.TLS.Client.CA, Cert: c.TLS.Client.Cert, Key: c.TLS.Client.Key}).Validate(); err != nil {
-		return problem("tls.client", "", "%v", err)
+		f.wrong("tls.client", "", "%v", err)
 	}
-	return nil
-}
-
-// checkServed refuses a certificate for a server that is not run here.
-func (c *Config) checkServed() error {
-	if c.externalNATS() && c.TLS.NATS.given() {
-		return problem("tls.nats", "remove it, and set tls.client for the connection to that server", "it is for the embedded server, and %s is another one", redactUser(c.NATS))
-	}
-	return nil
 }
 
 func (c *Config) httpScheme() string {

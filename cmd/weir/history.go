@@ -99,11 +99,12 @@ func (h *history) readLog(ctx context.Context, s *story) error {
 }
 
 // since calls show for each request accepted since a time: those of the database, then those that it does not have yet.
-func (h *history) since(ctx context.Context, tenant string, from time.Time, show func(*story) error) error {
+// It returns how many there were.
+func (h *history) since(ctx context.Context, tenant string, from time.Time, show func(*story) error) (shown int, err error) {
 	seen := map[schemas.Identity]bool{}
 	for result, err := range h.results(ctx, tenant, from) {
 		if err != nil {
-			return stopped(ctx, err)
+			return shown, stopped(ctx, err)
 		}
 		id := result.Identity()
 		if seen[id] || result.Accepted.Before(from) {
@@ -112,16 +113,17 @@ func (h *history) since(ctx context.Context, tenant string, from time.Time, show
 		seen[id] = true
 		s, err := h.story(ctx, id, result)
 		if err != nil {
-			return err
+			return shown, err
 		}
 		if err := show(s); err != nil {
-			return err
+			return shown, err
 		}
+		shown++
 		if ctx.Err() != nil {
-			return nil
+			return shown, nil
 		}
 	}
-	return nil
+	return shown, nil
 }
 
 func (h *history) results(ctx context.Context, tenant string, from time.Time) iter.Seq2[*schemas.Result, error] {

@@ -53,9 +53,6 @@ func (n *node) openCallout(ctx context.Context, owned *sync.WaitGroup) error {
 	if c.IssuerSeed == "" {
 		return nil
 	}
-	if n.nats != nil {
-		return problem("auth_callout", "remove it", "the embedded NATS server knows the API keys by itself")
-	}
 	responder, err := callout.New(callout.Config{
 		Bus: n.bus, User: c.User, Password: c.Password.Reveal(), IssuerSeed: c.IssuerSeed.Reveal(), XKeySeed: c.XKeySeed.Reveal(), Logger: n.log,
 	})

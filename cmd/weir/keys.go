@@ -108,13 +108,18 @@ were revoked or have expired. Keys of configuration files are not among them.`,
 func (c *cli) listKeys(ctx context.Context, tenant string, all bool) error {
 	return c.manageKeys(ctx, func(ctx context.Context, m *keys.Manager) error {
 		records, err := m.List(ctx)
+		listed := 0
 		for _, r := range records {
 			if tenant != "" && r.Tenant != tenant {
 				continue
 			}
+			listed += len(shown(r, all, time.Now()).Secrets)
 			if err := c.printKey(r, all, time.Now()); err != nil {
 				return err
 			}
+		}
+		if listed == 0 && err == nil {
+			fmt.Fprintln(c.stderr, "There is none: weir keys create makes one, and --all shows those that have ended too.")
 		}
 		return err
 	})

@@ -14,15 +14,12 @@ const (
 	garbageBytes = 192 << 20
 	// leastGarbage is how much it may grow in a process that has little to do; between the two, as much as it takes to collect
 	// every collectEvery. So what streams slowly keeps its memory, and what is busy its processor.
-	leastGarbage = 16 << 20
+	leastGarbage = 8 << 20
 	collectEvery = 2 * time.Second
 	// Bounds of the growth, in percent of what is live, and its steps.
-	mostGrowth, leastGrowth, growthStep = 400, 25, 25
+	mostGrowth, leastGrowth, growthStep = 400, 10, 5
 
-	// liveMetric is what the last collection found live, allocsMetric what was ever allocated.
-	liveMetric   = "/gc/heap/live:bytes"
-	allocsMetric = "/gc/heap/allocs:bytes"
-	tuneEvery    = time.Second
+	tuneEvery = time.Second
 )
 
 // tuneMemory says when the garbage collector runs until ctx ends or stop is called, unless the operator does with GOGC or
@@ -42,7 +39,11 @@ func followHeap(ctx context.Context) {
 	debug.SetGCPercent(percent)
 	ticker := time.NewTicker(tuneEvery)
 	defer ticker.Stop()
-	sample := []metrics.Sample{{Name: liveMetric}, {Name: allocsMetric}}
+	sample := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"},                                  // what was ever allocated
+		{Name: "/gc/heap/live:bytes"},                                    // what the last collection found live
+		{Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, // where it looked, of which Go lets the heap grow by as much
+	}
 	for allocated := uint64(0); ; {
 		select {
 		case <-ctx.Done():
@@ -50,11 +51,16 @@ func followHeap(ctx context.Context) {
 		case <-ticker.C:
 		}
 		metrics.Read(sample)
-		if sample[0].Value.Kind() != metrics.KindUint64 || sample[1].Value.Kind() != metrics.KindUint64 {
-			return // a Go that does not know the metrics
+		var live uint64
+		for _, s := range sample {
+			if s.Value.Kind() != metrics.KindUint64 {
+				return // a Go that does not know the metrics
+			}
+			live += s.Value.Uint64()
 		}
-		now := sample[1].Value.Uint64()
-		if want := heapGrowth(sample[0].Value.Uint64(), now-allocated); want != percent {
+		now := sample[0].Value.Uint64()
+		live -= now
+		if want := heapGrowth(live, now-allocated); want != percent {
 			percent = want
 			debug.SetGCPercent(percent)
 		}
@@ -62,7 +68,8 @@ func followHeap(ctx context.Context) {
 	}
 }
 
-// heapGrowth is how far a heap of which so much is live may grow, in percent, while so much is allocated every tuneEvery.
+// heapGrowth is how far a heap of which so much is live, with stacks and globals, may grow, in percent, while so much is
+// allocated every tuneEvery.
 func heapGrowth(live, allocated uint64) int {
 	wanted := max(allocated*uint64(collectEvery/tuneEvery), leastGarbage)
 	most := max(garbageBytes, live)

@@ -22,7 +22,7 @@ const lookEvery = time.Second
 // follower puts the configuration file into effect again when it has changed.
 type follower struct {
 	path string
-	load func() (*Config, error)
+	load func() (*Config, *findings)
 	live *live
 	log  *slog.Logger
 
@@ -32,12 +32,13 @@ type follower struct {
 
 // follower of the file for a command that runs stages. It is made before the file is read, so that no change is missed.
 func (c *cli) follower(command string) *follower {
-	f := &follower{path: c.file(), load: func() (*Config, error) {
-		cfg, err := c.config()
-		if err == nil && command == cmdServe {
-			err = cfg.checkServed()
+	f := &follower{path: c.file(), load: func() (*Config, *findings) {
+		cfg, found := c.read()
+		if command == cmdServe {
+			cfg.checkServed(found)
 		}
-		return cfg, err
+		cfg.checkOdd(found, time.Now())
+		return cfg, found
 	}}
 	if f.path != "" {
 		f.read = f.stat()
@@ -101,11 +102,12 @@ func (f *follower) look() {
 // changed once more.
 func (f *follower) reload() {
 	f.read = f.seen
-	next, err := f.load()
-	if err != nil {
+	next, found := f.load()
+	if err := found.err(); err != nil {
 		f.log.Error("the changed configuration cannot be used; the last good one stays in effect", telemetry.KeyError, err)
 		return
 	}
+	found.warn(f.log)
 	waiting := f.live.swap(next)
 	f.log.Info("the configuration was read again", "file", f.path)
 	if len(waiting) > 0 && !slices.Equal(waiting, f.waiting) {

@@ -22,7 +22,7 @@ import (
 // reloadable is the configuration of the tests: acme has a key, and the tenants and the price change.
 func reloadable(price int, tenants string) string {
 	sum := sha256.Sum256([]byte("acme"))
-	return fmt.Sprintf("models:\n  echo:\n    backends: [{name: e, protocol: echo}]\n    price: {input: %d, output: 0}\nkeys:\n  - {id: acme, tenant: acme, sha256: %s}\n%s",
+	return fmt.Sprintf("models:\n  another: {backends: [{name: e, protocol: echo}]}\n  echo:\n    backends: [{name: e, protocol: echo}]\n    price: {input: %d, output: 0}\nkeys:\n  - {id: acme, tenant: acme, sha256: %s}\n%s",
 		price, hex.EncodeToString(sum[:]), tenants)
 }
 
@@ -99,7 +99,7 @@ func TestABrokenFileChangesNothing(t *testing.T) {
 	limit := func() string { return serve.as(t, "acme", toChat, unaryChat).Header.Get(schemas.HeaderLimitTokens) }
 
 	write(t, file, reloadable(0, "tenants:\n  acme: {tokens_per_minute: -700}\n"))
-	if line := serve.stderr.wait(t, refused); !strings.Contains(line, ":8: tenants.acme.tokens_per_minute: -700 is out of range") {
+	if line := serve.stderr.wait(t, refused); !strings.Contains(line, ":9: tenants.acme.tokens_per_minute: -700 is out of range") {
 		t.Errorf("it says %s", line)
 	}
 	if got := limit(); got != "700" {
@@ -112,9 +112,9 @@ func TestABrokenFileChangesNothing(t *testing.T) {
 	if got := limit(); got != "700" {
 		t.Errorf("without a file the limit is %q", got)
 	}
-	write(t, file, reloadable(0, "tenants:\n  acme: {tokens_per_minute: 900}\ndrain_timeout: 20s\nreplicas: 3\n"))
+	write(t, file, reloadable(0, "tenants:\n  acme: {tokens_per_minute: 900}\ndrain_timeout: 20s\ncurrency: EUR\n"))
 	line := serve.stderr.wait(t, "takes effect at the next start")
-	if got := gjson.Get(line, "keys").Raw; got != `["replicas","drain_timeout"]` {
+	if got := gjson.Get(line, "keys").Raw; got != `["currency","drain_timeout"]` {
 		t.Errorf("for the next start: %s", line)
 	}
 	if got := limit(); got != "900" {

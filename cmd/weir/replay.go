@@ -65,7 +65,11 @@ func (c *cli) replay(ctx context.Context, r replay, args []string) error {
 		return stopped(ctx, c.play(ctx, s, r.pace))
 	}
 	if len(args) == 0 {
-		return history.since(ctx, r.tenant, time.Now().Add(-r.since), show)
+		shown, err := history.since(ctx, r.tenant, time.Now().Add(-r.since), show)
+		if err == nil && shown == 0 && ctx.Err() == nil {
+			fmt.Fprintln(c.stderr, "No request that was accepted in that time has ended.")
+		}
+		return err
 	}
 	id, err := parseRequest(r.tenant, args[0])
 	if err != nil {

@@ -69,20 +69,19 @@ func (c *cli) root() *cobra.Command {
 
 With no configuration at all, weir serve runs everything in one process, with the
 built-in echo model, for this machine only.`,
-		SilenceErrors:              true,
-		SuggestionsMinimumDistance: 2,
-		SilenceUsage:               true,
-		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
-		Args:                       func(cmd *cobra.Command, args []string) error { return unknownCommand(cmd, args) },
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:              func(cmd *cobra.Command, args []string) error { return unknownCommand(cmd, args) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd.CommandPath()} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{flagError(err), cmd.CommandPath()} })
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 		&cobra.Group{ID: groupUse, Title: "Use:"},
 		&cobra.Group{ID: groupConfig, Title: "Configure:"},
 	)
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help", GroupID: groupConfig})
+	root.SetHelpCommand(helpCommand(root))
 	c.addCommonFlags(root.PersistentFlags())
 	root.AddCommand(
 		c.serveCommand(), c.ingestCommand(), c.routerCommand(), c.inferenceCommand(), c.sinkCommand(),
@@ -114,13 +113,19 @@ func (c *cli) addCommonFlags(flags *pflag.FlagSet) {
 
 // config is the effective configuration: file < environment < flag.
 func (c *cli) config() (*Config, error) {
+	cfg, found := c.read()
+	return cfg, found.err()
+}
+
+// read is the effective configuration, with everything that was found in it.
+func (c *cli) read() (*Config, *findings) {
 	given := map[string]string{}
 	c.common.VisitAll(func(f *pflag.Flag) {
 		if f.Changed {
 			given[f.Name] = f.Value.String()
 		}
 	})
-	return loadConfig(c.file(), c.env, given)
+	return readConfig(c.file(), c.env, given)
 }
 
 // file is the configuration file, or empty when there is none.
@@ -145,7 +150,7 @@ func environment(env []string) map[string]string {
 func arguments(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return usageError{fmt.Errorf("%s takes %s, not %d arguments", cmd.CommandPath(), what, len(args)), cmd.CommandPath()}
+			return usageError{fmt.Errorf("%s takes %s, not %s", cmd.CommandPath(), what, count(len(args), "argument")), cmd.CommandPath()}
 		}
 		return nil
 	}
@@ -156,8 +161,50 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	err := fmt.Errorf("there is no command %q", args[0])
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		err = fmt.Errorf("there is no command %q: did you mean %s?", args[0], strings.Join(near, " or "))
+	if meant := commandLike(cmd, args[0]); meant != "" {
+		err = fmt.Errorf("there is no command %q: did you mean %s?", args[0], meant)
 	}
 	return usageError{err, cmd.CommandPath()}
+}
+
+// commandLike is the command that was probably meant: one whose name is a slip away, or begins so.
+func commandLike(cmd *cobra.Command, name string) (meant string) {
+	slips := max(len(name)/3, 1) + 1
+	for _, other := range cmd.Commands() {
+		if other.Hidden {
+			continue
+		}
+		distance := editDistance(name, other.Name())
+		if strings.HasPrefix(other.Name(), name) {
+			distance = 0
+		}
+		if distance < slips {
+			meant, slips = other.Name(), distance
+		}
+	}
+	return meant
+}
+
+// helpCommand is weir help, for who does not think of --help.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "Help about a command", GroupID: groupConfig,
+		RunE: func(_ *cobra.Command, args []string) error {
+			found, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(root, args)
+			}
+			found.InitDefaultHelpFlag() // these only the command that runs has
+			found.InitDefaultVersionFlag()
+			return found.Help()
+		},
+	}
+}
+
+// flagError says of a value that is no time how one is written.
+func flagError(err error) error {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Value.Type() == "duration" {
+		return fmt.Errorf("--%s %q is no time: write a number with its unit, such as 30m or 24h", invalid.GetFlag().Name, invalid.GetValue())
+	}
+	return err
 }

@@ -18,7 +18,12 @@ type program struct {
 
 func startProgram(t *testing.T, args ...string) *program {
 	t.Helper()
-	p := &program{command: exec.Command(os.Args[0], args...)}
+	return startCommand(t, exec.Command(os.Args[0], args...))
+}
+
+func startCommand(t *testing.T, command *exec.Cmd) *program {
+	t.Helper()
+	p := &program{command: command}
 	p.stdout, p.stderr, p.done = newLines(), newLines(), make(chan struct{})
 	p.command.Env = append(os.Environ(), append(testEnvironment(), asProgram+"=1")...)
 	p.command.Stdout, p.command.Stderr = p.stdout, p.stderr
@@ -61,6 +66,21 @@ func TestSignals(t *testing.T) {
 	serve.stderr.wait(t, "stopping")
 	serve.signal(t, syscall.SIGTERM)
 	if status := serve.exit(t, 5*time.Second); !status.Signaled() {
+		t.Errorf("after a second signal: %v\n%s", serve.err, serve.stderr)
+	}
+}
+
+// TestSignalsThatAShellIgnores: sh starts background jobs with SIGINT ignored, and a script may send it nevertheless.
+func TestSignalsThatAShellIgnores(t *testing.T) {
+	serve := startCommand(t, exec.Command("sh", "-c", `trap "" INT; exec "$0" "$@"`, os.Args[0],
+		"serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--admin", "off"))
+	line := serve.stderr.wait(t, "weir serve is ready: ")
+	serve.HTTP = strings.TrimPrefix(strings.Fields(line)[4], "http://")
+	serve.post(t, chat("endless", `,"stream":true,"x_echo":{"tokens":5000,"interval_ms":20}`))
+	serve.signal(t, syscall.SIGINT)
+	serve.stderr.wait(t, "stopping")
+	serve.signal(t, syscall.SIGINT)
+	if status := serve.exit(t, time.Minute); status.ExitStatus() != 130 {
 		t.Errorf("after a second signal: %v\n%s", serve.err, serve.stderr)
 	}
 }

@@ -36,14 +36,15 @@ func (c *cli) stageCommand(name, short, long string, stages ...string) *cobra.Co
 
 func (c *cli) runStages(ctx context.Context, command string, stages []string) (err error) {
 	follows := c.follower(command)
-	cfg, err := follows.load()
-	if err != nil {
+	cfg, found := follows.load()
+	if err := found.err(); err != nil {
 		return err
 	}
 	log, err := c.logger(cfg)
 	if err != nil {
 		return err
 	}
+	found.warn(log)
 	defer tuneMemory(ctx, c.env)()
 	n, err := openNode(ctx, cfg, command, log)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,14 +55,28 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestHelpIsACommandToo: who does not think of --help is helped as well.
+func TestHelpIsACommandToo(t *testing.T) {
+	for _, args := range [][]string{{}, {"ask"}, {"keys", "create"}} {
+		want, _, err := call(t, append(slices.Clone(args), "--help")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := call(t, append([]string{"help"}, args...)...)
+		if err != nil || got != want {
+			t.Errorf("weir help %v differs from --help, %v (-help +help)\n%s", args, err, cmp.Diff(want, got))
+		}
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		want string
 	}{
 		{[]string{"servr"}, `there is no command "servr": did you mean serve?; see weir --help`},
-		{[]string{"serve", "now"}, "weir serve takes no argument, not 1 arguments; see weir serve --help"},
-		{[]string{"ask"}, "weir ask takes one prompt, not 0 arguments; see weir ask --help"},
+		{[]string{"serve", "now"}, "weir serve takes no argument, not 1 argument; see weir serve --help"},
+		{[]string{"ask"}, "weir ask takes one prompt, in quotes, not 0 arguments; see weir ask --help"},
 		{[]string{"check"}, "weir check takes one file"},
 		{[]string{"replay"}, "name a request, or a time with --since; see weir replay --help"},
 		{[]string{"replay", "r1", "--since", "1h"}, "name either a request or a time, not both"},
@@ -71,7 +86,11 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"keys", "create", "--id", "x", "--tenant", "t"}, "leave those out; see weir keys create --help"},
 		{[]string{"usage", "--by", "week"}, `--by "week" is not known: use tenant, model or day`},
 		{[]string{"usage", "--since", "-1h"}, "--since is negative"},
-		{[]string{"tail", "--since", "soon"}, "invalid argument \"soon\""},
+		{[]string{"tail", "--since", "soon"}, `--since "soon" is no time: write a number with its unit, such as 30m or 24h; see weir tail --help`},
+		{[]string{"foo"}, `there is no command "foo"; see weir --help`},
+		{[]string{"rep"}, `there is no command "rep": did you mean replay?`},
+		{[]string{"help", "servr"}, `there is no command "servr": did you mean serve?`},
+		{[]string{"ask", "how", "are", "you"}, "weir ask takes one prompt, in quotes, not 3 arguments"},
 	} {
 		out, _, err := call(t, tt.args...)
 		if exitCode(err) != 2 || !strings.Contains(err.Error(), tt.want) || out != "" {

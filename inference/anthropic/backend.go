@@ -103,8 +103,8 @@ func (b *Backend) Generate(ctx context.Context, r *inference.GenerateRequest) it
 	return func(yield func(inference.Event, error) bool) {
 		c := &call{Call: b.client.NewCall(ctx, r, yield), backend: b, request: r}
 		defer c.Close()
-		if err := c.run(); err != nil && !c.Stopped() {
-			yield(inference.Event{}, err)
+		if err := c.run(); err != nil {
+			c.Fail(err)
 		}
 	}
 }

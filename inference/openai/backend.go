@@ -52,17 +52,16 @@ func (b *Backend) Capabilities() inference.Capabilities {
 // Generate calls the server's endpoint for the request's op.
 func (b *Backend) Generate(ctx context.Context, r *inference.GenerateRequest) iter.Seq2[inference.Event, error] {
 	return func(yield func(inference.Event, error) bool) {
-		path, err := endpoint(r.Op)
-		if err != nil {
-			yield(inference.Event{}, err)
-			return
-		}
-		c := &call{Call: b.client.NewCall(ctx, r, yield), backend: b, request: r}
+		c := b.newCall(ctx, r, yield)
 		defer c.Close()
-		if err := c.run(path); err != nil && !c.Stopped() {
-			yield(inference.Event{}, err)
+		if err := c.run(); err != nil {
+			c.Fail(err)
 		}
 	}
+}
+
+func (b *Backend) newCall(ctx context.Context, r *inference.GenerateRequest, yield func(inference.Event, error) bool) *call {
+	return &call{Call: b.client.NewCall(ctx, r, yield), backend: b, request: r}
 }
 
 func endpoint(op schemas.Op) (string, error) {
@@ -77,7 +76,7 @@ func endpoint(op schemas.Op) (string, error) {
 
 // Embed posts an embedding request. A server that knows one form of vectors is answered for in the other.
 func (b *Backend) Embed(ctx context.Context, r *inference.GenerateRequest) ([]byte, error) {
-	c := &call{Call: b.client.NewCall(ctx, r, nil), backend: b, request: r}
+	c := b.newCall(ctx, r, nil)
 	defer c.Close()
 	data, err := c.Exchange(http.MethodPost, "/embeddings", c.outgoing(), nil, openai.MaxEmbeddingBytes, &c.chunk)
 	if err != nil {

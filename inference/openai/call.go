@@ -32,7 +32,11 @@ type call struct {
 }
 
 // run makes the call and passes on its answer.
-func (c *call) run(path string) error {
+func (c *call) run() error {
+	path, err := endpoint(c.request.Op)
+	if err != nil {
+		return err
+	}
 	body, path, err := c.goOn(c.outgoing(), path)
 	if err != nil {
 		return err

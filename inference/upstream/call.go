@@ -49,10 +49,11 @@ func (c *Call) Send(method, path string, body []byte, header http.Header) (*http
 	if c.request.Stream {
 		c.AwaitFirst()
 	}
-	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, nil)
 	if err != nil {
 		return nil, schemas.AsError(err)
 	}
+	defer send(request, body).forget()
 	c.setHeaders(request.Header, method, header)
 	reply, err := c.client.http.Do(request)
 	if err != nil {
@@ -94,6 +95,16 @@ func (c *Call) Pass(event inference.Event) bool {
 	c.stopped = !c.yield(event, nil)
 	c.held = event.More
 	return !c.stopped
+}
+
+// Fail hands an error to the loop body, unless that broke out. It stands apart because an event on the stack would be there
+// while the next is waited for, of every stream.
+//
+//go:noinline
+func (c *Call) Fail(err error) {
+	if !c.stopped {
+		c.yield(inference.Event{}, err)
+	}
 }
 
 // letGo lets an event go that was passed on with the promise of more, when what followed was not for the caller.

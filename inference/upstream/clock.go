@@ -32,7 +32,7 @@ type Clock struct {
 
 	ctx     context.Context // of the call: ends when a timeout passes, with that as its cause
 	cancel  context.CancelCauseFunc
-	release context.CancelFunc
+	release context.CancelFunc // of the deadline; nil when ctx ended sooner anyway
 
 	silence   *time.Timer                   // ends the call when the server stays silent; one for all phases
 	listening bool                          // silence is running
@@ -43,19 +43,23 @@ type Clock struct {
 // caller must close it.
 func (c *Clock) Begin(ctx context.Context, bounds *Bounds, deadline time.Time) {
 	c.bounds = bounds
-	ctx, c.cancel = context.WithCancelCause(ctx)
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	end, cause := time.Now().Add(bounds.Total), error(bounds.total)
 	if !deadline.IsZero() && deadline.Before(end) {
 		end, cause = deadline, context.DeadlineExceeded
 	}
-	c.ctx, c.release = context.WithDeadlineCause(ctx, end, cause)
+	if sooner, ok := ctx.Deadline(); !ok || end.Before(sooner) {
+		c.ctx, c.release = context.WithDeadlineCause(c.ctx, end, cause)
+	}
 }
 
 // Close ends the call upstream, if it is still under way.
 func (c *Clock) Close() {
 	c.Hush()
 	c.cancel(nil)
-	c.release()
+	if c.release != nil {
+		c.release()
+	}
 }
 
 // Context is that of the call. When it ends, [inference.ContextError] tells why.

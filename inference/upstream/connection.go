@@ -60,9 +60,19 @@ func (c Connection) proxy() (*url.URL, error) {
 	return u, nil
 }
 
-// connectionBytes is read from a connection at once: enough that what arrived during a write leaves in few frames, and little
-// enough for thousands of connections, each of which has it for life.
-const connectionBytes = 8 << 10
+// A connection has its two buffers for life: the more of what arrived during a write is read at once, the fewer frames it leaves
+// in, but thousands of connections must not take more than they use.
+const (
+	connectionsBytes      = 8 << 20 // for what all connections of a backend read
+	leastRead, mostRead   = 4 << 10, 16 << 10
+	leastWrite, mostWrite = 1 << 10, 4 << 10 // the head of a request, and the body if it is short
+)
+
+// buffers are how much each of so many connections reads and writes at once.
+func buffers(connections int) (read, write int) {
+	read = min(max(connectionsBytes/connections, leastRead), mostRead) &^ (leastRead - 1)
+	return read, min(max(read/4, leastWrite), mostWrite)
+}
 
 // transport makes the pool of connections. It bounds no calls: whoever picks the backend does.
 func (c Connection) transport(config Config) (*http.Transport, error) {
@@ -70,9 +80,11 @@ func (c Connection) transport(config Config) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	read, write := buffers(config.MaxInFlight)
 	t := &http.Transport{
 		DialContext:         c.Addresses.Dialer(config.Timeouts.Connect).DialContext,
-		ReadBufferSize:      connectionBytes,
+		ReadBufferSize:      read,
+		WriteBufferSize:     write,
 		TLSHandshakeTimeout: config.Timeouts.Connect,
 		MaxIdleConns:        config.MaxInFlight,
 		MaxIdleConnsPerHost: config.MaxInFlight,

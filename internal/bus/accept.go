@@ -56,7 +56,8 @@ func validateCaller(id schemas.Identity) error {
 }
 
 // Dispatch makes a request available to the workers of its model and returns its LLM_WORK sequence. The same dispatch
-// twice is stored once.
+// twice is stored once. Another request under an id that is in use is not stored at all, because JetStream compares ids
+// alone: the error is then [schemas.ReusedID].
 func (b *Bus) Dispatch(ctx context.Context, w *schemas.Work) (uint64, error) {
 	ctx, span := b.startSend(ctx, "llm.work.{model}", w.Identity)
 	defer span.End()
@@ -75,7 +76,22 @@ func (b *Bus) Dispatch(ctx context.Context, w *schemas.Work) (uint64, error) {
 		span.RecordError(err)
 		return 0, fmt.Errorf("dispatch %s: %w", w.Identity, err)
 	}
+	if acked.Duplicate && b.reuses(ctx, w, acked.Sequence) {
+		return 0, fmt.Errorf("dispatch %s: %w", w.Identity, schemas.ReusedID(w.Request.Request))
+	}
 	return acked.Sequence, nil
+}
+
+// reuses reports whether an earlier item, or the chain of its request once a worker has done it, is known to be of another
+// body. What cannot be read is taken for the same, which it nearly always is: a second router dispatches what the first had.
+func (b *Bus) reuses(ctx context.Context, w *schemas.Work, earlier uint64) bool {
+	hash := ""
+	if r, err := b.WorkRequest(ctx, w.Identity, earlier); err == nil {
+		hash = r.BodyHash()
+	} else if chain, err := b.Chain(ctx, w.Identity); err == nil {
+		hash = chain.BodyHash()
+	}
+	return hash != "" && hash != w.Request.BodyHash()
 }
 
 // WorkExists reports whether the item with a sequence is still in LLM_WORK, by the word of the stream's leader.

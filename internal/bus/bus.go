@@ -199,7 +199,7 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	}
 	if b.cfg.Context != "" {
 		conn, _, err := natscontext.Connect(b.cfg.Context, options...)
-		return conn, wrap("connect with the NATS context "+b.cfg.Context, advised(err))
+		return conn, wrap("connect with the NATS context "+b.cfg.Context+" (nats context ls lists them)", advised(err))
 	}
 	conn, err := nats.Connect(b.cfg.URL, options...)
 	return conn, wrap("connect to NATS at "+Addresses(b.cfg.URL), advised(err))

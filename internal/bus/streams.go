@@ -42,7 +42,7 @@ func (b *Bus) Setup(ctx context.Context) error {
 	for {
 		err := b.setup(ctx)
 		if err == nil || !electing(err) || time.Now().After(deadline) {
-			return err
+			return b.advise(err)
 		}
 		b.log.Warn("JetStream is not ready and is asked again", "error", err)
 		if waitErr := sleep(ctx, time.Second); waitErr != nil {

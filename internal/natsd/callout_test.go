@@ -33,6 +33,8 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = b.Close() })
 	refusesToGuessReplicas(t, nodes[0])
+	refuses(t, bus.Config{URL: nodes[0].ClientURL(), Username: "weir", Password: "pipeline", Replicas: 5, StoreBytes: 256 << 20},
+		"replicas: 5 needs as many servers in the cluster", "reserve 0.25 GiB in all on each")
 	if err := b.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}

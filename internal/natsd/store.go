@@ -34,7 +34,7 @@ const markerNote = "The JetStream store of an embedded, standalone nats-server, 
 // is free again when the returned file is closed, or when the process ends in any way.
 func openStore(dir string) (lock *os.File, err error) {
 	if err := os.MkdirAll(dir, directoryPerms); err != nil {
-		return nil, fmt.Errorf("make the store directory: %w", err)
+		return nil, fmt.Errorf("make the store directory: %w; choose another with --data-dir", err)
 	}
 	if err := refuseForeign(dir); err != nil {
 		return nil, err

@@ -24,16 +24,13 @@ func (r *Reader) Lines() iter.Seq2[Event, error] {
 			if err != nil {
 				return
 			}
-			if r.pace.read += len(line); r.in.Buffered() == 0 {
-				r.fit()
-			}
 		}
 	}
 }
 
 // hasLine reports whether the read buffer holds another whole line.
 func (r *Reader) hasLine() bool {
-	buffered, err := r.in.Peek(r.in.Buffered())
+	buffered := r.in.unread()
 	end := bytes.LastIndexByte(buffered, '\n')
-	return err == nil && end > 0 && len(bytes.TrimSpace(buffered[:end])) > 0
+	return end > 0 && len(bytes.TrimSpace(buffered[:end])) > 0
 }

@@ -1,13 +1,11 @@
 package openai
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"sync"
 )
 
 // MaxEventBytes bounds the data of one server-sent event and the body of a unary answer.
@@ -29,9 +27,6 @@ type Event struct {
 	Cut bool
 }
 
-// ReadBytes is how much of a stream is read at once.
-const ReadBytes = 16 << 10
-
 var (
 	dataField   = []byte("data:")
 	blankLF     = []byte("\n\n")
@@ -52,9 +47,7 @@ func (e *Event) Named() bool { return len(e.Type) > 0 && !bytes.Equal(e.Type, me
 
 // Reader reads server-sent events. It is owned by one goroutine.
 type Reader struct {
-	in     *bufio.Reader
-	src    io.Reader // what it reads
-	pace   pace
+	in     window
 	line   []byte // a line that did not fit the read buffer
 	skipLF bool   // the last line ended in CR: an LF that follows belongs to it
 
@@ -64,45 +57,34 @@ type Reader struct {
 	hasData bool
 }
 
-// readBuffers are those of readers that were released.
-var readBuffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, ReadBytes) }}
-
 // NewReader reads events from r, which it never closes.
-func NewReader(r io.Reader) *Reader {
-	in := readBuffers.Get().(*bufio.Reader)
-	in.Reset(r)
-	return &Reader{in: in, src: r}
-}
+func NewReader(r io.Reader) *Reader { return &Reader{in: window{src: r}} }
 
 // Release gives the reader's buffer to another. Neither the reader nor what it yielded may be used after that. It need
 // not be called.
 func (r *Reader) Release() {
-	r.in.Reset(nil)
-	if r.in.Size() == ReadBytes {
-		readBuffers.Put(r.in)
-	}
-	r.in, r.src = nil, nil
+	r.in.release()
+	*r = Reader{}
 }
 
 // Sniff waits for the first byte that is not white space and returns it without consuming it. Called before
 // [Reader.Events], it tells a stream from a JSON document or a page of HTML, whatever the content type claims.
 func (r *Reader) Sniff() (byte, error) {
 	for {
-		b, err := r.in.Peek(1)
-		if err != nil {
+		if err := r.in.await(1); err != nil {
 			return 0, err
 		}
-		switch b[0] {
+		switch first := r.in.unread()[0]; first {
 		case ' ', '\t', '\r', '\n':
-			_, _ = r.in.Discard(1) // the byte is in the buffer
+			r.in.skip(1)
 		default:
-			return b[0], nil
+			return first, nil
 		}
 	}
 }
 
 // ReadAll returns the rest of the input, at most max bytes of it.
-func (r *Reader) ReadAll(max int64) ([]byte, error) { return io.ReadAll(io.LimitReader(r.in, max)) }
+func (r *Reader) ReadAll(max int64) ([]byte, error) { return io.ReadAll(io.LimitReader(&r.in, max)) }
 
 // Events yields each event as soon as its blank line is there, and an event that is pending when the input ends. An
 // error is terminal; a pending event is not yielded before it.
@@ -112,34 +94,36 @@ func (r *Reader) Events() iter.Seq2[Event, error] {
 		for {
 			line, err := r.readLine()
 			if err != nil && !errors.Is(err, io.EOF) {
-				yield(Event{}, err)
+				fail(yield, err)
 				return
 			}
 			cut := err != nil && len(line) > 0
 			if len(line) > 0 {
 				if ferr := r.field(line); ferr != nil {
-					yield(Event{}, ferr)
+					fail(yield, ferr)
 					return
 				}
 			}
-			r.pace.read += len(line)
 			if (len(line) == 0 || err != nil) && !r.dispatch(cut, yield) {
 				return
 			}
 			if err != nil {
 				return
 			}
-			if r.in.Buffered() == 0 {
-				r.fit()
-			}
 		}
 	}
 }
 
+// fail ends the events with an error. It stands apart because an event on the stack would be there while the next is waited
+// for, of every stream.
+//
+//go:noinline
+func fail(yield func(Event, error) bool, err error) { yield(Event{}, err) }
+
 // hasNext reports whether the read buffer holds another whole event. Comments are none.
 func (r *Reader) hasNext() bool {
-	buffered, err := r.in.Peek(r.in.Buffered())
-	for err == nil && len(buffered) > 0 {
+	buffered := r.in.unread()
+	for len(buffered) > 0 {
 		end := bytes.Index(buffered, blankLF)
 		if end < 0 {
 			end = bytes.Index(buffered, blankCRLF)
@@ -195,9 +179,13 @@ func (r *Reader) field(line []byte) error {
 func (r *Reader) readLine() ([]byte, error) {
 	r.line = r.line[:0]
 	for {
-		buffered, err := r.fill()
-		if err != nil {
+		if err := r.in.await(1); err != nil {
 			return r.line, err
+		}
+		buffered, skip := r.in.unread(), r.skipLF
+		if r.skipLF = false; skip && buffered[0] == '\n' {
+			r.in.skip(1)
+			continue
 		}
 		i := lineEnd(buffered)
 		if i < 0 {
@@ -205,7 +193,7 @@ func (r *Reader) readLine() ([]byte, error) {
 				return nil, ErrEventTooLarge
 			}
 			r.line = append(r.line, buffered...)
-			_, _ = r.in.Discard(len(buffered)) // they are in the buffer
+			r.in.skip(len(buffered))
 			continue
 		}
 		r.skipLF = buffered[i] == '\r'
@@ -214,25 +202,8 @@ func (r *Reader) readLine() ([]byte, error) {
 			r.line = append(r.line, line...)
 			line = r.line
 		}
-		_, _ = r.in.Discard(i + 1) // keeps the bytes where they are until the next fill
+		r.in.skip(i + 1) // which keeps the bytes where they are until the next fill
 		return line, nil
-	}
-}
-
-// fill returns the unread bytes, at least one, without the LF of a CRLF whose CR ended the last line.
-func (r *Reader) fill() ([]byte, error) {
-	for {
-		first, err := r.in.Peek(1)
-		if err != nil {
-			return nil, err
-		}
-		if r.skipLF && first[0] == '\n' {
-			r.skipLF = false
-			_, _ = r.in.Discard(1) // the byte is in the buffer
-			continue
-		}
-		r.skipLF = false
-		return r.in.Peek(r.in.Buffered())
 	}
 }
 
@@ -248,7 +219,8 @@ func lineEnd(b []byte) int {
 }
 
 func (r *Reader) skipBOM() {
-	if b, err := r.in.Peek(3); err == nil && string(b) == "\xEF\xBB\xBF" {
-		_, _ = r.in.Discard(3) // they are in the buffer
+	const bom = "\xEF\xBB\xBF"
+	if r.in.await(len(bom)) == nil && string(r.in.unread()[:len(bom)]) == bom {
+		r.in.skip(len(bom))
 	}
 }
