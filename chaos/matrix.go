@@ -45,7 +45,7 @@ const callsPerKind = 3
 const downtime = 300 * time.Millisecond
 
 // cellTimeout is by when every request of a cell must have ended.
-const cellTimeout = 45 * time.Second
+const cellTimeout = 2 * time.Minute
 
 func runLayout(ctx context.Context, dir string, l layout, moments []moment, report *report) (err error) {
 	c, err := newCluster(dir, l)

@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 func settled(want int) bool {
-	for deadline := time.Now().Add(10 * time.Second); running() > want; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); running() > want; <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false
 		}

@@ -17,7 +17,7 @@ func TestCompleteAsksForSigns(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	door, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.EdgeUser()))
+	door, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.EdgeUser()), nats.Timeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

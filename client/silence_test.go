@@ -18,7 +18,7 @@ import (
 const body = `{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}`
 
 // testSilence is long enough for a machine that is busy with other tests.
-const testSilence = 2 * time.Second
+const testSilence = 4 * time.Second
 
 // collect reads a stream to its end.
 func collect(t *testing.T, c *Client, request Request) (all []string) {
@@ -40,10 +40,10 @@ func TestSilenceOverHTTP(t *testing.T) {
 		w.Header().Set("X-Request-Id", "r")
 		if r.Method == http.MethodGet {
 			resumed <- r.URL.RequestURI()
-			for range 5 { // heartbeats, for longer than the silence
+			for range 10 { // heartbeats, for longer than the silence
 				fmt.Fprint(w, ": hb\n")
 				_ = http.NewResponseController(w).Flush()
-				<-time.After(testSilence / 4)
+				<-time.After(testSilence / 8)
 			}
 			fmt.Fprint(w, "id: r.1\ndata: {}\n\ndata: [DONE]\n\n")
 			return
@@ -77,7 +77,7 @@ func TestSilenceOnNATS(t *testing.T) {
 	server.Admit(func(keys.Credentials) (keys.Grant, error) {
 		return keys.Grant{Name: "acme", Account: schemas.AccountEdge, Publish: schemas.EdgePublish("acme"), Subscribe: schemas.EdgeSubscribe("acme")}, nil
 	})
-	door, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.EdgeUser()))
+	door, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.EdgeUser()), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,9 +93,9 @@ func TestSilenceOnNATS(t *testing.T) {
 		schemas.ChatAll: func(m *nats.Msg) { send(m.Reply, 0) }, // and nothing more
 		schemas.ResumeAll: func(m *nats.Msg) {
 			resumed <- m.Subject + " " + string(m.Data)
-			for range 5 { // signs of life, for longer than the silence
+			for range 10 { // signs of life, for longer than the silence
 				_ = door.PublishMsg(&nats.Msg{Subject: m.Reply, Data: []byte("\n"), Header: nats.Header{schemas.HeaderRequestID: {"r"}}})
-				<-time.After(testSilence / 4)
+				<-time.After(testSilence / 8)
 			}
 			send(m.Reply, 1)
 			_ = door.Publish(m.Reply, nil)

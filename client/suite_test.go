@@ -19,6 +19,9 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
+// patience is how long a test waits for what must come, on a machine that is busy with something else too.
+const patience = time.Minute
+
 // way is a transport, with where it connects.
 type way struct {
 	name string
@@ -48,7 +51,7 @@ func overEach(t *testing.T, test func(t *testing.T, ctx context.Context, c *clie
 
 func (w way) connect(t *testing.T, url string) (*client.Client, context.Context) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	w.cfg.URL = url
 	c, err := client.Connect(ctx, w.cfg)

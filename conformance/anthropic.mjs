@@ -5,7 +5,7 @@ import Anthropic from "@anthropic-ai/sdk";
 import { VERSION } from "@anthropic-ai/sdk/version";
 
 const [baseURL, model] = process.argv.slice(2);
-const client = new Anthropic({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 20_000 });
+const client = new Anthropic({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 80_000 });
 const native = model === "claude";
 
 const question = (text, more = {}) => ({ model, max_tokens: 2048, messages: [{ role: "user", content: text }], ...more });

@@ -46,7 +46,7 @@ const text = (all) => all.map((e) => e.event.choices[0]?.delta?.content ?? "").j
 const nc = await open();
 
 await check("unary", async () => {
-  const m = await nc.request(chat, question(), { timeout: 20_000 });
+  const m = await nc.request(chat, question(), { timeout: 80_000 });
   assert.match(m.json().choices[0].message.content, /seven/);
   assert.ok(m.headers.get("Llm-Request-Id"));
 });
@@ -94,7 +94,7 @@ await check("cancel ends the answer with an error", async () => {
   const id = "conformance-node-cancel";
   const answer = events(await nc.requestMany(chat, slow(1000), { ...until, headers: named(id) }));
   await answer.next();
-  const m = await nc.request(`llm.cancel.${tenant}.${id}`, "", { timeout: 20_000 });
+  const m = await nc.request(`llm.cancel.${tenant}.${id}`, "", { timeout: 80_000 });
   assert.equal(m.json().status, "cancelled");
   await assert.rejects(async () => { for await (const _ of answer); }, { code: "request_cancelled" });
 });

@@ -78,7 +78,7 @@ func (t tenant) command(ctx context.Context, args ...string) *exec.Cmd {
 // request is `nats req` as the documentation has it, up to the empty message, which the command prints as "nil body".
 func (t tenant) request(ctx context.Context, subject, body string, more ...string) (lines []string, err error) {
 	stdout, err := output(t.command(ctx, append([]string{
-		"req", "--raw", "--timeout", "20s", "--reply-timeout", "10s", "--wait-for-empty", subject, body}, more...)...))
+		"req", "--raw", "--timeout", "80s", "--reply-timeout", "60s", "--wait-for-empty", subject, body}, more...)...))
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func (t tenant) checkErrors(ctx context.Context) error {
 		if len(lines) != 1 || !strings.Contains(lines[0], `"code":"`+c.code+`"`) {
 			return fmt.Errorf("%s answers %q, want %s", c.subject, lines, c.code)
 		}
-		said, err := t.command(ctx, "req", "--timeout", "20s", c.subject, c.body).CombinedOutput()
+		said, err := t.command(ctx, "req", "--timeout", "80s", c.subject, c.body).CombinedOutput()
 		if err != nil || !bytes.Contains(said, []byte("Nats-Service-Error-Code: "+c.status)) {
 			return fmt.Errorf("%s: nats req printed %s: %w", c.subject, said, err)
 		}
@@ -160,7 +160,7 @@ func (t tenant) checkResume(ctx context.Context) error {
 	const id, tokens = "conformance-service-cut", 40
 	cutting, cut := context.WithCancel(ctx)
 	defer cut()
-	command := t.command(cutting, "req", "--raw", "--timeout", "20s", "--reply-timeout", "10s", "--wait-for-empty",
+	command := t.command(cutting, "req", "--raw", "--timeout", "80s", "--reply-timeout", "60s", "--wait-for-empty",
 		"llm.chat.acme.echo", slowBody(tokens), "--header", "Llm-Request-Id:"+id)
 	stdout, err := command.StdoutPipe()
 	if err != nil {
@@ -196,7 +196,7 @@ func (t tenant) checkCancel(ctx context.Context) error {
 	const id = "conformance-service-cancel"
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	command := t.command(running, "req", "--raw", "--timeout", "20s", "--wait-for-empty", "llm.chat.acme.echo", slowBody(1000), "--header", "Llm-Request-Id:"+id)
+	command := t.command(running, "req", "--raw", "--timeout", "80s", "--wait-for-empty", "llm.chat.acme.echo", slowBody(1000), "--header", "Llm-Request-Id:"+id)
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		return err
@@ -223,12 +223,12 @@ func (t tenant) checkCancel(ctx context.Context) error {
 }
 
 func (t tenant) checkForeign(ctx context.Context) error {
-	said, _ := t.command(ctx, "req", "--timeout", "2s", "llm.chat.other.echo", body("echo", false)).CombinedOutput()
+	said, _ := t.command(ctx, "req", "--timeout", "5s", "llm.chat.other.echo", body("echo", false)).CombinedOutput()
 	if !bytes.Contains(said, []byte("llm.chat.other.echo")) || !bytes.Contains(bytes.ToLower(said), []byte("permissions violation")) {
 		return fmt.Errorf("nats req to another tenant printed %s", said)
 	}
 	// Without the option the inbox is _INBOX, which is nobody's.
-	said, _ = t.natsCLI.command(ctx, "--token", t.key, "req", "--timeout", "2s", "llm.chat.acme.echo", body("echo", false)).CombinedOutput()
+	said, _ = t.natsCLI.command(ctx, "--token", t.key, "req", "--timeout", "5s", "llm.chat.acme.echo", body("echo", false)).CombinedOutput()
 	if bytes.Contains(said, []byte("chat.completion")) || !bytes.Contains(bytes.ToLower(said), []byte("permissions violation")) {
 		return fmt.Errorf("nats req with another inbox printed %s", said)
 	}

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 const [sdk, baseURL] = process.argv.slice(2);
 const { default: OpenAI } = await import(sdk);
 const { VERSION } = await import(`${sdk}/version`);
-const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 20_000 });
+const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 80_000 });
 
 const prompt = "one two three four five six seven eight nine ten";
 const question = (model, content = prompt) => ({ model, messages: [{ role: "user", content }] });

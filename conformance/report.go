@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// checkLimit bounds one check.
-const checkLimit = 30 * time.Second
+// checkLimit bounds one check. Each takes some seconds at most, and longer on a machine that is busy.
+const checkLimit = 90 * time.Second
 
 // report prints and counts the checks.
 type report struct {

@@ -6,7 +6,7 @@ import { VERSION } from "openai/version";
 import { checker } from "./check.mjs";
 
 const [baseURL] = process.argv.slice(2);
-const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 20_000 });
+const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 80_000 });
 const check = checker(`openai ${VERSION}`);
 const as = "responses on a chat server:";
 

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -225,7 +224,7 @@ func natsResponse(ctx context.Context, s *server, nats natsCLI) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	return poll(ctx, func() (bool, error) {
 		status, body, err := s.get(ctx, "/v1/responses/resp_"+id)

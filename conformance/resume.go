@@ -174,7 +174,7 @@ func cancelByHTTP(ctx context.Context, s *server, id string) error {
 func curl(ctx context.Context, limit int, args ...string) ([]event, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	command := exec.CommandContext(ctx, "curl", append([]string{"--silent", "--show-error", "--no-buffer", "--fail-with-body", "--max-time", "20"}, args...)...)
+	command := exec.CommandContext(ctx, "curl", append([]string{"--silent", "--show-error", "--no-buffer", "--fail-with-body", "--max-time", "80"}, args...)...)
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		return nil, err

@@ -9,19 +9,30 @@ natscli=v0.5.1
 bin=$PWD/.bin
 mkdir -p "$bin"
 
+# again <command>: tries five times what needs the network, which fails now and then.
+again() {
+  local try
+  for try in 1 2 3 4; do
+    "$@" && return
+    echo "conformance: failed, tried again in $((try * 10)) s: $*" >&2
+    sleep $((try * 10))
+  done
+  "$@"
+}
+
 for program in go node npm curl; do
   command -v "$program" >/dev/null || { echo "conformance: $program is missing: install it and run this again" >&2; exit 1; }
 done
 
 if [[ "$("$bin/nats" --version 2>/dev/null || true)" != "$natscli" ]]; then
-  GOBIN=$bin CGO_ENABLED=0 go install "github.com/nats-io/natscli/nats@$natscli"
+  GOBIN=$bin CGO_ENABLED=0 again go install "github.com/nats-io/natscli/nats@$natscli"
 fi
 (cd .. && CGO_ENABLED=0 go build -o "$bin/weir" ./cmd/weir)
 CGO_ENABLED=0 go build -o "$bin/conformance" .
 CGO_ENABLED=0 go test -c -o "$bin/openai-go-tests" github.com/openai/openai-go/v3
 
 if ! cmp -s package-lock.json node_modules/.installed-lock; then
-  npm ci --no-audit --no-fund --loglevel=error
+  again npm ci --no-audit --no-fund --loglevel=error
   cp package-lock.json node_modules/.installed-lock
 fi
 
@@ -32,7 +43,7 @@ if [[ "$(uname -sm)" == "Linux x86_64" ]]; then
   engine=engine/server.mjs
   if ! cmp -s engine/package-lock.json engine/node_modules/.installed-lock; then
     # Not npm ci, which insists on an optional package that the registry does not have. This keeps to the lock file as well.
-    (cd engine && npm install --no-save --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error)
+    (cd engine && again npm install --no-save --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error)
     cp engine/package-lock.json engine/node_modules/.installed-lock
   fi
 fi

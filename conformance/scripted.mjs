@@ -6,7 +6,7 @@ import { checker, rejected, timed } from "./check.mjs";
 const [sdk, baseURL] = process.argv.slice(2);
 const { default: OpenAI } = await import(sdk);
 const { VERSION } = await import(`${sdk}/version`);
-const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 20_000 });
+const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0, timeout: 80_000 });
 const check = checker(`openai ${VERSION}`);
 
 const question = (model, content = "hi") => ({ model, messages: [{ role: "user", content }] });

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os/exec"
@@ -108,10 +109,10 @@ func (s *server) Close() error {
 	select {
 	case <-s.exited:
 		return nil
-	case <-time.After(15 * time.Second):
+	case <-time.After(checkLimit):
 		_ = s.command.Process.Kill()
 		<-s.exited
-		return fmt.Errorf("weir serve did not stop within 15 s of SIGTERM and was killed")
+		return fmt.Errorf("weir serve did not stop within %v of SIGTERM and was killed", checkLimit)
 	}
 }
 
@@ -131,13 +132,18 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 	}
 }
 
-// freeAddr returns a loopback address that nobody listens on.
+// freeAddr returns a loopback address that nobody listens on. It is not of those that a system gives to whoever asks for any
+// port, because the server listens there only a moment later.
 func freeAddr() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for tries := 0; ; tries++ {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		if err == nil {
+			return listener.Addr().String(), listener.Close()
+		}
+		if tries == 1000 {
+			return "", err
+		}
 	}
-	return listener.Addr().String(), listener.Close()
 }
 
 // lockedBuffer is a buffer that is safe for concurrent use.

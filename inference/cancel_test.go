@@ -45,7 +45,7 @@ func TestCancel(t *testing.T) {
 				t.Fatal(err)
 			}
 			wait(t, "the end of the call", held.ended)
-			if took := time.Since(began); took > 5*time.Second { // on a loaded machine
+			if took := time.Since(began); took > patience/2 { // on a loaded machine
 				t.Errorf("the call ended after %v", took)
 			}
 			r := p.cancelled(id, c.text)

@@ -2,6 +2,7 @@ package inference_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +16,9 @@ import (
 )
 
 // engine is a backend for a server that samples.
-func engine(t *testing.T, name string, how inference.Continuation, e *openaitest.Engine) inference.Backend {
+func engine(t *testing.T, name string, how inference.Continuation, e *openaitest.Engine, idle time.Duration) inference.Backend {
 	t.Helper()
-	b, err := openai.New(openai.Config{Name: name, URL: e.URL, Continue: how, Timeouts: inference.Timeouts{Idle: 300 * time.Millisecond}})
+	b, err := openai.New(openai.Config{Name: name, URL: e.URL, Continue: how, Timeouts: inference.Timeouts{Idle: idle}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,11 +163,15 @@ func TestAnswerThatIsCutGoesOn(t *testing.T) {
 			t.Parallel()
 			p := setup(t)
 			e := openaitest.NewEngine(t, c.dials...)
+			idle := generous
+			if slices.ContainsFunc(c.dials, func(d openaitest.EngineDials) bool { return d.Stall > 0 || d.Hold }) {
+				idle = 2 * time.Second
+			}
 			change := []func(*inference.Config){model(func(m *inference.Model) { m.Midstream.Order = c.order })}
 			if c.other != none {
-				change = append(change, beside(engine(t, "other", c.other, e)))
+				change = append(change, beside(engine(t, "other", c.other, e, idle)))
 			}
-			p.worker("w1", engine(t, "first", c.how, e), change...)
+			p.worker("w1", engine(t, "first", c.how, e, idle), change...)
 			request := work("r1", 1, c.body)
 			if c.op != "" {
 				request.Op = c.op

@@ -79,7 +79,7 @@ func TestBackendOutOfService(t *testing.T) {
 // events are those of backends, as they come.
 func (p *pipe) events(t *testing.T) <-chan *schemas.BackendEvent {
 	t.Helper()
-	conn, err := nats.Connect("", nats.InProcessServer(p.server), nats.UserInfo(p.server.Username(), p.server.Password()))
+	conn, err := nats.Connect("", nats.InProcessServer(p.server), nats.UserInfo(p.server.Username(), p.server.Password()), nats.Timeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

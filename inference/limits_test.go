@@ -24,8 +24,8 @@ func TestTimeLimits(t *testing.T) {
 		"deadline in the past":    {deadline: -time.Second, code: schemas.CodeDeadline, status: schemas.StatusExpired},
 		"no deadline, but old":    {accepted: -time.Hour, code: schemas.CodeDeadline, status: schemas.StatusExpired},
 		"deadline before a token": {deadline: 200 * time.Millisecond, code: schemas.CodeDeadline, status: schemas.StatusExpired},
-		"deadline in the middle":  {deadline: 300 * time.Millisecond, at: 1, text: "one ", code: schemas.CodeDeadline, status: schemas.StatusExpired},
-		"total time of the model": {total: 200 * time.Millisecond, at: 1, text: "one ", code: schemas.CodeUpstreamTimeout, status: schemas.StatusFailed},
+		"deadline in the middle":  {deadline: 3 * time.Second, at: 1, text: "one ", code: schemas.CodeDeadline, status: schemas.StatusExpired},
+		"total time of the model": {total: 3 * time.Second, at: 1, text: "one ", code: schemas.CodeUpstreamTimeout, status: schemas.StatusFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -20,10 +20,11 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 30 * time.Second
+const patience = time.Minute
 
-// lease of the work items, short enough to wait for.
-const lease = time.Second
+// lease of the work items, short enough to wait for, and long enough that a machine which does nothing for seconds, because it
+// has something else to do, loses none.
+const lease = 4 * time.Second
 
 // Bodies of requests. Only the greedy ones may be run again in the middle of an answer.
 const (

@@ -60,7 +60,7 @@ func (s *scripted) backend(t testing.TB, options ...grpc.ServerOption) inference
 	t.Helper()
 	server := rpctest.New(t, func(g *grpc.Server) { pb.RegisterBackendServer(g, s) }, options...)
 	b, err := backendv1.New(backendv1.Config{
-		Name: "b1", URL: "grpc://" + server.Address, Timeouts: inference.Timeouts{FirstToken: generous, Idle: generous, Total: time.Minute},
+		Name: "b1", URL: "grpc://" + server.Address, Timeouts: inference.Timeouts{FirstToken: generous, Idle: generous, Total: 2 * time.Minute},
 	})
 	if err != nil {
 		t.Fatal(err)

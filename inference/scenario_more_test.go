@@ -22,7 +22,7 @@ func (p *pipe) models(models map[string]inference.Model) {
 
 // behind is a backend of a model for each server.
 func (p *pipe) behind(inFlight int, servers ...*faulty.Server) (slots []inference.Slot) {
-	timeouts := inference.Timeouts{FirstToken: generous, Idle: generous, Total: time.Minute}
+	timeouts := inference.Timeouts{FirstToken: generous, Idle: generous, Total: 2 * time.Minute}
 	for i, server := range servers {
 		slots = append(slots, inference.Slot{Backend: backendOf(p.t, fmt.Sprintf("b%d", i+1), server, timeouts), MaxInFlight: inFlight})
 	}
@@ -49,6 +49,8 @@ func TestFlapping(t *testing.T) {
 			})
 			steady := faulty.New(t, faulty.OpenAI(), faulty.Answers())
 			config := inference.Model{Backends: p.behind(2, flapping), Retry: inference.Retry{MaxTries: 1}}
+			// Cut off after fewer failures than the budget pays for, with those that are under way by then.
+			config.Balance.Breaker.MinRequests = 8
 			models := map[string]inference.Model{"m": config}
 			if alone {
 				config.Fallback = []string{"steady"}

@@ -32,8 +32,7 @@ type scenario struct {
 	code  schemas.Code   // instead of the end of an answer
 	by    int            // which fallback answers, from 1; 0 = the model
 	calls []int          // of the backends and then of the fallbacks
-	gap   time.Duration  // between the first two calls of the first backend, at least
-	soon  time.Duration  // from the request to its end, at most; default a generous time
+	gap   time.Duration  // from the first call of the first backend to its second, at least
 	ends  string         // finish reason; default stop
 	check func(*playing) // what else
 }
@@ -54,7 +53,7 @@ type playing struct {
 }
 
 // generous is a bound that only a failure passes, however much else the machine has to do.
-const generous = 20 * time.Second
+const generous = 45 * time.Second
 
 func whole6() string { return strings.Join(faulty.Words(), "") }
 
@@ -68,7 +67,7 @@ func scenarios() map[string]scenario {
 		"429 with Retry-After":    {backends: scripts(faulty.Limits(2), answers), calls: []int{2}, gap: 2 * time.Second},
 		"429 without Retry-After": {backends: scripts(faulty.Limits(-1), answers), calls: []int{2}, gap: time.Second},
 		"429 for longer than we wait": {
-			backends: scripts(faulty.Limits(600)), code: schemas.CodeRateLimit, calls: []int{1}, soon: 5 * time.Second,
+			backends: scripts(faulty.Limits(600)), code: schemas.CodeRateLimit, calls: []int{1},
 			check: func(p *playing) {
 				if e, err := schemas.DecodeError(p.result.Error); err != nil || e.RetryAfter != 10*time.Minute {
 					p.t.Errorf("the caller is told %s, %v", p.result.Error, err)
@@ -87,9 +86,9 @@ func scenarios() map[string]scenario {
 		},
 		"reset before headers":          {backends: scripts(faulty.Resets(), answers), calls: []int{2}, gap: 100 * time.Millisecond},
 		"reset before headers for ever": {backends: scripts(faulty.Resets()), code: schemas.CodeUpstreamError, calls: []int{3}},
-		"no answer at all":              {backends: scripts(faulty.Hangs()), first: 300 * time.Millisecond, code: schemas.CodeUpstreamTimeout, calls: []int{1}, check: left},
-		"no answer, another backend":    {backends: [][]faulty.Reply{{faulty.Hangs()}, {answers}}, first: 300 * time.Millisecond, calls: []int{1, 1}, check: left},
-		"no answer, a fallback":         {backends: scripts(faulty.Hangs()), fallback: []standIn{{script: []faulty.Reply{answers}}}, first: 300 * time.Millisecond, by: 1, calls: []int{1, 1}, check: left},
+		"no answer at all":              {backends: scripts(faulty.Hangs()), first: 2 * time.Second, code: schemas.CodeUpstreamTimeout, calls: []int{1}, check: left},
+		"no answer, another backend":    {backends: [][]faulty.Reply{{faulty.Hangs()}, {answers}}, first: 2 * time.Second, calls: []int{1, 1}, check: left},
+		"no answer, a fallback":         {backends: scripts(faulty.Hangs()), fallback: []standIn{{script: []faulty.Reply{answers}}}, first: 2 * time.Second, by: 1, calls: []int{1, 1}, check: left},
 		"slow first token": {backends: scripts(func(c *faulty.Call) {
 			c.Pause(500 * time.Millisecond)
 			answers(c)
@@ -99,7 +98,7 @@ func scenarios() map[string]scenario {
 			backends: scripts(faulty.Cuts(2. / 3)), code: schemas.CodeUpstreamInterrupted, lost: true,
 		},
 		"stream stalled, nobody can go on": {
-			backends: scripts(faulty.Stalls(2. / 3)), idle: 300 * time.Millisecond, code: schemas.CodeUpstreamTimeout, lost: true, check: left,
+			backends: scripts(faulty.Stalls(2. / 3)), idle: 2 * time.Second, code: schemas.CodeUpstreamTimeout, lost: true, check: left,
 		},
 		"malformed first event": {backends: scripts(func(c *faulty.Call) { c.Send(c.Dialect.Garbage) }, answers), calls: []int{2}},
 		"no end mark": {only: "openai", backends: scripts(faulty.Says(func(d faulty.Dialect) []string {
@@ -130,8 +129,8 @@ func scenarios() map[string]scenario {
 			backends: scripts(down), fallback: []standIn{{script: []faulty.Reply{faulty.NoPrefill()}}}, code: schemas.CodeUpstreamError, calls: []int{3, 1},
 		},
 		"trickle, another backend": {
-			backends: [][]faulty.Reply{{func(c *faulty.Call) { c.Trickle(20*time.Millisecond, c.Dialect.Whole()...) }}, {answers}},
-			first:    500 * time.Millisecond, calls: []int{1, 1}, check: left,
+			backends: [][]faulty.Reply{{func(c *faulty.Call) { c.Trickle(100*time.Millisecond, c.Dialect.Whole()...) }}, {answers}},
+			first:    2 * time.Second, calls: []int{1, 1}, check: left,
 		},
 		"trickle that is in time": {backends: scripts(func(c *faulty.Call) { c.Trickle(0, c.Dialect.Whole()...) }), calls: []int{1}},
 		"end twice":               {backends: scripts(faulty.Doubles(0, 3)), calls: []int{1}},
@@ -145,7 +144,7 @@ func scenarios() map[string]scenario {
 				for c.Send(pieces[0], pieces[1]); c.Send(pieces[2]) && c.Pause(time.Millisecond); {
 				}
 			}),
-			total: time.Second, code: schemas.CodeUpstreamTimeout, lost: true, calls: []int{1}, check: left,
+			total: 3 * time.Second, code: schemas.CodeUpstreamTimeout, lost: true, calls: []int{1}, check: left,
 		},
 		"a chunk of 10 MB": {backends: scripts(func(c *faulty.Call) {
 			c.Send(c.Dialect.Answer(c.Dialect.Stop, strings.Repeat("x", 10<<20))...)
@@ -206,10 +205,7 @@ func (s scenario) checkCaller(p *playing, got *reading, took time.Duration) {
 	if got.code() != s.code || !s.lost && got.text != text || s.lost && (got.text == "" || got.text == whole6()) {
 		p.t.Fatalf("the caller got %.100q and %q after %v: %s", got.text, got.code(), took, got.terminal.Data)
 	}
-	if s.soon == 0 {
-		s.soon = generous
-	}
-	if took > s.soon {
+	if took > generous {
 		p.t.Errorf("it took %v", took)
 	}
 	if strings.Contains(string(got.terminal.Data), "canary") || strings.Contains(string(p.result.Encode()), "canary") {
@@ -259,8 +255,8 @@ func (s scenario) checkServers(p *playing) {
 			p.t.Errorf("try %+v has no cause", try)
 		}
 	}
-	if first := p.servers[0].Calls(); s.gap > 0 && first[1].Began.Sub(first[0].Ended) < s.gap {
-		p.t.Errorf("the second call came after %v, want at least %v", first[1].Began.Sub(first[0].Ended), s.gap)
+	if first := p.servers[0].Calls(); s.gap > 0 && first[1].Began.Sub(first[0].Began) < s.gap {
+		p.t.Errorf("the second call came after %v, want at least %v", first[1].Began.Sub(first[0].Began), s.gap)
 	}
 }
 
@@ -269,7 +265,7 @@ func standInName(i int) string { return fmt.Sprintf("other-%d", i+1) }
 // serve starts the servers and a worker that calls them.
 func (s scenario) serve(p *playing) {
 	p.t.Helper()
-	timeouts := inference.Timeouts{FirstToken: generous, Idle: generous, Total: time.Minute}
+	timeouts := inference.Timeouts{FirstToken: generous, Idle: generous, Total: 2 * time.Minute}
 	if s.idle > 0 {
 		timeouts.Idle = s.idle
 	}

@@ -186,7 +186,7 @@ func TestSuspectThatWaitsEnds(t *testing.T) {
 			p.twiceLost("suspect")
 			item := work("suspect", 2, sampled)
 			if c.code == schemas.CodeDeadline {
-				item.Deadline = time.Now().Add(2 * time.Second)
+				item.Deadline = time.Now().Add(8 * time.Second)
 			}
 			sequence := p.dispatch(item)
 			p.until("it waits", func() bool { b := beats.last("w1"); return b != nil && b.Models[0].Used == 2 })

@@ -126,17 +126,17 @@ func TestSecondReaderKeepsTheRequest(t *testing.T) {
 
 func TestReturningWithinTheGraceKeepsTheRequest(t *testing.T) {
 	t.Parallel()
-	w := setup(t, hang, patience(500*time.Millisecond, time.Minute))
+	w := setup(t, hang, patience(4*time.Second, time.Minute))
 	id := w.leave("POST", "/v1/chat/completions", streaming)
 	w.leave("GET", "/v1/streams/"+id, "")
-	w.stays(of(id), 700*time.Millisecond)
+	w.stays(of(id), 5*time.Second)
 }
 
 func TestReaderAtAnotherIngestKeepsTheRequest(t *testing.T) {
 	t.Parallel()
 	server := bustest.Server(t)
-	one := setupOn(t, bustest.Connect(t, server, bus.Config{}), hang, patience(100*time.Millisecond, 400*time.Millisecond))
-	two := setupOn(t, bustest.Connect(t, server, bus.Config{}), nil, patience(100*time.Millisecond, 400*time.Millisecond))
+	one := setupOn(t, bustest.Connect(t, server, bus.Config{}), hang, patience(time.Second, 4*time.Second))
+	two := setupOn(t, bustest.Connect(t, server, bus.Config{}), nil, patience(time.Second, 4*time.Second))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -146,7 +146,7 @@ func TestReaderAtAnotherIngestKeepsTheRequest(t *testing.T) {
 	two.do(away, "GET", "/v1/streams/"+id, "")
 	cancel()
 	// The second reader is told of again and again, so the first ingest waits as long as it reads.
-	one.stays(of(id), time.Second)
+	one.stays(of(id), 6*time.Second)
 	leave()
 	one.cancelled(id)
 }
@@ -154,24 +154,24 @@ func TestReaderAtAnotherIngestKeepsTheRequest(t *testing.T) {
 func TestReaderAtTheFirstIngestKeepsTheRequestToo(t *testing.T) {
 	t.Parallel()
 	server := bustest.Server(t)
-	one := setupOn(t, bustest.Connect(t, server, bus.Config{}), hang, patience(100*time.Millisecond, 400*time.Millisecond))
-	two := setupOn(t, bustest.Connect(t, server, bus.Config{}), nil, patience(100*time.Millisecond, 400*time.Millisecond))
+	one := setupOn(t, bustest.Connect(t, server, bus.Config{}), hang, patience(time.Second, 4*time.Second))
+	two := setupOn(t, bustest.Connect(t, server, bus.Config{}), nil, patience(time.Second, 4*time.Second))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	first := one.do(ctx, "POST", "/v1/chat/completions", streaming)
 	id := first.Header.Get("X-Request-Id")
 	two.leave("GET", "/v1/streams/"+id, "")
-	one.stays(of(id), time.Second)
+	one.stays(of(id), 6*time.Second)
 }
 
 func TestKilledIngestCancelsNothing(t *testing.T) {
 	t.Parallel()
-	w := setup(t, hang, patience(time.Second, time.Second))
+	w := setup(t, hang, patience(3*time.Second, 3*time.Second))
 	id := w.leave("POST", "/v1/chat/completions", streaming)
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
-	w.stays(of(id), 1500*time.Millisecond)
+	w.stays(of(id), 3500*time.Millisecond)
 }
 
 func TestReaderThatStopsReadingIsGivenUp(t *testing.T) {

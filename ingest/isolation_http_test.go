@@ -110,7 +110,7 @@ func (n *natsBench) reads() *readLog {
 	c := n.trusted()
 	var err error
 	if l.sub, err = c.conn.SubscribeSync(">"); err == nil {
-		err = c.conn.FlushTimeout(5 * time.Second)
+		err = c.conn.FlushTimeout(longEnough)
 	}
 	if err != nil {
 		n.t.Fatal(err)
@@ -133,7 +133,7 @@ func (l *readLog) told() string {
 	l.bus.Event(mark, nil)
 	var all []string
 	for {
-		msg, err := l.sub.NextMsg(5 * time.Second)
+		msg, err := l.sub.NextMsg(longEnough)
 		switch {
 		case err != nil:
 			l.t.Fatal(err)

@@ -21,10 +21,10 @@ import (
 // refused fails the test unless the server refuses what was just done with a subject.
 func (c *caller) refused(subject string) {
 	c.t.Helper()
-	if err := c.conn.FlushTimeout(5 * time.Second); err != nil {
+	if err := c.conn.FlushTimeout(longEnough); err != nil {
 		c.t.Fatal(err)
 	}
-	for timeout := time.After(5 * time.Second); ; {
+	for timeout := time.After(longEnough); ; {
 		select {
 		case err := <-c.errs:
 			if errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject+`"`) {
@@ -106,7 +106,7 @@ func TestIsolationOfPublishing(t *testing.T) {
 	}
 	n.unchanged(before)
 	for _, subject := range stored {
-		if ack, err := trusted.conn.Request(subject, []byte(bareStream), 5*time.Second); err != nil || jetError(ack.Data) != 0 {
+		if ack, err := trusted.conn.Request(subject, []byte(bareStream), longEnough); err != nil || jetError(ack.Data) != 0 {
 			t.Errorf("a trusted service cannot publish to %s: %v, %s", subject, err, ack.Data)
 		}
 	}
@@ -187,7 +187,7 @@ func TestIsolationOfReplies(t *testing.T) {
 		}
 		live = append(live, sub)
 	}
-	if err := bob.conn.FlushTimeout(5 * time.Second); err != nil {
+	if err := bob.conn.FlushTimeout(longEnough); err != nil {
 		t.Fatal(err)
 	}
 	n.hasResult("ann", mine)
@@ -206,7 +206,7 @@ func TestIsolationOfReplies(t *testing.T) {
 	// The same endpoints with an inbox of her own, behind all of it.
 	ann.ask("llm.resume.ann."+mine, "").wantsEvents(t, 0, 2)
 	n.unchanged(before)
-	if err := bob.conn.FlushTimeout(5 * time.Second); err != nil {
+	if err := bob.conn.FlushTimeout(longEnough); err != nil {
 		t.Fatal(err)
 	}
 	for _, sub := range live {
@@ -286,7 +286,7 @@ func TestIsolationOfControlHeaders(t *testing.T) {
 		"Nats-Expected-Last-Subject-Sequence": "999", "Nats-Expected-Last-Msg-Id": "x", "Nats-Batch-Id": "b", "Nats-Required-Api-Level": "999",
 		"Nats-Schedule": "@at 2030-01-01T00:00:00Z", "Nats-Schedule-Target": "llm.work.m", "Nats-Incr": "+1",
 	} {
-		ack, err := trusted.conn.RequestMsg(&nats.Msg{Subject: "llm.requests.ann.m", Header: nats.Header{name: {value}}, Data: []byte(bareStream)}, 5*time.Second)
+		ack, err := trusted.conn.RequestMsg(&nats.Msg{Subject: "llm.requests.ann.m", Header: nats.Header{name: {value}}, Data: []byte(bareStream)}, longEnough)
 		if err != nil || jetError(ack.Data) == 0 && name != "Nats-Schedule-Target" && name != "Nats-Required-Api-Level" {
 			t.Errorf("%s does nothing for a trusted service, so its absence proves nothing: %v, %s", name, err, ack.Data)
 		}
@@ -371,7 +371,7 @@ func TestIsolationOfJetStream(t *testing.T) {
 	silent(t, inbox)
 	n.unchanged(before)
 	for _, subject := range []string{"$JS.API.INFO", "$JS.API.STREAM.MSG.GET.LLM_REPLIES", "$JS.API.DIRECT.GET.LLM_REPLIES", "$JS.API.CONSUMER.INFO.LLM_REQUESTS.router_0"} {
-		if got, err := trusted.conn.Request(subject, []byte(calls[subject]), 5*time.Second); err != nil || jetError(got.Data) != 0 || got.Header.Get("Status") != "" {
+		if got, err := trusted.conn.Request(subject, []byte(calls[subject]), longEnough); err != nil || jetError(got.Data) != 0 || got.Header.Get("Status") != "" {
 			t.Errorf("a trusted service cannot call %s: %v, %v", subject, got, err)
 		}
 	}

@@ -23,13 +23,13 @@ type raw struct {
 // dial connects from an address of this machine.
 func (w *bench) dial(from string) *raw {
 	w.t.Helper()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: longEnough}
 	conn, err := dialer.DialContext(w.t.Context(), "tcp", w.door.Addr().String())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(longEnough)); err != nil {
 		w.t.Fatal(err)
 	}
 	return &raw{Conn: conn, t: w.t, r: bufio.NewReader(conn)}
@@ -130,7 +130,7 @@ func TestCompressedBodyIsRefused(t *testing.T) {
 
 func TestSlowHeaderIsGivenUp(t *testing.T) {
 	t.Parallel()
-	w := setup(t, nil, func(c *ingest.Config) { c.HeaderTimeout = 100 * time.Millisecond })
+	w := setup(t, nil, func(c *ingest.Config) { c.HeaderTimeout = time.Second })
 	slow := w.dial("127.0.0.1")
 	slow.send(models[:40])
 	slow.closed()

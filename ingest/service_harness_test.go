@@ -87,7 +87,7 @@ func (c *caller) send(subject, to, body string, header ...string) {
 	if err := c.conn.PublishMsg(msg); err != nil {
 		c.t.Fatal(err)
 	}
-	if err := c.conn.FlushTimeout(5 * time.Second); err != nil {
+	if err := c.conn.FlushTimeout(longEnough); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -95,7 +95,7 @@ func (c *caller) send(subject, to, body string, header ...string) {
 // ask sends a request and waits for the whole answer. The service is offered a moment after the door opens.
 func (c *caller) ask(subject, body string, header ...string) reply {
 	c.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(pollInterval) {
+	for deadline := time.Now().Add(longEnough); ; <-time.After(pollInterval) {
 		sub := c.open(subject, body, header...)
 		all, err := collect(sub)
 		_ = sub.Unsubscribe()
@@ -109,7 +109,7 @@ func (c *caller) ask(subject, body string, header ...string) reply {
 }
 
 func collect(sub *nats.Subscription) (all reply, err error) {
-	return collectWithin(sub, 10*time.Second)
+	return collectWithin(sub, longEnough)
 }
 
 // collectWithin waits so long for each message of an answer.
@@ -131,7 +131,7 @@ func collectWithin(sub *nats.Subscription, patience time.Duration) (all reply, e
 
 func next(t *testing.T, sub *nats.Subscription) *nats.Msg {
 	t.Helper()
-	msg, err := sub.NextMsg(10 * time.Second)
+	msg, err := sub.NextMsg(longEnough)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -232,7 +232,7 @@ func (w *bench) cancelled(request string) {
 func TestCancelQueued(t *testing.T) {
 	t.Parallel()
 	w := setup(t, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), longEnough)
 	defer cancel()
 	answers := make(chan answer, 1)
 	var asked sync.WaitGroup

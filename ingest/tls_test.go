@@ -73,8 +73,8 @@ func TestStreamsWithTLS(t *testing.T) {
 				j.wait(next)
 			}
 			j.end()
-		}, func(c *ingest.Config) { c.WriteTimeout, c.Heartbeat = 100*time.Millisecond, 150*time.Millisecond })
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		}, func(c *ingest.Config) { c.WriteTimeout, c.Heartbeat = 500*time.Millisecond, 600*time.Millisecond })
+		ctx, cancel := context.WithTimeout(t.Context(), 2*longEnough)
 		defer cancel()
 		response := w.do(ctx, "POST", "/v1/chat/completions", streaming)
 		if response.ProtoMajor != version || response.TLS.Version != tls.VersionTLS13 || response.StatusCode != 200 {
@@ -82,10 +82,14 @@ func TestStreamsWithTLS(t *testing.T) {
 		}
 		body := bufio.NewReader(response.Body)
 		for i := range 3 {
-			if got := piece(t, body); !strings.Contains(got, event(i)) {
+			got := piece(t, body)
+			for i > 0 && strings.HasPrefix(got, ":") { // the silence was longer
+				got = piece(t, body)
+			}
+			if !strings.Contains(got, event(i)) {
 				t.Fatalf("event %d is %q", i, got)
 			}
-			for range 3 {
+			for range 2 {
 				if got := piece(t, body); !strings.HasPrefix(got, ":") {
 					t.Fatalf("in the silence came %q", got)
 				}
@@ -106,7 +110,7 @@ func TestReaderThatStopsReadingIsGivenUpWithTLS(t *testing.T) {
 	t.Parallel()
 	eachVersion(t, func(t *testing.T, version int) {
 		ids := make(chan string, 1)
-		w := secure(t, version, flood(ids, 100), patience(20*time.Millisecond, time.Minute), func(c *ingest.Config) { c.WriteTimeout, c.Heartbeat = 300*time.Millisecond, 150*time.Millisecond })
+		w := secure(t, version, flood(ids, 100), patience(20*time.Millisecond, time.Minute), func(c *ingest.Config) { c.WriteTimeout, c.Heartbeat = time.Second, 500*time.Millisecond })
 		w.do(t.Context(), "POST", "/v1/chat/completions", streaming)
 		w.cancelled(<-ids)
 	})

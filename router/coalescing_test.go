@@ -388,7 +388,7 @@ func TestAFollowerLeaves(t *testing.T) {
 	p.publish("m", streamed, withID("req_lead"))
 	p.work(1)
 	late := withID("req_late")
-	late[schemas.HeaderDeadline] = []string{fmt.Sprint(time.Now().Add(3 * time.Second).UnixMilli())}
+	late[schemas.HeaderDeadline] = []string{fmt.Sprint(time.Now().Add(8 * time.Second).UnixMilli())}
 	p.publish("m", streamed, late)
 	p.publish("m", streamed, withID("req_cancelled"))
 	p.follows("req_late", "req_lead")

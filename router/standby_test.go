@@ -42,13 +42,13 @@ func setupPair(t *testing.T, active int) *pair {
 	return p
 }
 
-// load sends 200 requests a second until it is stopped.
+// load sends 100 requests a second until it is stopped, which must be before there are as many as LLM_WORK takes.
 func (p *pair) load() {
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
 	sent := 0
 	sending.Go(func() {
-		ticker := time.NewTicker(5 * time.Millisecond)
+		ticker := time.NewTicker(10 * time.Millisecond)
 		defer ticker.Stop()
 		for {
 			select {
@@ -117,9 +117,9 @@ func (p *pair) wantEachOnce() (gap time.Duration) {
 	return gap
 }
 
-// gapWithin is how long nothing may be dispatched after a death; a test machine under load gets more than the 2 s of the
-// requirement, which chaos measures.
-const gapWithin = 6 * time.Second
+// gapWithin is how long nothing may be dispatched after a death: far less than the lease. The 2 s of the requirement are
+// measured by chaos, on a machine that does nothing else.
+const gapWithin = 20 * time.Second
 
 // A router whose machine is cut off, as one that is killed, is followed by the standby.
 func TestStandbyFollowsADeadRouter(t *testing.T) {

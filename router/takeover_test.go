@@ -32,7 +32,7 @@ func setupRouters(t *testing.T, limits router.Limits) *routers {
 	t.Parallel()
 	server := bustest.Server(t)
 	b := bustest.Connect(t, server, bus.Config{Lease: routersLease})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return &routers{pipeline: &pipeline{t: t, bus: b, ctx: ctx}, server: server, limits: limits}
 }

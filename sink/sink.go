@@ -130,17 +130,20 @@ func (s *Sink) take(ctx, work context.Context, puller *bus.Puller) {
 	}
 }
 
-// flushPatience is how long a flush waits for a next result. The stages before this one have stopped by then.
+// flushPatience is how long a flush waits for a next result, of which the server may have none. The stages before this one
+// have stopped by then.
 const flushPatience = 300 * time.Millisecond
 
 // flush handles what is on the bus already. If the store fails now, the rest stays on the bus for the next start.
 func (s *Sink) flush(ctx, work context.Context, puller *bus.Puller) {
 	for work.Err() == nil && s.health.get(storing) == nil {
+		// Asked first: what the server has sent before it says that nothing is left is there before its answer is.
+		left, failed := puller.Undelivered(work)
 		patience, cancel := context.WithTimeout(work, flushPatience)
-		deliveries, err := puller.Fetch(patience, s.cfg.BatchSize)
+		deliveries, _ := puller.Fetch(patience, s.cfg.BatchSize)
 		cancel()
 		s.handle(ctx, work, deliveries)
-		if err != nil || len(deliveries) == 0 {
+		if len(deliveries) == 0 && (left == 0 || failed != nil) {
 			return
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 // silence is how long a model server stays silent at a \pause, and patience after which the door says something.
 const (
-	silence  = 600 * time.Millisecond
+	silence  = 2 * time.Second
 	patience = 100 * time.Millisecond
 )
 

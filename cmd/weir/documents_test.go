@@ -48,7 +48,7 @@ func newWitness(t *testing.T, dir string) *witness {
 	if err := json.Unmarshal(file, &operator); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := nats.Connect(operator.URL, nats.UserInfo(operator.User, operator.Password))
+	conn, err := nats.Connect(operator.URL, nats.UserInfo(operator.User, operator.Password), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func (w *witness) send(subject, reply, body string, header ...string) {
 // acknowledged publishes a request and checks what JetStream answers.
 func (w *witness) acknowledged(body string) {
 	w.t.Helper()
-	answer, err := w.conn.Request("llm.requests.default.nope", []byte(body), 10*time.Second)
+	answer, err := w.conn.Request("llm.requests.default.nope", []byte(body), time.Minute)
 	if err != nil {
 		w.t.Fatal(err)
 	}

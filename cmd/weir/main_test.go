@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 
 // leaked is the stacks of the goroutines when there are still more than allowed after a while, else empty.
 func leaked(allowed int) string {
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > allowed; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > allowed; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
 			return string(stacks[:runtime.Stack(stacks, true)])
@@ -81,7 +81,7 @@ func (l *lines) wait(t *testing.T, what string) string {
 // waitFor is wait, and returns nothing when done is closed before.
 func (l *lines) waitFor(t *testing.T, what string, done <-chan struct{}) string {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		l.mu.Lock()
 		changed := l.changed
@@ -97,7 +97,7 @@ func (l *lines) waitFor(t *testing.T, what string, done <-chan struct{}) string 
 		case <-done:
 			return ""
 		case <-limit:
-			t.Fatalf("no line with %q after 30 s in:\n%s", what, l)
+			t.Fatalf("no line with %q after a minute in:\n%s", what, l)
 		}
 	}
 }
@@ -150,8 +150,8 @@ func (p *process) end(t *testing.T) error {
 	select {
 	case <-p.done:
 		return p.err
-	case <-time.After(60 * time.Second):
-		t.Fatalf("it did not stop within a minute:\n%s", p.stderr)
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("it did not stop within two minutes:\n%s", p.stderr)
 		return nil
 	}
 }
@@ -164,7 +164,7 @@ func call(t *testing.T, args ...string) (stdout, stderr string, err error) {
 
 func callWith(t *testing.T, env []string, stdin io.Reader, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
 	err = run(ctx, args, env, stdin, &out, &errs)

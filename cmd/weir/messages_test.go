@@ -17,8 +17,8 @@ import (
 )
 
 // nativeConfig has the model m on an Anthropic server, called once.
-func nativeConfig(url string) string {
-	return fmt.Sprintf("models:\n  m:\n    backends: [{name: up, protocol: anthropic, url: %q, api_key: sk-up}]\n    retry: {max_tries: 1}\n    timeouts: {first_token: 1s, idle: 1s}\n", url)
+func nativeConfig(url, timeouts string) string {
+	return fmt.Sprintf("models:\n  m:\n    backends: [{name: up, protocol: anthropic, url: %q, api_key: sk-up}]\n    retry: {max_tries: 1}\n    timeouts: %s\n", url, timeouts)
 }
 
 func serveModel(t *testing.T, config string) *process {
@@ -84,7 +84,7 @@ func TestMessagesRelayed(t *testing.T) {
 	all := anthropictest.Whole("tool_use", anthropictest.Thinking(0, "RXJhc2VkIGJ5IG5vYm9keQ==", "Let", " me"), anthropictest.Text(1, "I will", " call"),
 		anthropictest.Tool(2, "t1", "f", "", `{"a"`, `:1}`), []string{`{"index":3,"content_block":{"type":"later","x":null},"type":"content_block_start"}`, `{"type":"content_block_stop","index":3}`})
 	upstream := anthropictest.New(t, anthropictest.Dials{Events: all, Pings: true})
-	serve := serveModel(t, nativeConfig(upstream.URL))
+	serve := serveModel(t, nativeConfig(upstream.URL, patient))
 	got := serve.messages(t.Context(), t, "/v1/messages?beta=true", question, "anthropic-version", "2023-06-01", "anthropic-beta", "x-2025-01-01,y", "x-api-key", "caller")
 	if diff := cmp.Diff(all, got.events(t)); got.status != 200 || diff != "" {
 		t.Errorf("status %d, events (-server +caller):\n%s", got.status, diff)
@@ -151,7 +151,11 @@ func TestMessagesFromFailingServers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			serve := serveModel(t, nativeConfig(anthropictest.New(t, test.dials).URL))
+			timeouts := patient
+			if test.dials.Hold > 0 {
+				timeouts = hasty
+			}
+			serve := serveModel(t, nativeConfig(anthropictest.New(t, test.dials).URL, timeouts))
 			got := serve.messages(t.Context(), t, "/v1/messages", question)
 			last := got.body
 			if got.status == 200 {
@@ -179,21 +183,17 @@ func TestMessagesFromFailingServers(t *testing.T) {
 func TestMessagesCancelReachesTheServer(t *testing.T) {
 	t.Parallel()
 	upstream := anthropictest.New(t, anthropictest.Dials{Hold: 3})
-	config := strings.Replace(nativeConfig(upstream.URL), "idle: 1s", "idle: 60s", 1) + "ingest: {disconnect_grace: 100ms}\n"
+	config := nativeConfig(upstream.URL, patient) + "ingest: {disconnect_grace: 100ms}\n"
 	serve := serveModel(t, config)
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan reply, 1)
 	go func() { left <- serve.messages(ctx, t, "/v1/messages", question) }()
-	for deadline := time.Now().Add(10 * time.Second); len(upstream.Requests()) == 0; <-time.After(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the server was not asked")
-		}
-	}
+	becomes(t, "the call of the server", func() bool { return len(upstream.Requests()) > 0 })
 	leave()
 	<-left
 	select {
 	case <-upstream.Gone():
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the server is still being listened to")
 	}
 }
@@ -208,7 +208,7 @@ func TestMessagesTranslated(t *testing.T) {
 		openaitest.Chunk(`"delta":{},"finish_reason":"tool_calls"`), openaitest.Usage,
 	}}, openaitest.Dials{})
 	native := anthropictest.New(t)
-	serve := serveModel(t, upstreamConfig(upstream.URL)+strings.Replace(strings.TrimPrefix(nativeConfig(native.URL), "models:\n"), "  m:", "  claude:", 1))
+	serve := serveModel(t, upstreamConfig(upstream.URL, patient)+strings.Replace(strings.TrimPrefix(nativeConfig(native.URL, patient), "models:\n"), "  m:", "  claude:", 1))
 	got := serve.messages(t.Context(), t, "/v1/messages", question)
 	var seen []string
 	for _, event := range got.events(t) {

@@ -128,12 +128,7 @@ func TestABrokenFileChangesNothing(t *testing.T) {
 // waitCount waits until so many lines hold what.
 func (l *lines) waitCount(t *testing.T, what string, count int) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); strings.Count(l.String(), what) < count; {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %d lines with %q after 30 s in:\n%s", count, what, l)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	becomes(t, fmt.Sprintf("%d lines with %q in the log", count, what), func() bool { return strings.Count(l.String(), what) >= count })
 }
 
 func TestHangupReadsTheFile(t *testing.T) {

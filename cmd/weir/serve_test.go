@@ -158,7 +158,7 @@ func TestServe(t *testing.T) {
 
 // testService asks the service of an open serve, as anybody on this machine may.
 func testService(t *testing.T, url string) {
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func testService(t *testing.T, url string) {
 	}
 	var events []string
 	for {
-		msg, err := inbox.NextMsg(10 * time.Second)
+		msg, err := inbox.NextMsg(time.Minute)
 		if err != nil {
 			t.Fatalf("after %q: %v", events, err)
 		}
@@ -184,7 +184,7 @@ func testService(t *testing.T, url string) {
 	if got := text(t, events); got != "echo: by NATS" {
 		t.Errorf("content = %q of %q", got, events)
 	}
-	info, err := nc.Request("$SRV.INFO.weir", nil, 5*time.Second)
+	info, err := nc.Request("$SRV.INFO.weir", nil, time.Minute)
 	if err != nil || !strings.Contains(string(info.Data), `"subject":"llm.chat.*.*"`) {
 		t.Errorf("info = %v, %v", info, err)
 	}
@@ -304,7 +304,7 @@ func shape(frames []frame) (counts []string) {
 	return counts
 }
 
-const slowly = `,"stream":true,"temperature":0,"x_echo":{"tokens":60,"interval_ms":20}`
+const slowly = `,"stream":true,"temperature":0,"x_echo":{"tokens":60,"interval_ms":100}`
 
 func TestGracefulStopFinishesStreams(t *testing.T) {
 	serve := start(t, nil, "serve", "--data-dir", t.TempDir(), "--nats", "127.0.0.1:0")
@@ -342,7 +342,7 @@ func TestStopBeforeTheEndResumes(t *testing.T) {
 	dir := t.TempDir()
 	env := []string{"WEIR_DRAIN_TIMEOUT=1s"}
 	serve := start(t, env, "serve", "--data-dir", dir, "--nats", "127.0.0.1:0")
-	const long = `,"stream":true,"temperature":0,"x_echo":{"tokens":150,"interval_ms":20}`
+	const long = `,"stream":true,"temperature":0,"x_echo":{"tokens":300,"interval_ms":20}`
 	body := bufio.NewReader(serve.post(t, chat("a b c d e f", long), "Llm-Request-Id", "cut").Body)
 	seen := []string{firstEvent(t, body)}
 	serve.stop()
@@ -365,7 +365,7 @@ func TestStopBeforeTheEndResumes(t *testing.T) {
 
 func resume(t *testing.T, p *process, id string) io.Reader {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.HTTP+"/v1/streams/"+id, nil)
 	if err != nil {

@@ -65,7 +65,7 @@ func TestSignals(t *testing.T) {
 	serve.signal(t, syscall.SIGTERM)
 	serve.stderr.wait(t, "stopping")
 	serve.signal(t, syscall.SIGTERM)
-	if status := serve.exit(t, 5*time.Second); !status.Signaled() {
+	if status := serve.exit(t, 30*time.Second); !status.Signaled() {
 		t.Errorf("after a second signal: %v\n%s", serve.err, serve.stderr)
 	}
 }
@@ -89,14 +89,14 @@ func TestOneSignalEndsWithSuccess(t *testing.T) {
 	serve := startProgram(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--admin", "off")
 	serve.stderr.wait(t, "weir serve is ready: ")
 	serve.signal(t, syscall.SIGTERM)
-	if status := serve.exit(t, 20*time.Second); status.ExitStatus() != 0 {
+	if status := serve.exit(t, time.Minute); status.ExitStatus() != 0 {
 		t.Errorf("exit status %d\n%s", status.ExitStatus(), serve.stderr)
 	}
 }
 
 func TestExitStatusAndMessage(t *testing.T) {
 	p := startProgram(t, "servr")
-	p.exit(t, 20*time.Second)
+	p.exit(t, time.Minute)
 	if exit, ok := errors.AsType[*exec.ExitError](p.err); !ok || exit.ExitCode() != 2 {
 		t.Errorf("it ended with %v", p.err)
 	}

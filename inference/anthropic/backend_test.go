@@ -253,12 +253,12 @@ func TestConfig(t *testing.T) {
 // TestPings has a server that thinks for long, and whose pings say that it is there.
 func TestPings(t *testing.T) {
 	t.Parallel()
-	idle := inference.Timeouts{Idle: 200 * time.Millisecond}
+	idle := inference.Timeouts{Idle: 2 * time.Second}
 	pings := anthropictest.Answer("a")
 	for range 12 {
 		pings = append(pings[:1:1], append([]string{`{"type":"ping"}`}, pings[1:]...)...)
 	}
-	b, _ := start(t, anthropic.Config{Timeouts: idle}, anthropictest.Dials{Events: pings, Pace: 40 * time.Millisecond})
+	b, _ := start(t, anthropic.Config{Timeouts: idle}, anthropictest.Dials{Events: pings, Pace: 400 * time.Millisecond})
 	if events, _, err := generate(t.Context(), b, request(schemas.OpMessages, messages)); err != nil || len(events) != 6 {
 		t.Errorf("a server that pings for more than twice the idle timeout: %d events, %v", len(events), err)
 	}

@@ -140,7 +140,7 @@ func TestGoAway(t *testing.T) {
 		<-goOn
 		return stream.Send(ending(&pb.Final{}, answer[2:]...))
 	})
-	b := backend(t, backendv1.Config{URL: "grpc://" + server.Address, Timeouts: inference.Timeouts{Connect: time.Second}})
+	b := backend(t, backendv1.Config{URL: "grpc://" + server.Address, Timeouts: inference.Timeouts{Connect: 10 * time.Second}})
 	running := make(chan said)
 	go func() { running <- ask(t.Context(), b, request(chat)) }()
 	<-begun
@@ -177,7 +177,7 @@ func TestCancelReachesTheServer(t *testing.T) {
 	}
 	select {
 	case <-server.Gone():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the model runs on")
 	}
 }

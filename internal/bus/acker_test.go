@@ -19,7 +19,7 @@ func TestAcknowledgementsLeaveLateButSurely(t *testing.T) {
 		select {
 		case subject := <-got:
 			return subject
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("an acknowledgement was not sent")
 			return ""
 		}

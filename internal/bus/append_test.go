@@ -247,7 +247,7 @@ func TestAppendEndsWithItsContext(t *testing.T) {
 		}
 		began := time.Now()
 		cancel(reason)
-		if err := <-done; !errors.Is(err, reason) || time.Since(began) > 2*time.Second {
+		if err := <-done; !errors.Is(err, reason) || time.Since(began) > atOnce {
 			t.Errorf("connected %v: %v after %v, want the cause at once", connected, err, time.Since(began))
 		}
 	}

@@ -83,12 +83,16 @@ func TestCancelOfAnEndedRequest(t *testing.T) {
 	kept := schemas.Identity{Tenant: "acme", Request: "kept"} // its chain has aged away
 	putResults(t, b, kept.Request)
 	for id, frames := range map[schemas.Identity]int{ended: 2, kept: 0} {
-		began := time.Now()
-		if err := b.CancelRequest(deadline(t, patience), id, cancelled); err != nil {
-			t.Errorf("%s: %v", id, err)
+		least := time.Hour // of a few times: a busy machine may be late once, while who waits for an owner always is
+		for range 10 {
+			began := time.Now()
+			if err := b.CancelRequest(deadline(t, patience), id, cancelled); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+			least = min(least, time.Since(began))
 		}
-		if d := time.Since(began); d > 900*time.Millisecond {
-			t.Errorf("%s: it took %v to see the end", id, d)
+		if least > 900*time.Millisecond {
+			t.Errorf("%s: it took %v to see the end", id, least)
 		}
 		if n := len(chain(t, b, id).Frames); n != frames {
 			t.Errorf("%s: %d frames, want %d", id, n, frames)

@@ -11,7 +11,8 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-const shortLease = 600 * time.Millisecond
+// shortLease is short enough to wait for, and long enough to be extended by a machine that is busy.
+const shortLease = 3 * time.Second
 
 // leased is a bus with a lease, and a puller of a model for which n items are waiting.
 func leased(t testing.TB, lease time.Duration, n int) (*bus.Bus, *bus.Puller) {
@@ -80,8 +81,8 @@ func TestDeliverySaysWhatItIs(t *testing.T) {
 func TestSilentDeliveryComesBackAfterTheLease(t *testing.T) {
 	t.Parallel()
 	_, puller := leased(t, shortLease, 1)
-	first := take(t, puller, 1, atOnce)[0]
 	began := time.Now()
+	first := take(t, puller, 1, atOnce)[0]
 	first.Settle(bus.Silent)
 	again := take(t, puller, 1, patience)[0]
 	if again.Delivered != 2 || again.Sequence != first.Sequence || time.Since(began) < shortLease/2 {
@@ -93,7 +94,7 @@ func TestHoldKeepsTheLease(t *testing.T) {
 	t.Parallel()
 	_, puller := leased(t, shortLease, 1)
 	release := take(t, puller, 1, atOnce)[0].Hold(t.Context())
-	nothing(t, puller, 4*shortLease)
+	nothing(t, puller, 2*shortLease+shortLease/2)
 	release()
 	if again := take(t, puller, 1, patience)[0]; again.Delivered != 2 {
 		t.Errorf("delivery %d after the release", again.Delivered)

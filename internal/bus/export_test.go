@@ -24,6 +24,12 @@ func (b *Bus) Slots() (made, free int) {
 	return b.control.slots, len(b.control.free)
 }
 
+// TakeSlot takes a slot as a request does, until give is called.
+func (b *Bus) TakeSlot() (give func(), err error) {
+	s, _, err := b.control.take()
+	return func() { b.control.give(s) }, err
+}
+
 func (b *Bus) Conn() *nats.Conn { return b.control.Conn }
 
 func (b *Bus) Acknowledge(reply string) { b.acks.ack(reply) }

@@ -30,7 +30,7 @@ func TestHoldUntilDue(t *testing.T) {
 	accepted := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
 	held := &schemas.Work{Request: *request("r-1"), Dispatch: 2, Cost: 17, Accepted: accepted}
 	held.Op, held.Priority, held.Deadline = schemas.OpChat, schemas.PriorityBatch, accepted.Add(time.Hour)
-	until := time.Now().Add(1500 * time.Millisecond)
+	until := time.Now().Add(6 * time.Second)
 	if err := b.Hold(t.Context(), held, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestHoldUntilDue(t *testing.T) {
 	}
 	d.Settle(bus.Ack)
 	b.Forget(d.Sequence)
-	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; <-time.After(10 * time.Millisecond) {
 		if any, err := b.AnyHeld(t.Context()); err == nil && !any {
 			return
 		}

@@ -246,6 +246,15 @@ func (p *Puller) status(msg *nats.Msg, status string) {
 	delete(p.pulls, number)
 }
 
+// Undelivered is how many messages the server has that it has sent to no puller yet.
+func (p *Puller) Undelivered(ctx context.Context) (uint64, error) {
+	info, err := p.bus.consumerInfo(ctx, p.stream, p.consumer)
+	if err != nil {
+		return 0, err
+	}
+	return info.NumPending, nil
+}
+
 // Close gives back what was on its way, so that it need not wait for its lease, and the pin, so that the next puller need
 // not wait for it to lapse. It blocks for a few seconds at most.
 func (p *Puller) Close() {

@@ -175,7 +175,11 @@ func TestPinMovesWhenARouterLeaves(t *testing.T) {
 	}
 	accept(t, b, "r-2")
 	nothing(t, second, 500*time.Millisecond)
+	pin := first.Pin()
 	first.Close() // with r-2 on its way, perhaps
+	if now := pinOf(t, server, partition); pin == "" || now == pin {
+		t.Errorf("the pin was %q and is %q after its router has left", pin, now)
+	}
 	if d := take(t, second, 1, atOnce)[0]; d.Header[schemas.HeaderRequestID][0] != "r-2" {
 		t.Errorf("request %v", d.Header)
 	}

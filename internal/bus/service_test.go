@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -108,22 +107,22 @@ func TestAnAnswerEndsOnlyAfterAllOfIt(t *testing.T) {
 		return <-asks, inbox
 	}
 	whole, inbox := ask()
-	if err := errors.Join(whole.Send(t.Context(), time.Second, nil, []byte("all")), whole.End(t.Context(), 20*time.Second)); err != nil {
+	if err := errors.Join(whole.Send(t.Context(), patience, nil, []byte("all")), whole.End(t.Context(), patience)); err != nil {
 		t.Error(err)
 	}
 	for _, want := range []string{"all", ""} {
-		if msg, err := inbox.NextMsg(5 * time.Second); err != nil || string(msg.Data) != want {
+		if msg, err := inbox.NextMsg(patience); err != nil || string(msg.Data) != want {
 			t.Errorf("%v, %v; want %q", msg, err, want)
 		}
 	}
 
 	cut, _ := ask()
 	held := proxy.At(bustest.ToServer, "lost", bustest.Drop)
-	if err := cut.Send(t.Context(), time.Second, nil, []byte("lost")); err != nil {
+	if err := cut.Send(t.Context(), patience, nil, []byte("lost")); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- cut.End(t.Context(), 20*time.Second) }()
+	go func() { ended <- cut.End(t.Context(), patience) }()
 	<-held
 	proxy.Cut()
 	if err := <-ended; !errors.Is(err, bus.ErrGap) {
@@ -167,7 +166,7 @@ func TestServicePendingLimit(t *testing.T) {
 	<-handled // and waits
 	send(limit + beyond)
 	// The same connection is asked after them, so that they have all come when it answers.
-	if _, err := caller.Request("$SRV.PING.weir", nil, 10*time.Second); err != nil {
+	if _, err := caller.Request("$SRV.PING.weir", nil, patience); err != nil {
 		t.Fatal(err)
 	}
 	close(gate)

@@ -1,11 +1,12 @@
 package bus_test
 
 import (
-	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/bus/bustest"
 	"github.com/weir-llm/weir/internal/certs"
 	"github.com/weir-llm/weir/internal/certs/certstest"
 	"github.com/weir-llm/weir/internal/natsd"
@@ -20,7 +21,9 @@ func TestTLSFilesAreFollowedAcrossReconnects(t *testing.T) {
 		Cert: pair.Cert, Key: pair.Key, ClientCA: clients.File(), ClientAuth: certs.AuthRequire,
 	}}
 	server := startTLS(t, cfg)
-	to := bus.Config{URL: server.ClientURL(), CAFile: roots, CertFile: own.Cert, KeyFile: own.Key, Lease: time.Second, StoreBytes: 64 << 20}
+	plain := func(url string) string { return strings.Replace(url, "tls:", "nats:", 1) }
+	proxy := bustest.NewProxy(t, plain(server.ClientURL()))
+	to := bus.Config{URL: strings.Replace(proxy.URL(), "nats:", "tls:", 1), CAFile: roots, CertFile: own.Cert, KeyFile: own.Key, Lease: time.Second, StoreBytes: 64 << 20}
 	for name, change := range map[string]func(*bus.Config){
 		"no certificate of its own": func(c *bus.Config) { c.CertFile, c.KeyFile = "", "" },
 		"authorities of the system": func(c *bus.Config) { c.CAFile = "" },
@@ -43,18 +46,14 @@ func TestTLSFilesAreFollowedAcrossReconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	address, err := url.Parse(server.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
 	server.Close()
 	another := certstest.NewAuthority(t)
 	another.Reissue(pair, "127.0.0.1")
 	another.WriteTo(roots)
 	another.Reissue(own, "stage")
-	cfg.Listen, cfg.TLS.ClientCA = address.Host, another.File()
-	startTLS(t, cfg)
-	for deadline := time.Now().Add(20 * time.Second); b.Ready(t.Context()) != nil; <-time.After(10 * time.Millisecond) {
+	cfg.TLS.ClientCA = another.File()
+	proxy.Lead(plain(startTLS(t, cfg).ClientURL()))
+	for deadline := time.Now().Add(patience); b.Ready(t.Context()) != nil; <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not connected again: %v", b.Ready(t.Context()))
 		}

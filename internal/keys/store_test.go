@@ -19,8 +19,9 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// soon is the promise: how long a key may take to work, or to stop, in every process.
-const soon = time.Second
+// soon is how long a key may take here to work, or to stop, in every process. A second is promised, of a machine that does
+// nothing else.
+const soon = 10 * time.Second
 
 // within polls until the condition holds.
 func within(t *testing.T, limit time.Duration, what string, condition func() bool) {
@@ -49,7 +50,7 @@ func watching(t *testing.T, b *bus.Bus) *keys.Ring {
 	t.Cleanup(func() { cancel(); owned.Wait() })
 	select {
 	case <-ring.Listed():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the keys were not listed")
 	}
 	return ring
@@ -116,7 +117,7 @@ func TestKeysAreEffectiveEverywhere(t *testing.T) {
 // checkEvents reads what the events tell about keys, and that they tell no secret.
 func checkEvents(t *testing.T, server *natsd.Server, want []string, tokens ...keys.Token) {
 	t.Helper()
-	nc, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.Username(), server.Password()))
+	nc, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.Username(), server.Password()), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +261,7 @@ func TestRingWithoutNATS(t *testing.T) {
 		t.Error("a ring that is cut off forgot its keys")
 	}
 	proxy.Cut()
-	within(t, 2*time.Second, "the revocation after the cut", refuses(ring, tokens[0], "revoked"))
+	within(t, soon, "the revocation after the cut", refuses(ring, tokens[0], "revoked"))
 	if !verifies(ring, tokens[1])() {
 		t.Error("a key was lost in the cut")
 	}
@@ -276,7 +277,7 @@ func TestRingWithoutNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy.Lead(server.ClientURL())
-	within(t, 5*time.Second, "a key of after the restart", verifies(ring, tokens[2]))
+	within(t, 3*soon, "a key of after the restart", verifies(ring, tokens[2]))
 	within(t, soon, "a revocation of after the restart", refuses(ring, tokens[1], "revoked"))
 	create()
 	within(t, soon, "a key when all is as before", verifies(ring, tokens[3]))

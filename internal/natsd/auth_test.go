@@ -62,7 +62,7 @@ func TestEdgeAccount(t *testing.T) {
 		}
 		defer service.Stop()
 		flush(t, ingest)
-		if m, err := stage.Request("$SRV.PING", nil, 5*time.Second); err != nil || !strings.Contains(string(m.Data), `"name":"weir"`) {
+		if m, err := stage.Request("$SRV.PING", nil, time.Minute); err != nil || !strings.Contains(string(m.Data), `"name":"weir"`) {
 			t.Errorf("ping: %v (%v)", m, err)
 		}
 	})
@@ -100,7 +100,7 @@ func crosses(t *testing.T, from, to *nats.Conn, subject string, want bool) {
 
 func flush(t *testing.T, nc *nats.Conn) {
 	t.Helper()
-	if err := nc.FlushTimeout(5 * time.Second); err != nil {
+	if err := nc.FlushTimeout(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -123,7 +123,7 @@ func TestOpenAndClosed(t *testing.T) {
 			cfg := testConfig(t.TempDir())
 			cfg.Open = tt.open
 			s := startServer(t, cfg)
-			nc, err := nats.Connect(s.ClientURL(), tt.opts...)
+			nc, err := nats.Connect(s.ClientURL(), append(tt.opts, nats.Timeout(time.Minute))...)
 			if err == nil {
 				defer nc.Close()
 			}

@@ -65,7 +65,7 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, nc := range old {
-			closesWithin(t, nc, 2*time.Second)
+			closesWithin(t, nc, 30*time.Second)
 		}
 		for _, nc := range other {
 			flush(t, nc)
@@ -76,7 +76,7 @@ func TestAuthCalloutOnACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, nc := range other {
-			closesWithin(t, nc, 2*time.Second)
+			closesWithin(t, nc, 30*time.Second)
 		}
 	})
 }
@@ -121,7 +121,7 @@ func answer(t *testing.T, b *bus.Bus, issuer callout.Pairs) {
 
 func tenant(t *testing.T, node *server.Server, name string, with ...nats.Option) *nats.Conn {
 	t.Helper()
-	return connect(t, node.ClientURL(), append(with, nats.CustomInboxPrefix(schemas.EdgeInbox(name)), nats.NoReconnect(), nats.Timeout(10*time.Second))...)
+	return connect(t, node.ClientURL(), append(with, nats.CustomInboxPrefix(schemas.EdgeInbox(name)), nats.NoReconnect(), nats.Timeout(time.Minute))...)
 }
 
 func refusesStrangers(t *testing.T, node *server.Server, key keys.Token) {
@@ -134,14 +134,14 @@ func refusesStrangers(t *testing.T, node *server.Server, key keys.Token) {
 		"a user with a wrong one": {nats.UserInfo("weir", text)},
 	} {
 		began := time.Now()
-		nc, err := nats.Connect(node.ClientURL(), append(with, nats.Timeout(10*time.Second))...)
+		nc, err := nats.Connect(node.ClientURL(), append(with, nats.Timeout(time.Minute))...)
 		if err == nil {
 			nc.Close()
 		}
 		if !errors.Is(err, nats.ErrAuthorization) {
 			t.Errorf("%s: %v, want a refusal", name, err)
 		}
-		if took := time.Since(began); took > 3*time.Second {
+		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("%s waited %s for the refusal", name, took)
 		}
 	}
@@ -171,7 +171,7 @@ func (r *refusals) wants(subject string, refused bool, do func(subject string) e
 		r.t.Fatal(err)
 	}
 	got := false
-	for limit := time.After(10 * time.Second); ; {
+	for limit := time.After(time.Minute); ; {
 		select {
 		case text := <-r.said:
 			if strings.Contains(text, `"`+marker+`"`) {

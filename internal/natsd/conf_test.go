@@ -3,6 +3,7 @@ package natsd
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -138,7 +139,7 @@ func cluster(t *testing.T, issuer callout.Pairs) (nodes []*server.Server) {
 		nodes = append(nodes, s)
 	}
 	for _, s := range nodes {
-		if !s.ReadyForConnections(10 * time.Second) {
+		if !s.ReadyForConnections(time.Minute) {
 			t.Fatal("a node is not ready")
 		}
 	}
@@ -151,7 +152,7 @@ func createWhenReady(t *testing.T, js jetstream.JetStream) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		try, cancel := context.WithTimeout(ctx, time.Second)
+		try, cancel := context.WithTimeout(ctx, 10*time.Second)
 		_, err := js.CreateStream(try, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
 		cancel()
 		if err == nil {
@@ -166,15 +167,20 @@ func createWhenReady(t *testing.T, js jetstream.JetStream) {
 	}
 }
 
+// freePorts are free, and not of those that a system gives to whoever asks for any port: a node listens only a moment later.
 func freePorts(t *testing.T, n int) (ports []int) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(ports) < n; tries++ {
+		port := 10_000 + rand.IntN(20_000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil && tries < 1000 {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		defer l.Close() // when all are found, so that none is found twice
+		ports = append(ports, port)
 	}
 	slices.Sort(ports)
 	return ports

@@ -36,7 +36,7 @@ func isServed(t *testing.T, nodes []*server.Server, tenants []*nats.Conn) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); ; { // until the node knows that ingest listens
+		for deadline := time.Now().Add(time.Minute); ; { // until the node knows that ingest listens
 			if err := nc.PublishRequest(subject, inbox.Subject, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -56,18 +56,18 @@ func isServed(t *testing.T, nodes []*server.Server, tenants []*nats.Conn) {
 			if got != subject {
 				t.Errorf("%s left, want %s", got, subject)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("node %s: nobody noticed that the caller left", nodes[i].Name())
 		}
 	}
 }
 
 func talk(t *testing.T, ask *bus.Ask, left chan<- string) {
-	ctx, leave := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, leave := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer leave()
 	defer ask.Watch(leave)()
 	for ctx.Err() == nil {
-		if err := ask.Send(ctx, time.Second, nil, []byte("talk")); err != nil {
+		if err := ask.Send(ctx, time.Minute, nil, []byte("talk")); err != nil {
 			t.Error(err)
 			return
 		}

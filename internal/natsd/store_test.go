@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -40,7 +41,7 @@ func runChild(dir string) int {
 }
 
 func fill(s *Server, n int) error {
-	nc, err := nats.Connect("", nats.InProcessServer(s), nats.UserInfo(s.Username(), s.Password()))
+	nc, err := nats.Connect("", nats.InProcessServer(s), nats.UserInfo(s.Username(), s.Password()), nats.Timeout(time.Minute))
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func tlsConfig(t *testing.T, pair certstest.Pair) Config {
 
 // dials connects and reports the number of the server's certificate.
 func dials(s *Server, opts ...nats.Option) (serial string, err error) {
-	nc, err := nats.Connect(s.ClientURL(), append(opts, nats.UserInfo(s.Username(), s.Password()), nats.Timeout(5*time.Second))...)
+	nc, err := nats.Connect(s.ClientURL(), append(opts, nats.UserInfo(s.Username(), s.Password()), nats.Timeout(time.Minute))...)
 	if err != nil {
 		return "", err
 	}
@@ -72,7 +72,7 @@ func plainly(t *testing.T, s *Server) string {
 	}
 	defer conn.Close()
 	fmt.Fprintf(conn, "CONNECT {\"user\":%q,\"pass\":%q,\"verbose\":false}\r\nPING\r\n", s.Username(), s.Password())
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	said, _ := io.ReadAll(conn) // ends when the server cuts it
@@ -96,7 +96,7 @@ func TestTLSFollowsItsFiles(t *testing.T) {
 	young := others.Issue("client")
 	ca.Reissue(pair, "127.0.0.1")
 	others.WriteTo(authority)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		got, err := dials(s, roots, nats.ClientCert(young.Cert, young.Key))
 		if err == nil && got == pair.Serial(t) {

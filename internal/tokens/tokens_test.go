@@ -61,7 +61,8 @@ func TestMaxExact(t *testing.T) {
 	}
 }
 
-// TestHostileText takes no more than a moment, whatever the text is made of.
+// TestHostileText takes no more than a moment, whatever the text is made of: what grows with the square of it takes far longer
+// than is allowed here to a machine that is busy.
 func TestHostileText(t *testing.T) {
 	t.Parallel()
 	c := counter(t)
@@ -72,7 +73,7 @@ func TestHostileText(t *testing.T) {
 		n.text(text)
 		took := time.Since(began)
 		t.Logf("%q: %d tokens in %s", piece, n.tokens, took)
-		if n.tokens == 0 || took > 5*time.Second {
+		if n.tokens == 0 || took > time.Minute {
 			t.Errorf("%d bytes of %q: %d tokens in %s", len(text), piece, n.tokens, took)
 		}
 	}

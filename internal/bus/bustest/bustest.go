@@ -18,6 +18,9 @@ import (
 // Lease of a test's bus, short enough to wait for.
 const Lease = 2 * time.Second
 
+// patience is how long a connection may take to be made, on a machine that is busy with something else too.
+const patience = 30 * time.Second
+
 // Server starts an embedded server that ends with the test.
 func Server(t testing.TB) *natsd.Server {
 	t.Helper()
@@ -52,7 +55,7 @@ func admit(c keys.Credentials) (keys.Grant, error) {
 func Tenant(t testing.TB, server *natsd.Server, name string, options ...nats.Option) *nats.Conn {
 	t.Helper()
 	return dial(t, server.ClientURL(), append([]nats.Option{
-		nats.Token(tenantToken + name), nats.CustomInboxPrefix(schemas.EdgeInbox(name)), nats.Timeout(5 * time.Second),
+		nats.Token(tenantToken + name), nats.CustomInboxPrefix(schemas.EdgeInbox(name)), nats.Timeout(patience),
 	}, options...)...)
 }
 
