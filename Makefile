@@ -89,7 +89,7 @@ bench-streams: ## Measure what each of 1,000 open streams holds in an ingest of 
 	go run ./bench streams
 
 .PHONY: bench-fairness
-bench-fairness: ## Measure what tenants get beside one that floods, and shares by weight (three minutes)
+bench-fairness: ## Measure what tenants get beside one that floods, and shares by weight (five minutes)
 	go run ./bench fairness
 
 .PHONY: bench-stages

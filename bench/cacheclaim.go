@@ -73,7 +73,13 @@ func claimPrompts(n int) []string {
 func claim(ctx context.Context, program, dir, levels string, prompts []string) (_ *claimed, err error) {
 	c := &claimed{levels: levels, asked: len(prompts)}
 	var calls atomic.Int64
-	upstream, stop, err := countingMock(&calls)
+	mock := newMock(dials{Tokens: coalesceTokens})
+	upstream, stop, err := serveHere(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			calls.Add(1)
+		}
+		mock.ServeHTTP(w, r)
+	}))
 	if err != nil {
 		return nil, err
 	}

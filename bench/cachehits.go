@@ -118,14 +118,17 @@ func (f figures) measureHits(ctx context.Context, w *cachingWeir, l hitLoad, win
 	f.add(w.name, l.name, answersPerSecond, float64(counted.Answers)/window.Seconds())
 	f.add(w.name, l.name, firstTokenP50, milliseconds(percentile(counted.FirstToken, 50)))
 	f.add(w.name, l.name, firstTokenP99, milliseconds(percentile(counted.FirstToken, 99)))
-	hits := float64(max(counted.Answers, 1))
+	hits := float64(max(counted.AllTokens/hitTokens, 1)) // those outside of the window too
 	f.add(w.name, l.name, cpuPerHit, float64((after-before).Microseconds())/hits)
 	f.add(w.name, l.name, generatorPerHit, float64((generator-own).Microseconds())/hits)
 	f.add(w.name, l.name, hitsPerCPU, hits/max((after-before).Seconds(), tick.Seconds()))
 	return nil
 }
 
-// hits asks again and again for a time, each client at least once.
+// hitWarmup is what is asked before a window begins.
+const hitWarmup = 300 * time.Millisecond
+
+// hits asks again and again, each client at least once, and counts in a window.
 func (w *cachingWeir) hits(ctx context.Context, l hitLoad, window time.Duration) (*tally, error) {
 	var bus *weirclient.Client
 	if l.nats {
@@ -136,17 +139,21 @@ func (w *cachingWeir) hits(ctx context.Context, l hitLoad, window time.Duration)
 		defer func() { _ = bus.Close() }()
 	}
 	body := cachedBody("Count to a number.", l.stream, dials{Tokens: hitTokens})
-	end := time.Now().Add(window)
+	begin := time.Now()
+	if window > 0 {
+		begin = begin.Add(hitWarmup)
+	}
+	counting := span{begin, begin.Add(window)}
 	tallies := make([]tally, l.clients)
 	var running sync.WaitGroup
 	for i := range tallies {
 		running.Go(func() {
-			a := asker{body: body, tally: &tallies[i]}
+			a := asker{body: body, window: counting, tally: &tallies[i]}
 			var err error
 			if l.nats {
-				err = a.overNATS(ctx, bus, end)
+				err = a.overNATS(ctx, bus)
 			} else {
-				err = a.overHTTP(ctx, w.addr, end)
+				err = a.overHTTP(ctx, w.addr)
 			}
 			if err != nil {
 				a.tally.Failed = append(a.tally.Failed, err)
@@ -163,10 +170,11 @@ func (w *cachingWeir) hits(ctx context.Context, l hitLoad, window time.Duration)
 
 // asker is one client; the goroutine of its load owns it.
 type asker struct {
-	body  []byte
-	tally *tally
-	words int // of the answer under way
-	begun time.Time
+	body   []byte
+	window span
+	tally  *tally
+	words  int // of the answer under way
+	begun  time.Time
 }
 
 func (a *asker) start() { a.words, a.begun = 0, time.Now() }
@@ -174,43 +182,44 @@ func (a *asker) start() { a.words, a.begun = 0, time.Now() }
 // event takes an event of an answer, of which the first with text counts.
 func (a *asker) event(data []byte) {
 	words := bytes.Count(data, []byte("token")) - bytes.Count(data, []byte("_tokens")) // those of usage
-	if a.words == 0 && words > 0 {
+	if a.words == 0 && words > 0 && a.window.holds(a.begun) {
 		a.tally.FirstToken = append(a.tally.FirstToken, time.Since(a.begun))
 	}
 	a.words += words
 }
 
 // finish counts an answer that is whole. A replay may cut a word in two, of which nothing is counted here.
-func (a *asker) finish(end time.Time) error {
+func (a *asker) finish() error {
 	if a.words < hitTokens/2 || a.words > hitTokens {
 		return fmt.Errorf("an answer has %d of %d words", a.words, hitTokens)
 	}
-	if time.Now().Before(end) {
+	a.tally.AllTokens += hitTokens
+	if a.window.holds(time.Now()) {
 		a.tally.Answers++
 	}
 	return nil
 }
 
-func (a *asker) overHTTP(ctx context.Context, addr string, end time.Time) error {
+func (a *asker) overHTTP(ctx context.Context, addr string) error {
 	conn, err := dial(ctx, addr)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	for first := true; ctx.Err() == nil && (first || time.Now().Before(end)); first = false {
+	for first := true; ctx.Err() == nil && (first || time.Now().Before(a.window.to)); first = false {
 		a.start()
 		if err := conn.post(a.body, a.event); err != nil {
 			return err
 		}
-		if err := a.finish(end); err != nil {
+		if err := a.finish(); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
 }
 
-func (a *asker) overNATS(ctx context.Context, bus *weirclient.Client, end time.Time) error {
-	for first := true; first || time.Now().Before(end); first = false {
+func (a *asker) overNATS(ctx context.Context, bus *weirclient.Client) error {
+	for first := true; first || time.Now().Before(a.window.to); first = false {
 		a.start()
 		for event, err := range bus.Stream(ctx, weirclient.Request{Body: a.body}) {
 			if err != nil {
@@ -218,7 +227,7 @@ func (a *asker) overNATS(ctx context.Context, bus *weirclient.Client, end time.T
 			}
 			a.event(event.Data)
 		}
-		if err := a.finish(end); err != nil {
+		if err := a.finish(); err != nil {
 			return err
 		}
 	}

@@ -36,7 +36,7 @@ func TestVisitor(t *testing.T) {
 	mock := httptest.NewServer(newMock(dials{Tokens: 3}))
 	t.Cleanup(mock.Close)
 	v := newVisitor(strings.TrimPrefix(mock.URL, "http://"), "t", 0)
-	v.body = `{"model":"bench","stream":true}`
+	v.body = func() string { return `{"model":"bench","stream":true}` }
 	now := time.Now()
 	v.ask(t.Context(), span{now.Add(-time.Minute), now.Add(time.Minute)})
 	v.ask(t.Context(), span{now.Add(-time.Minute), now.Add(-time.Second)})

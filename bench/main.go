@@ -6,7 +6,7 @@
 //	go run ./bench idle        resident memory and time to ready of an idle `weir serve`
 //	go run ./bench streams     what each of 1,000 open streams holds in a `weir ingest` of its own
 //	go run ./bench cache       what a hit of the cache costs, and what the cache saves; `--quick` for a smoke run
-//	go run ./bench fairness    what nine tenants get beside one that floods, and shares by weight (three minutes)
+//	go run ./bench fairness    what nine tenants get beside one that floods, and shares by weight (five minutes; -quick: one)
 //	go run ./bench router      CPU of a router for a request that passes, and what 10,000 that wait take
 //	go run ./bench worker      memory of a worker with 2,000 slow streams
 //	go run ./bench coalesce    1,000 equal requests at once: calls of the model, and whole answers

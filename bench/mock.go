@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -55,6 +56,18 @@ func newMock(defaults dials) http.Handler {
 		}
 	})
 	return mux
+}
+
+// serveHere serves an upstream in this process until it is stopped.
+func serveHere(upstream http.Handler) (addr string, stop func(), err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: upstream}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	return listener.Addr().String(), func() { _ = server.Close(); serving.Wait() }, nil
 }
 
 func (d *dials) fromQuery(query url.Values) error {

@@ -26,7 +26,7 @@ type visitor struct {
 	mayBeRefused bool
 
 	http *http.Client
-	body string
+	body func() string
 
 	mu      sync.Mutex
 	first   []time.Duration // of the requests sent in the window
@@ -39,9 +39,14 @@ func newVisitor(addr, tenant string, every time.Duration) *visitor {
 	return &visitor{
 		addr: addr, tenant: tenant, every: every,
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024, DisableCompression: true}},
-		body: fmt.Sprintf(`{"model":%q,"messages":[{"role":"user","content":%q}],"max_tokens":%d,"stream":true,"mock":{"tokens":%d,"first_us":%d,"interval_us":%d}}`,
-			benchModel, strings.Repeat("word ", 40), fairTokens, fairTokens, fairFirst.Microseconds(), fairInterval.Microseconds()),
+		body: fairBody,
 	}
+}
+
+// fairBody asks for an answer of 1 to fairTokens tokens.
+func fairBody() string {
+	return fmt.Sprintf(`{"model":%q,"messages":[{"role":"user","content":%q}],"max_tokens":%d,"stream":true,"mock":{"tokens":%d,"first_us":%d,"interval_us":%d}}`,
+		benchModel, strings.Repeat("word ", 40), fairTokens, 1+rand.IntN(fairTokens), fairFirst.Microseconds(), fairInterval.Microseconds())
 }
 
 // visitAll has all of them ask for the warm-up and the window, and waits until they have what they asked for.
@@ -100,7 +105,7 @@ func (v *visitor) ask(ctx context.Context, counted span) {
 }
 
 func (v *visitor) answer(ctx context.Context, counted span) (first time.Time, tokens int, refused bool, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+v.addr+completionsPath, strings.NewReader(v.body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+v.addr+completionsPath, strings.NewReader(v.body()))
 	if err != nil {
 		return first, 0, false, err
 	}

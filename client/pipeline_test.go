@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/weir-llm/weir/ingest"
 	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/bus/bustest"
 	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/internal/record"
@@ -39,14 +39,14 @@ const (
 // TestMain runs one pipeline for all of the package: a server, something that answers, and a door. It fails when
 // goroutines are left after all tests.
 func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
+	before := bustest.Goroutines()
 	code, err := withPipeline(m.Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	if code == 0 && !settled(before) {
-		fmt.Fprintf(os.Stderr, "%d goroutines are left, %d were there before:\n", runtime.NumGoroutine(), before)
+		fmt.Fprintf(os.Stderr, "%d goroutines are left, %d were there before:\n", bustest.Goroutines(), before)
 		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
 		code = 1
 	}
@@ -54,20 +54,12 @@ func TestMain(m *testing.M) {
 }
 
 func settled(want int) bool {
-	for deadline := time.Now().Add(patience); running() > want; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); bustest.Goroutines() > want; <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false
 		}
 	}
 	return true
-}
-
-// running counts goroutines, without those that nats.go 1.55 forgets: when an object is stored before a helper of its
-// publisher was scheduled, the helper waits for ever on a channel that is nil by then.
-func running() int {
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	return runtime.NumGoroutine() - strings.Count(string(stacks), "jetstream.(*jetStream).resetPendingAcksOnReconnect(")
 }
 
 func withPipeline(run func() int) (code int, err error) {

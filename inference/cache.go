@@ -62,7 +62,7 @@ const (
 
 func (r *run) cacheAnswer(ctx context.Context, order *schemas.CacheNote, said *answer) cache.Reason {
 	switch {
-	case r.attempt != 1 || r.chain.whole().Attempts() != 1:
+	case !r.single():
 		return cacheAttempts
 	case r.by != r.m:
 		return cacheFallback

@@ -81,6 +81,10 @@ func (r *run) commit(ctx context.Context, frame *schemas.Frame, summary *schemas
 // keep stores the result of a finished chain, then the DLQ record of a dead request, and only then acknowledges.
 func (r *run) keep(ctx context.Context) bus.Outcome {
 	ctx = context.WithoutCancel(ctx) // each write has its own bound
+	if err := r.relay.pay(ctx); err != nil {
+		r.log().Error("the result of a request that had this run before was not stored; it is tried again after the lease", "error", err)
+		return bus.Silent
+	}
 	result := record.Build(r.work, r.body, r.chain.whole(), r.ended)
 	if err := r.w.bus.PutResult(ctx, result); err != nil {
 		r.log().Error("the result was not stored; it is tried again after the lease", "error", err)
@@ -119,10 +123,13 @@ func (r *run) summary(said *answer, failed *schemas.Error) *schemas.Summary {
 			s.Usage = r.cost(said.tokens)
 		}
 		if r.by != nil {
-			s.Cost = r.by.price().Of(s.Usage)
 			if last := &r.tries[len(r.tries)-1]; failed == nil && last.Usage == nil { // the one call gave the answer
-				last.Usage, last.Cost = s.Usage, s.Cost
+				last.Usage, last.Cost = s.Usage, r.by.price().Of(s.Usage)
 			}
+		}
+		s.Usage = r.relay.rest(s.Usage)
+		if r.by != nil {
+			s.Cost = r.by.price().Of(s.Usage)
 		}
 		if said.model != r.m.name {
 			s.Model = said.model

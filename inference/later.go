@@ -15,6 +15,9 @@ const maxHold = 10 * time.Minute
 // waits reports whether the request waits for better times instead of failing: it is a batch request, readers have nothing
 // of its answer, and no model would answer now although one may later.
 func (r *run) waits(failed *schemas.Error) bool {
+	if r.relay != nil && r.relay.passed {
+		return false // the item is another request's
+	}
 	mayPass := judge(failed) == again || failed.Code == schemas.CodeUpstreamTimeout
 	return mayPass && r.work.Priority == schemas.PriorityBatch && time.Now().Before(r.deadline())
 }

@@ -51,6 +51,7 @@ type run struct {
 	alone   bool             // nothing else runs in this worker
 	ended   *schemas.Summary // of the terminal frame, if this run wrote it
 	purged  purgeMark        // of the cache, before the model was asked
+	relay   *relay           // nil unless equal requests are given its answer
 }
 
 // run decides what a delivery is and carries it out.
@@ -98,7 +99,11 @@ func (w *Worker) newRun(m *model, work *schemas.Work, d *bus.Delivery) *run {
 		work.Accepted = d.Time // it is part of the result's identity, and deadlines count from it
 	}
 	work.Sent = d.Time
-	return &run{w: w, m: m, d: d, work: work, began: time.Now(), left: m.midstream.Max}
+	r := &run{w: w, m: m, d: d, work: work, began: time.Now(), left: m.midstream.Max}
+	if work.Shared {
+		r.relay = newRelay(r)
+	}
+	return r
 }
 
 // log is made when there is something to say, which of most requests there is not.
@@ -215,10 +220,15 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 	r.attempt++
 	calling, stop := r.callContext(ctx)
 	defer stop()
-	t := &tried{plan: plan, seen: r.chain.Next()} // the claim writes to the chain
+	t := &tried{plan: plan, seen: r.chain.Next(), said: &answer{}} // the claim writes to the chain
 	t.claim = r.claim(ctx, plan.mode, stop)
 	defer t.claim.wait()
-	t.said, t.failed = r.stream(ctx, r.generate(calling, plan), t.claim)
+	events := r.generate(calling, plan)
+	if r.relay != nil {
+		r.relay.claim, r.relay.said = t.claim, t.said
+		events = r.relay.events(calling, events)
+	}
+	t.failed = r.stream(ctx, events, t.said, t.claim)
 	return r.ending(ctx, calling, t)
 }
 
@@ -244,6 +254,8 @@ func (r *run) ending(ctx, calling context.Context, t *tried) (bus.Outcome, error
 	}
 	switch {
 	case failed == nil:
+	case r.relay != nil && r.relay.over:
+		return r.keep(ctx), nil
 	case calling.Err() != nil:
 		failed = ContextError(calling) // the reason, not how the call noticed
 	case r.chain.Visible():
@@ -262,6 +274,9 @@ func (r *run) ending(ctx, calling context.Context, t *tried) (bus.Outcome, error
 
 // callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
 func (r *run) callContext(ctx context.Context) (context.Context, func()) {
+	if r.relay != nil {
+		return r.relay.callContext(ctx)
+	}
 	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
 	end, cause := r.deadline(), errDeadline
 	if total := r.began.Add(r.m.total); total.Before(end) {
@@ -286,9 +301,13 @@ func (r *run) generate(ctx context.Context, p *plan) said {
 			}
 		}
 	}
+	caller := r
+	if r.relay != nil { // whoever inherits it, the calls stay as they are
+		caller = &run{w: r.w, m: r.m, op: r.op, request: r.request, work: r.work, body: r.body, began: r.began, attempt: r.attempt, relay: r.relay}
+	}
 	calls := &recovery{
-		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.deadline(), attempt: r.attempt,
-		call: func(ctx context.Context, t *try) said { return r.call(ctx, p, t) },
+		models: r.models(p), backends: p.backends, ask: r.ask(), stream: r.request.Stream, deadline: r.mustEnd(), attempt: r.attempt,
+		call: func(ctx context.Context, t *try) said { return caller.call(ctx, p, t) },
 		record: func(m *model, t schemas.Try) {
 			r.by, r.tries = m, append(r.tries, t)
 			if t.Mode != "" {
@@ -311,6 +330,9 @@ func (r *run) models(p *plan) []*model {
 // call makes a call of a backend and yields what callers see of it.
 func (r *run) call(ctx context.Context, p *plan, t *try) said {
 	request := r.request
+	if r.relay != nil {
+		r.relay.asked.Store(t.place.model)
+	}
 	if t.place.model != r.m {
 		other := *request
 		other.Model, other.Body = t.place.model.name, openai.WithModel(request.Body, t.place.model.name)
@@ -326,17 +348,27 @@ func (r *run) call(ctx context.Context, p *plan, t *try) said {
 	}
 	return follow(dialect.call(func(g *GenerateRequest) said { return t.heard(generate(ctx, t.place.backend, g)) }, &GenerateRequest{
 		Identity: r.work.Identity, Op: r.op, Body: request.Body, Stream: request.Stream, Choices: request.N,
-		Attempt: r.attempt, Try: t.number, Deadline: r.deadline(), Header: r.work.Header,
+		Attempt: r.attempt, Try: t.number, Deadline: r.mustEnd(), Header: r.work.Header,
 		Resume: p.resume, Tell: p.tell,
 	}))
 }
 
 // deadline is when the request must have ended.
-func (r *run) deadline() time.Time {
-	if r.work.Deadline.IsZero() {
-		return r.work.Accepted.Add(schemas.DefaultDeadline)
+func (r *run) deadline() time.Time { return deadlineOf(r.work) }
+
+func deadlineOf(w *schemas.Work) time.Time {
+	if w.Deadline.IsZero() {
+		return w.Accepted.Add(schemas.DefaultDeadline)
 	}
-	return r.work.Deadline
+	return w.Deadline
+}
+
+// mustEnd is when its calls must have ended. Those of a run that others share may outlive the request.
+func (r *run) mustEnd() time.Time {
+	if r.relay != nil {
+		return r.began.Add(r.m.total)
+	}
+	return r.deadline()
 }
 
 // write appends a frame of this attempt. It does not stop when ctx ends, since a write whose outcome is unknown could

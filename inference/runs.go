@@ -41,18 +41,23 @@ func (r *runs) end(sequence uint64) {
 // request may be here at once, until one of them has lost its claim.
 func (r *runs) watch(ctx context.Context, id schemas.Identity) (context.Context, func()) {
 	ctx, stop := context.WithCancelCause(ctx)
-	w := &watcher{stop}
+	unwatch := r.listen(id, stop)
+	return ctx, func() { unwatch(); stop(nil) }
+}
+
+// listen has tell called for every cancel hint for the request, until it is stopped. tell must not block.
+func (r *runs) listen(id schemas.Identity, tell func(cause error)) (stop func()) {
+	w := &watcher{tell}
 	r.mu.Lock()
 	r.watchers[id] = append(r.watchers[id], w)
 	r.mu.Unlock()
-	return ctx, func() {
+	return func() {
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		left := slices.DeleteFunc(r.watchers[id], func(other *watcher) bool { return other == w })
 		if r.watchers[id] = left; len(left) == 0 {
 			delete(r.watchers, id)
 		}
-		r.mu.Unlock()
-		stop(nil)
 	}
 }
 
@@ -61,8 +66,8 @@ func (r *runs) cancel(id schemas.Identity, by schemas.CancelledBy) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, w := range r.watchers[id] {
-		w.stop(schemas.Cancelled(by))
+		w.tell(schemas.Cancelled(by))
 	}
 }
 
-type watcher struct{ stop context.CancelCauseFunc }
+type watcher struct{ tell func(cause error) }

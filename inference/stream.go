@@ -20,14 +20,7 @@ type claim struct{ wait func() error }
 
 // claim opens the attempt behind the chain. When the chain is not to be had, the model call is stopped.
 func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
-	frame := &schemas.Frame{
-		Kind: schemas.KindStart, Op: r.work.Op, Cache: r.work.Cache.Shown(), BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
-		Allowance: r.work.Allowance,
-		Start:     &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
-	}
-	if r.work.Op == schemas.OpResponses {
-		frame.Start.Accepted = r.work.Accepted // when the response was created
-	}
+	frame := r.claimFrame(ctx, mode)
 	done := make(chan error, 1)
 	go func() {
 		err := r.write(ctx, frame)
@@ -40,6 +33,18 @@ func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 		done <- err
 	}()
 	return claim{wait: sync.OnceValue(func() error { return <-done })}
+}
+
+func (r *run) claimFrame(ctx context.Context, mode schemas.Mode) *schemas.Frame {
+	frame := &schemas.Frame{
+		Kind: schemas.KindStart, Op: r.work.Op, Cache: r.work.Cache.Shown(), BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
+		Allowance: r.work.Allowance,
+		Start:     &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
+	}
+	if r.work.Op == schemas.OpResponses {
+		frame.Start.Accepted = r.work.Accepted // when the response was created
+	}
+	return frame
 }
 
 // behindAccepted reads the chain that a first delivery took for empty and reports whether it only says that the request
@@ -59,17 +64,17 @@ func (r *run) behindAccepted(ctx context.Context) bool {
 // stream writes what the model says until it ends. It reads on only when what it has read is committed, so that what
 // arrives during a write leaves together in the next: at a slow pace each token goes at once, and the faster they come the
 // less each costs. A unary answer is left to be committed with its end.
-func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim claim) (*answer, error) {
-	said, gathered := &answer{}, r.w.takeFrame()
+func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], said *answer, claim claim) error {
+	gathered := r.w.takeFrame()
 	defer r.w.giveFrame(gathered)
 	for event, err := range events {
 		if err != nil {
-			return said, r.flushed(ctx, gathered, claim, err)
+			return r.flushed(ctx, gathered, claim, err)
 		}
 		said.note(event.Chunk)
 		said.leftOut += event.LeftOut
 		if said.bytes += int64(len(event.Data)); said.bytes > maxAnswer {
-			return said, r.flushed(ctx, gathered, claim, errEndless)
+			return r.flushed(ctx, gathered, claim, errEndless)
 		}
 		switch {
 		case len(event.Data) == 0:
@@ -82,7 +87,7 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 			continue
 		case !gathered.fits(event.Data):
 			if err := r.flush(ctx, gathered, claim); err != nil {
-				return nil, err
+				return err
 			}
 			fallthrough
 		default:
@@ -93,13 +98,13 @@ func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], claim 
 			continue
 		}
 		if err := r.flush(ctx, gathered, claim); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := r.flush(ctx, gathered, claim); err != nil {
-		return nil, err
+		return err
 	}
-	return said, nil
+	return nil
 }
 
 // maxAnswer is how many bytes of events one attempt may give: some hundred thousand tokens, beyond what any model says in one
@@ -129,11 +134,15 @@ func (r *run) flush(ctx context.Context, gathered *frameData, claim claim) error
 	*frame = schemas.Frame{Kind: schemas.KindDelta, Count: gathered.count, Data: gathered.data}
 	r.record.put(frame)
 	err := r.write(ctx, frame)
-	gathered.reset() // frame and buffer serve the next
-	if err != nil {
-		return &lostError{err}
+	switch {
+	case err == nil:
+	case r.relay != nil:
+		err = r.relay.overtaken(ctx, err, frame)
+	default:
+		err = &lostError{err}
 	}
-	return nil
+	gathered.reset() // frame and buffer serve the next
+	return err
 }
 
 // keepFrame is the largest buffer that is kept for the frames of another run.

@@ -44,6 +44,9 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if err != nil {
 			return false, r.puzzled(ctx, "looking up the other item", err)
 		}
+		if exists && start.Start.Mode == schemas.ModeInherit {
+			return false, bus.Silent // another's item, which nobody would run for this request if its worker were lost
+		}
 		if exists {
 			return false, bus.Ack // the other item has it, and this one is a duplicate
 		}

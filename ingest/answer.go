@@ -17,7 +17,12 @@ var errEnded = errors.New("the frames ended before the request did")
 // unary answers with the whole response, or with an error and its true status. finished reports whether the request has
 // ended, whatever became of the caller.
 func (c *call) unary(all frames) (finished bool, err error) {
+	stop := c.tellProcessing()
+	defer stop()
 	for f, err := range all {
+		if err != nil || f.Kind != schemas.KindAccepted {
+			stop()
+		}
 		if err == nil {
 			c.note(f)
 		}
@@ -104,9 +109,7 @@ func (e *eventStream) copy(all frames, how streaming) (finished bool, err error)
 // dialect, because nothing else tells its reader that a unary answer was all.
 func (e *eventStream) end(f *schemas.Frame, how streaming) error {
 	if f.Count > 0 {
-		if err := e.events(f); err != nil {
-			return err
-		}
+		return e.whole(f, how.resumable)
 	}
 	return e.done(how.resumable)
 }

@@ -3,26 +3,11 @@ package ingest
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 
 	"github.com/weir-llm/weir/schemas"
 )
 
 const headerApplied = "Preference-Applied"
-
-// prefersAsync reports whether the caller wants to know only that the request is accepted (RFC 7240). It comes back for
-// the answer by the request's id.
-func prefersAsync(prefer []string) bool {
-	for _, value := range prefer {
-		for preference := range strings.SplitSeq(value, ",") {
-			name, _, _ := strings.Cut(preference, ";")
-			if strings.EqualFold(strings.TrimSpace(name), schemas.PreferAsync) {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 // acknowledgement says under which id the answer will be.
 type acknowledgement struct {

@@ -123,7 +123,7 @@ func (s *Ingest) prepare(x *exchange, back way, a asked) (*submission, error) {
 	}
 	n := &submission{
 		exchange: x, back: back, request: request, named: id != "",
-		streams: parsed.Stream, keep: keeps(request, id != ""), async: prefersAsync(a.prefer),
+		streams: parsed.Stream, keep: keeps(request, id != ""), async: prefers(a.prefer, schemas.PreferAsync),
 	}
 	if a.op == schemas.OpResponses {
 		err = n.respond(parsed)

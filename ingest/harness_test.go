@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"runtime"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -26,10 +25,10 @@ import (
 
 // TestMain fails the package when goroutines are left after all tests.
 func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
+	before := bustest.Goroutines()
 	code := m.Run()
 	if code == 0 && !settled(before) {
-		fmt.Fprintf(os.Stderr, "%d goroutines are left, %d were there before:\n", runtime.NumGoroutine(), before)
+		fmt.Fprintf(os.Stderr, "%d goroutines are left, %d were there before:\n", bustest.Goroutines(), before)
 		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
 		code = 1
 	}
@@ -44,7 +43,7 @@ const (
 
 func settled(want int) bool {
 	deadline := time.Now().Add(longEnough)
-	for runtime.NumGoroutine() > want {
+	for bustest.Goroutines() > want {
 		if time.Now().After(deadline) {
 			return false
 		}

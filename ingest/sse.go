@@ -80,6 +80,18 @@ func (e *eventStream) opened() bool {
 func (e *eventStream) events(f *schemas.Frame) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.say(f, "", e.send)
+}
+
+// whole writes the events of the frame that ends an answer, and its end.
+func (e *eventStream) whole(f *schemas.Frame, marked bool) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.say(f, e.mark(marked), e.write)
+}
+
+// say puts the events of a frame into words. e.mu is held.
+func (e *eventStream) say(f *schemas.Frame, end string, send func(piece []byte) error) error {
 	if !e.open {
 		e.c.s.meters.firstEvent.Observe(time.Since(e.c.began).Seconds())
 	}
@@ -93,8 +105,9 @@ func (e *eventStream) events(f *schemas.Frame) error {
 		cursor.Index = index
 		piece = d.appendEvent(piece, cursor, event)
 	}
+	piece = append(piece, end...)
 	*buf = piece
-	return e.send(piece)
+	return send(piece)
 }
 
 // buffers are what frames become events in.
@@ -127,11 +140,15 @@ func (e *eventStream) piece(events []byte) error {
 func (e *eventStream) done(marked bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	mark := e.dialect.done
-	if mark == "" && marked {
-		mark = doneEvent
+	return e.write([]byte(e.mark(marked)))
+}
+
+// mark is what says that an answer is whole. e.mu is held.
+func (e *eventStream) mark(marked bool) string {
+	if e.dialect.done == "" && marked {
+		return doneEvent
 	}
-	return e.send([]byte(mark))
+	return e.dialect.done
 }
 
 // fail ends an answer that is not whole, in band: without it a reader would take what came for everything.
@@ -187,6 +204,18 @@ func (e *eventStream) begun() {
 
 // send writes one piece and flushes it. e.mu is held.
 func (e *eventStream) send(piece []byte) error {
+	if err := e.write(piece); err != nil {
+		return err
+	}
+	if err := e.c.control.Flush(); err != nil {
+		return errLeft
+	}
+	return nil
+}
+
+// write writes one piece. The last of an answer is not flushed by itself: it leaves with the end of the body, in one packet.
+// e.mu is held.
+func (e *eventStream) write(piece []byte) error {
 	e.wrote = time.Now()
 	if e.wrote.Sub(e.deadline) > min(deadlineSlack, e.timeout/4) {
 		e.deadline = e.wrote
@@ -196,9 +225,6 @@ func (e *eventStream) send(piece []byte) error {
 		e.begin()
 	}
 	if _, err := e.c.w.Write(piece); err != nil {
-		return errLeft
-	}
-	if err := e.c.control.Flush(); err != nil {
 		return errLeft
 	}
 	return nil

@@ -132,6 +132,9 @@ func (s *Ingest) result(c *call) error {
 	}
 	if !ended {
 		c.w.Header().Set("Retry-After", "1")
+		if o.Status == statusQueued {
+			tellWaiting(c.w.Header(), c.waiting())
+		}
 		return c.writeJSON(http.StatusAccepted, o)
 	}
 	return c.writeJSON(http.StatusOK, o)

@@ -113,7 +113,7 @@ type ending struct {
 
 // finish ends the chain and makes sure of the result of whatever ended it.
 func (c *clerk) finish(it *item, e ending) (written bool, err error) {
-	chain, written, err := c.end(it.ctx, it.req.Identity, e.Frame, it.retried > 0)
+	chain, written, err := c.end(it.ctx, it.req.Identity, e.Frame, it.retried > 0 || it.revived)
 	if err != nil || chain == nil {
 		return false, err
 	}
@@ -158,13 +158,19 @@ func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame, 
 		switch {
 		case chain.Terminal() != nil:
 			return chain, written, nil
-		case last != nil && last.Kind != schemas.KindAccepted && chain.Leader() == "" && (!held || !last.GivenUp()):
+		case last != nil && last.Kind != schemas.KindAccepted && chain.Leader() == "" && (!held || !last.GivenUp() && !inherited(chain)):
 			return nil, false, nil
 		case last != nil:
 			f.Index, f.Attempt = chain.Next(), last.Attempt // behind what it was given of another's answer
 		}
 		expect = chain.Sequence()
 	}
+}
+
+// inherited reports whether a worker went on in a chain with the run of another request.
+func inherited(chain *bus.Chain) bool {
+	start := chain.Start()
+	return start != nil && start.Start.Mode == schemas.ModeInherit
 }
 
 // replay answers a request with what an entry says, as answer does with an error.

@@ -69,6 +69,9 @@ const beatModels = 64
 // tell adds what waits to the figures of the tenants.
 func (f *fair) tell(tenants map[string]*schemas.TenantQueue, now time.Time) {
 	for name, s := range f.tenants {
+		if s.items.Len() == 0 {
+			continue // it only owes
+		}
 		t := tenants[name]
 		if t == nil {
 			t = &schemas.TenantQueue{Tenant: name}

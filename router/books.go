@@ -130,14 +130,7 @@ func (b *books) ready(it *item) bool {
 	if !b.limited(it.req.Tenant) {
 		return true
 	}
-	if it.reserve == nil {
-		cost := b.loop.learnt.cost(it.model(), it.estimate)
-		input := min(it.input, cost)
-		it.reserve = &schemas.Reserve{Requests: 1, Input: input, Output: cost - input}
-		if name, err := schemas.DecodeModel(it.model()); err == nil {
-			it.reserve.Money = b.price(name).Estimate(it.reserve.Input, it.reserve.Output)
-		}
-	}
+	b.estimate(it)
 	book := b.of(it)
 	if book.ledger != nil {
 		return true
@@ -145,6 +138,19 @@ func (b *books) ready(it *item) bool {
 	book.waiting = append(book.waiting, it)
 	b.load(book)
 	return false
+}
+
+// estimate notes what a request is taken to use, unless that was done.
+func (b *books) estimate(it *item) {
+	if it.reserve != nil {
+		return
+	}
+	cost := b.loop.learnt.cost(it.model(), it.estimate)
+	input := min(it.input, cost)
+	it.reserve = &schemas.Reserve{Requests: 1, Input: input, Output: cost - input}
+	if name, err := schemas.DecodeModel(it.model()); err == nil {
+		it.reserve.Money = b.price(name).Estimate(it.reserve.Input, it.reserve.Output)
+	}
 }
 
 // check asks the ledger, which must be here, whether a request may go now.
@@ -228,6 +234,16 @@ func (b *books) resume(it *item) {
 		return
 	}
 	it.reserve = &schemas.Reserve{Requests: 1}
+	b.sending(it)
+}
+
+// inherit counts a request that was to be answered without a model, and now goes on with the run of another.
+func (b *books) inherit(it *item) {
+	if b == nil || it.reserve == nil {
+		return
+	}
+	b.unhit(it)
+	b.estimate(it)
 	b.sending(it)
 }
 

@@ -252,7 +252,7 @@ func (l *loop) consult(it *item) {
 		l.missed(it)
 		return
 	}
-	l.hits.submit(func() func() {
+	l.lookups.submit(func() func() {
 		generation := l.caching.generation()
 		data, stored, err := l.clerk.cached(it)
 		return func() {

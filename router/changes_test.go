@@ -104,15 +104,15 @@ func TestWeightsChangeForWhoWaits(t *testing.T) {
 	weights := map[string]int{"a": 1, "b": 1}
 	f := newFair(func(tenant string) int { return weights[tenant] })
 	for range 2 {
-		f.push(costing("a", "", quantum))
-		f.push(costing("b", "", quantum))
+		f.push(costing("a", "", 500))
+		f.push(costing("b", "", 500))
 	}
 	serve := func() map[string]int {
 		got := map[string]int{}
 		for range 400 {
 			it := f.pop()
 			got[it.req.Tenant]++
-			f.push(costing(it.req.Tenant, "", quantum))
+			f.push(costing(it.req.Tenant, "", 500))
 		}
 		return got
 	}

@@ -39,7 +39,10 @@ func (c class) priority() schemas.Priority {
 	return [...]schemas.Priority{schemas.PriorityInteractive, schemas.PriorityNormal, schemas.PriorityBatch}[c]
 }
 
-// classes are the requests of one model by class. The most urgent goes first, unless a class below is owed a quantum of its floor.
+// owedFirst is how many tokens of its floor a class must be owed to go before a more urgent one.
+const owedFirst = 512
+
+// classes are the requests of one model by class. The most urgent goes first, unless a class below is owed of its floor.
 type classes struct {
 	lines [classCount]*fair
 	owed  [classCount]float64 // tokens; negative when a class was given more at once than it was owed
@@ -75,7 +78,7 @@ func (c *classes) pop() *item {
 		first := c.first()
 		chosen := first
 		for i := first + 1; i < classCount; i++ {
-			if !c.lines[i].empty() && c.owed[i] >= quantum {
+			if !c.lines[i].empty() && c.owed[i] >= owedFirst {
 				chosen = i
 				break
 			}
@@ -127,7 +130,7 @@ func (c *classes) heads() iter.Seq[*item] {
 	return func(yield func(*item) bool) {
 		for _, line := range c.lines {
 			for _, s := range line.tenants {
-				if !yield(s.items.Front().Value.(*item)) {
+				if first := s.items.Front(); first != nil && !yield(first.Value.(*item)) {
 					return
 				}
 			}

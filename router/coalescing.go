@@ -115,6 +115,9 @@ func (l *loop) lead(it *item) {
 	}
 	fl := newFlight(it.flightKey, it.req)
 	fl.until = it.deadline
+	if !it.traced {
+		fl.born = time.Now()
+	}
 	l.flights.add(fl)
 }
 
@@ -147,7 +150,14 @@ func (l *loop) released(sequences []uint64) {
 	}
 	now := time.Now()
 	for _, sequence := range sequences {
-		if fl := l.flights.byWork[sequence]; fl != nil && len(fl.followers) == 0 {
+		fl := l.flights.byWork[sequence]
+		if fl == nil {
+			continue
+		}
+		if b := l.bequests[fl.leader]; b != nil {
+			l.lookAfter(b, now)
+		}
+		if len(fl.followers) == 0 {
 			l.flights.linger(fl, now)
 		}
 	}
@@ -179,7 +189,7 @@ func (l *loop) follow(it *item, f *follower, fl *flight) {
 func (l *loop) ask(fl *flight) {
 	fl.asking = true
 	leader := fl.leader
-	l.hits.submit(func() func() {
+	l.lookups.submit(func() func() {
 		last, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
 		var result *schemas.Result
 		if errors.Is(err, bus.ErrNotFound) {
@@ -244,7 +254,7 @@ func (l *loop) doubt(now time.Time) {
 // inquire looks a last time.
 func (l *loop) inquire(fl *flight) {
 	leader := fl.leader
-	l.hits.submit(func() func() {
+	l.lookups.submit(func() func() {
 		_, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
 		return func() {
 			if errors.Is(err, bus.ErrNotFound) && fl.leader == leader && len(l.held.with(leader)) == 0 && !l.draining {
@@ -285,6 +295,9 @@ func (l *loop) detach(f *follower) {
 	if abandoned && fl.work == 0 && len(l.held.with(fl.leader)) == 0 { // nothing will tell that the leader has ended
 		l.flights.linger(fl, time.Now())
 	}
+	if fl.handing == f {
+		fl.handing = nil
+	}
 	if fl.heir == f {
 		fl.heir = nil
 		l.succeed(fl)
@@ -308,12 +321,22 @@ func (l *loop) landed(fl *flight, reading int, frame *schemas.Frame) {
 	if fl.reading != reading || fl.ended != nil || l.draining {
 		return
 	}
-	if frame.Kind == schemas.KindError && len(fl.followers) > 0 && l.replaceable(fl, frame) {
-		fl.cause = frame
-		l.succeed(fl)
-		return
+	if b := l.bequests[fl.leader]; b != nil {
+		l.lookAfter(b, time.Now())
 	}
-	l.finish(fl, frame)
+	switch {
+	case frame.Heir != "" && len(fl.followers) > 0:
+		l.bequeathed(fl, frame.Heir)
+	case frame.Kind == schemas.KindError && len(fl.followers) > 0 && l.replaceable(fl, frame):
+		fl.cause = frame
+		if frame.Attempt > 0 && (&schemas.Error{Code: codeOf(frame)}).CancelledBy() != "" { // a worker has its run
+			l.bereave(fl)
+			return
+		}
+		l.succeed(fl)
+	default:
+		l.finish(fl, frame)
+	}
 }
 
 func (l *loop) finish(fl *flight, frame *schemas.Frame) {
@@ -327,11 +350,7 @@ func (l *loop) finish(fl *flight, frame *schemas.Frame) {
 // replaceable reports whether a follower goes on in the place of a leader that has ended so. One that was cancelled or late
 // ended by what is its own; one that failed is replaced once, and only while nobody has seen anything of its answer.
 func (l *loop) replaceable(fl *flight, frame *schemas.Frame) bool {
-	code := schemas.CodeInternal
-	if e, err := schemas.DecodeError(frame.Data); err == nil {
-		code = e.Code
-	}
-	switch code {
+	switch codeOf(frame) {
 	case schemas.CodeCancelled, schemas.CodeDeadline, schemas.CodeStreamExpired:
 		return true
 	}
@@ -344,12 +363,20 @@ func (l *loop) replaceable(fl *flight, frame *schemas.Frame) bool {
 	return true
 }
 
+func codeOf(frame *schemas.Frame) schemas.Code {
+	e, err := schemas.DecodeError(frame.Data)
+	if err != nil {
+		return schemas.CodeInternal
+	}
+	return e.Code
+}
+
 // succeed makes the follower that came first the leader, once it has all that its leader has said. A worker goes on behind
 // that, as it does when a worker was lost.
 func (l *loop) succeed(fl *flight) {
 	c := l.copier
 	c.mu.Lock()
-	heir := fl.first()
+	heir := fl.first(func(*follower) bool { return true })
 	c.mu.Unlock()
 	switch {
 	case l.draining:

@@ -17,8 +17,6 @@ const (
 	copyWidth = 64 // followers being written to at once
 	// maxPassed is how often another router may have written to a follower's chain before this one leaves it to that.
 	maxPassed = 5
-	// attachInterval is how often the doors are told that a leader has readers, so that none of them ends it for want of one.
-	attachInterval = 30 * time.Second
 )
 
 // copyLog is what the copier asks of a [bus.Bus].
@@ -27,7 +25,6 @@ type copyLog interface {
 	Chain(ctx context.Context, id schemas.Identity) (*bus.Chain, error)
 	LastFrame(ctx context.Context, id schemas.Identity) (*schemas.Frame, error)
 	Read(ctx context.Context, id schemas.Identity, opt bus.ReadOptions) iter.Seq2[*schemas.Frame, error]
-	Attach(id schemas.Identity) error
 	Result(ctx context.Context, id schemas.Identity) (*schemas.Result, error)
 	PutResult(ctx context.Context, r *schemas.Result) error
 	Body(ctx context.Context, r *schemas.Request) ([]byte, error)

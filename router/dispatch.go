@@ -55,13 +55,19 @@ func (l *loop) dispatch(it *item) {
 	if l.books != nil {
 		l.books.sending(it)
 	}
-	work := &schemas.Work{
-		Request: *it.req, Dispatch: max(it.dispatch, it.retried, firstDispatch), Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance, Cache: it.order(),
-	}
+	work := it.work(max(it.dispatch, it.retried, firstDispatch))
 	l.dispatches.submit(func() func() {
 		sequence, err := l.bus.Dispatch(it.ctx, work)
 		return func() { l.dispatched(it, sequence, err) }
 	})
+}
+
+// work is the request as a worker is given it.
+func (it *item) work(dispatch int) *schemas.Work {
+	return &schemas.Work{
+		Request: *it.req, Dispatch: dispatch, Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance,
+		Cache: it.order(), Shared: it.flightKey != "" && it.retried == 0,
+	}
 }
 
 func (l *loop) dispatched(it *item, sequence uint64, err error) {

@@ -3,6 +3,7 @@ package router
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,11 +54,11 @@ func TestTokensGoByWeight(t *testing.T) {
 			got[tenant] += it.cost
 			send(tenant) // nobody ever stops waiting
 		}
-		// Shreedhar and Varghese bound the distance of two tenants' normalised service by a turn and a request of each.
+		// Goyal, Vin and Cheng bound the distance of two tenants' normalised service by a request of each.
 		for one, w1 := range weights {
 			for other, w2 := range weights {
 				distance := float64(got[one])/float64(w1) - float64(got[other])/float64(w2)
-				bound := 2*quantum + float64(largest[one])/float64(w1) + float64(largest[other])/float64(w2)
+				bound := float64(largest[one])/float64(w1) + float64(largest[other])/float64(w2)
 				if distance > bound {
 					t.Errorf("%s (weight %d) got %d tokens and %s (weight %d) %d: %.0f tokens of weight 1 apart, at most %.0f are fair",
 						one, w1, got[one], other, w2, got[other], distance, bound)
@@ -216,27 +217,147 @@ func TestWaitingMakesUrgent(t *testing.T) {
 	}
 }
 
-// One tenant's backlog does not hold up another's first request.
+// One tenant's backlog does not hold up another's first request: one request of each that waits goes before it, whatever they
+// cost, and whatever it costs itself.
 func TestAFloodHoldsNobodyUp(t *testing.T) {
+	seeds(t, func(t *testing.T, r *rand.Rand) {
+		f := newFair(func(tenant string) int { return 1 + int(tenant[0])%5 })
+		flood := func(tenant string) { f.push(costing(tenant, "", 1+r.Int64N(1<<r.IntN(20)))) }
+		for i := range 1000 {
+			flood(string(rune('a' + i%(1+r.IntN(20)))))
+		}
+		for range 300 {
+			for range r.IntN(10) {
+				flood(f.pop().req.Tenant)
+			}
+			first := costing("victim", "", 1+r.Int64N(1<<20))
+			f.push(first)
+			gone := map[string]int{}
+			for it := f.pop(); it != first; it = f.pop() {
+				if gone[it.req.Tenant]++; gone[it.req.Tenant] > 1 {
+					t.Fatalf("a second request of %s goes before the first of another tenant", it.req.Tenant)
+				}
+				flood(it.req.Tenant)
+			}
+			for f.owes("victim") { // it has had its part
+				flood(f.pop().req.Tenant)
+			}
+		}
+	})
+}
+
+// owes reports whether a tenant waits for the others to get what it got.
+func (f *fair) owes(tenant string) bool {
+	s := f.tenants[tenant]
+	return s != nil && s.start > f.round
+}
+
+// A tenant that sends one request after the other, and never has two waiting, gets no more than its share either.
+func TestWhatATenantOwesIsKept(t *testing.T) {
 	t.Parallel()
-	q := newQueue(equal)
-	for range 1000 {
-		q.push(costing("flood", "", 600))
-	}
-	for range 10 {
-		q.pop("m")
-	}
-	victim := costing("victim", "", 600)
-	q.push(victim)
-	for i := range 3 {
-		if q.pop("m") == victim {
-			return
+	f := newFair(equal)
+	got := map[string]int64{}
+	f.push(costing("few", "", 5000))
+	f.push(costing("many", "", 100))
+	for range 10_000 {
+		f.push(costing("many", "", 100))
+		it := f.pop()
+		got[it.req.Tenant] += it.cost
+		if it.req.Tenant == "few" {
+			f.push(costing("few", "", 5000))
 		}
-		if i == 2 {
-			t.Error("three requests of the flood went before the first of another tenant")
-		}
+	}
+	if few, many := got["few"], got["many"]; few > many+5100 || many > few+5100 {
+		t.Errorf("one got %d tokens, and the other %d", few, many)
 	}
 }
+
+// What a tenant got while nobody else waited it owes nobody.
+func TestNobodyOwesWhatNobodyWanted(t *testing.T) {
+	t.Parallel()
+	f := newFair(equal)
+	for range 100 {
+		f.push(costing("alone", "", 1000))
+		f.pop()
+	}
+	f.push(costing("late", "", 1000))
+	f.push(costing("late", "", 1000))
+	f.push(costing("alone", "", 1000))
+	if it := f.pop(); it.req.Tenant != "late" {
+		t.Error("who came first goes second")
+	}
+	if it := f.pop(); it.req.Tenant != "alone" {
+		t.Error("a tenant waits for what it got while nobody else waited")
+	}
+	for f.pop() != nil {
+	}
+	if len(f.tenants) != 0 || len(f.turns) != 0 {
+		t.Errorf("%d tenants are remembered although nobody waits", len(f.tenants))
+	}
+}
+
+// However requests come and go, the sums that the forecast uses are those of what waits.
+func TestTheFairQueueKeepsItsSums(t *testing.T) {
+	seeds(t, func(t *testing.T, r *rand.Rand) {
+		weights := map[string]int{}
+		f := newFair(func(tenant string) int { return weights[tenant] })
+		f.gate = &turnstile{r: r}
+		var inside []*item
+		for range 3000 {
+			tenant := string(rune('a' + r.IntN(8)))
+			switch r.IntN(7) {
+			case 0, 1, 2:
+				weights[tenant] = r.IntN(5)
+				it := costing(tenant, "", []int64{100, 200, 1 + r.Int64N(5000)}[r.IntN(3)])
+				f.push(it)
+				inside = append(inside, it)
+			case 3, 4, 5:
+				it := f.pop()
+				if it != nil && r.IntN(10) == 0 {
+					f.unpop(it)
+				} else if it != nil {
+					inside = slices.DeleteFunc(inside, func(other *item) bool { return other == it })
+				}
+			case 6:
+				if len(inside) > 0 {
+					i := r.IntN(len(inside))
+					f.remove(inside[i])
+					inside = slices.Delete(inside, i, i+1)
+				}
+				for _, s := range f.tenants {
+					if s.aside && r.IntN(2) == 0 {
+						f.takeBack(s)
+					}
+				}
+			}
+			wantSums(t, f, len(inside))
+		}
+	})
+}
+
+func wantSums(t *testing.T, f *fair, inside int) {
+	t.Helper()
+	var tokens, weights, due int64
+	for _, s := range f.tenants {
+		inside -= s.items.Len()
+		if s.aside || s.items.Len() == 0 {
+			continue
+		}
+		tokens, weights = tokens+s.tokens, weights+s.weight
+		if s.start <= f.round {
+			due += s.items.Front().Value.(*item).cost
+		}
+	}
+	if f.tokens != tokens || f.weights != weights || f.due != due || inside != 0 {
+		t.Fatalf("the sums are %d tokens, weights of %d and %d due, want %d, %d and %d; %d requests are missing", f.tokens, f.weights, f.due, tokens, weights, due, inside)
+	}
+}
+
+// turnstile is a gate that lets some pass.
+type turnstile struct{ r *rand.Rand }
+
+func (g *turnstile) limited(tenant string) bool { return tenant < "c" }
+func (g *turnstile) admit(*fair, *share) bool   { return g.r.IntN(3) > 0 }
 
 func BenchmarkQueue(b *testing.B) {
 	for _, tenants := range []int{1, 1000} {

@@ -33,6 +33,10 @@ type flight struct {
 	work     uint64             // LLM_WORK sequence of the leader; 0 = it was not dispatched here
 	doubt    time.Time          // when a leader of whom there is no trace is given up
 	until    time.Time          // the leader's deadline, by the stream's clock
+	born     time.Time          // here, by a request that no other router had; zero otherwise
+	handing  *follower          // who is about to inherit it
+	question heirQuestion       // of the worker that waits for that
+	patience time.Time          // until when its worker may ask who inherits the run of a leader that has ended
 	landed   time.Time          // when it ended; zero while it goes on
 
 	// Guarded by the copier's mu.
@@ -95,9 +99,12 @@ func (fl *flight) trim() {
 	}
 }
 
-// first is the follower that came first.
-func (fl *flight) first() (first *follower) {
+// first is the follower that came first of those that are fit.
+func (fl *flight) first(fit func(*follower) bool) (first *follower) {
 	for f := range fl.followers {
+		if !fit(f) {
+			continue
+		}
 		if first == nil || f.it.sequence < first.it.sequence {
 			first = f
 		}
@@ -112,6 +119,7 @@ type flights struct {
 	byWork   map[uint64]*flight           // those whose leader was dispatched
 	landed   []*flight                    // in the order of their ends
 	doubtful []*flight
+	bereaved []*flight // whose leader has ended, and whose worker may yet ask for the heir
 }
 
 func newFlights() flights {

@@ -48,17 +48,12 @@ func (p *pace) takes(tokens float64) time.Duration {
 	return time.Duration(tokens / p.tokens * p.seconds * float64(time.Second))
 }
 
-// ahead is how many tokens are likely to go before a request of a tenant that has own tokens before it in its line. While a
-// tenant of weight w gets w of the weights that wait, the others get the rest, but no more than they ask for; more urgent
-// classes go first, less the floor of the class; and those below take their floors.
+// ahead is how many tokens are likely to go before a request of a tenant that has own tokens before it in its line: those,
+// and of other tenants what their weights say, but no more than they ask for; more urgent classes go first, less the floor
+// of the class; and those below take their floors.
 func (c *classes) ahead(in class, tenant string, own int64) float64 {
 	line := c.lines[in]
-	weight, others := line.weightOf(tenant), float64(line.weights)
-	if line.tenants[tenant] != nil {
-		others -= float64(weight)
-	}
-	before := float64(own) + others*(float64(own)/float64(weight)+quantum/2) // half a turn of each on average
-	before = min(before, float64(line.tokens))
+	before := min(float64(own)+line.before(tenant, own), float64(line.tokens))
 	urgent, floored := 0.0, 0.0
 	for i, other := range c.lines {
 		switch {
@@ -69,7 +64,7 @@ func (c *classes) ahead(in class, tenant string, own int64) float64 {
 		}
 	}
 	if floor := floors[in]; floor > 0 && urgent > 0 {
-		return min(before+urgent, before/floor+quantum)
+		return min(before+urgent, before/floor+owedFirst)
 	}
 	return before / (1 - floored)
 }

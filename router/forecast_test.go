@@ -32,6 +32,9 @@ func TestForecastComesTrue(t *testing.T) {
 				join(tenant, 200+r.Int64N(600))
 			}
 		}
+		for range r.IntN(500) { // they have waited for a while, and are in the middle of a round
+			join(c.pop().req.Tenant, 200+r.Int64N(600))
+		}
 		said := map[*item]time.Duration{}
 		for _, tenant := range []string{"a", "c", "new"} {
 			it, wait := join(tenant, 500)
@@ -95,13 +98,13 @@ func TestForecastKnowsTheClasses(t *testing.T) {
 	it := costing("slow", schemas.PriorityBatch, 1000)
 	it.class = classBatch
 	c.push(it)
-	if got, most := c.ahead(classBatch, "slow", 1000), 1000/floors[classBatch]+quantum; got <= 1000 || got > most {
+	if got, most := c.ahead(classBatch, "slow", 1000), 1000/floors[classBatch]+owedFirst; got <= 1000 || got > most {
 		t.Errorf("before the second batch request go %.0f tokens, want at most %.0f", got, most)
 	}
 	if got := c.ahead(classInteractive, "rush", 1000); got < 1000 || got > 1100 {
 		t.Errorf("before the second interactive request go %.0f tokens, want little more than 1000", got)
 	}
-	if got := c.ahead(classNormal, "new", 0); got > quantum {
-		t.Errorf("before the first normal request go %.0f tokens, want at most a turn", got)
+	if got := c.ahead(classNormal, "new", 0); got > owedFirst {
+		t.Errorf("before the first normal request go %.0f tokens, want at most what the class must be owed", got)
 	}
 }

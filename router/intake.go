@@ -65,6 +65,7 @@ type item struct {
 	placed    bool                // as a leader or a follower, or to run by itself
 	dispatch  int                 // number of its dispatch, when that is not the first
 	follower  *follower           // while it is given the answer of another
+	revived   bool                // the worker that went on with a run in its chain is lost
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
 	reserve   *schemas.Reserve    // of a tenant with limits
 	allowance string              // what that may still do, for the door

@@ -16,7 +16,8 @@ const (
 	dispatchWidth = 16 // publishes in flight
 	answerWidth   = 8  // answers and look-ups in flight
 	checkWidth    = 2  // checks of unseen dispatches in flight
-	hitWidth      = 32 // answers from the cache, and look-ups there, in flight
+	hitWidth      = 32 // answers from the cache in flight
+	lookupWidth   = 32 // look-ups in the second level of the cache and in chains in flight
 
 	hintsBehind = 4096 // heartbeats, or cancels, that may wait for the loop
 
@@ -59,6 +60,7 @@ type loop struct {
 	routers  chan *schemas.RouterBeat
 	cancels  chan hint
 	asked    chan question
+	heirs    chan heirQuestion
 	retries  chan *schemas.RetryEvent
 	due      *due
 	finished chan func()
@@ -78,7 +80,10 @@ type loop struct {
 	answers    *lane
 	checks     *lane
 	hits       *lane
+	lookups    *lane // a stream that is slow must not hold up what the memory has
 	flights    flights
+	bequests   map[schemas.Identity]*bequest // by the heir
+	retracing  int                           // chains that are being looked at
 	copier     *copier
 	adoptions  *lane
 	rescues    *lane
@@ -102,17 +107,18 @@ type loop struct {
 
 func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, caching *caching, meters *metrics) *loop {
 	now := time.Now()
-	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+bookWidth+copyWidth)
+	finished := make(chan func(), dispatchWidth+answerWidth+checkWidth+adoptWidth+rescueWidth+hitWidth+lookupWidth+bookWidth+copyWidth)
 	return &loop{
 		cfg: cfg, log: cfg.Logger, meters: meters, bus: broker, clerk: clerk, caching: caching,
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
-		asked: make(chan question, hintsBehind), retries: make(chan *schemas.RetryEvent, hintsBehind), due: newDue(), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
+		asked: make(chan question, hintsBehind), heirs: make(chan heirQuestion, hintsBehind), bequests: make(map[schemas.Identity]*bequest), retries: make(chan *schemas.RetryEvent, hintsBehind), due: newDue(), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
 		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
 		checks:     &lane{width: checkWidth, finished: finished},
 		hits:       &lane{width: hitWidth, finished: finished},
+		lookups:    &lane{width: lookupWidth, finished: finished},
 		adoptions:  &lane{width: adoptWidth, finished: finished},
 		rescues:    &lane{width: rescueWidth, finished: finished},
 		flights:    newFlights(),
@@ -150,6 +156,8 @@ func (l *loop) run(ctx, work context.Context) {
 			l.cancel(h)
 		case q := <-l.asked:
 			l.tellPlace(q)
+		case q := <-l.heirs:
+			l.tellHeir(q)
 		case e := <-l.retries:
 			l.giveUp(e)
 		case then := <-l.finished:
@@ -221,6 +229,7 @@ func (l *loop) tick(work context.Context, now time.Time) {
 	l.checkUnseen(work, now)
 	l.flights.sweep(now)
 	l.doubt(now)
+	l.watchHeirs(now)
 	if now.Sub(l.refreshed) >= catalogAge {
 		l.queue.age(now)
 		l.flights.expire(l.clock.at(now), now)
@@ -268,13 +277,13 @@ func (l *loop) refuseUnknown(now time.Time) {
 }
 
 func (l *loop) busy() bool {
-	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running > 0 || l.books != nil && l.books.jobs.running > 0
+	return l.dispatches.running+l.answers.running+l.checks.running+l.adoptions.running+l.rescues.running+l.hits.running+l.lookups.running > 0 || l.books != nil && l.books.jobs.running > 0
 }
 
 // drain stops everything that has not begun. What is in flight is finished.
 func (l *loop) drain() {
 	l.draining, l.soon = true, true
-	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues, l.hits} {
+	for _, lane := range []*lane{l.dispatches, l.answers, l.checks, l.adoptions, l.rescues, l.hits, l.lookups} {
 		lane.clear()
 	}
 	l.stopCopies()

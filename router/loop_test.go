@@ -63,6 +63,7 @@ type fakeBus struct {
 
 	dispatchErr  error
 	dispatchGate chan struct{}   // a dispatch waits for it, when set
+	cachedGate   chan struct{}   // a look-up in the second level of the cache waits for it, when set
 	known        map[string]bool // request ids with a result
 }
 
@@ -141,7 +142,15 @@ func (b *fakeBus) body(it *item) ([]byte, error) {
 	return []byte(it.req.Object.Name), nil
 }
 
-func (b *fakeBus) cached(*item) ([]byte, time.Time, error) { return nil, time.Time{}, bus.ErrNotFound }
+func (b *fakeBus) cached(*item) ([]byte, time.Time, error) {
+	b.mu.Lock()
+	gate := b.cachedGate
+	b.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	return nil, time.Time{}, bus.ErrNotFound
+}
 
 func (b *fakeBus) replay(*item, ending) (bus.Outcome, bool) { return bus.Ack, true }
 
@@ -168,6 +177,7 @@ type bench struct {
 	done  chan struct{}      // closed when the loop has ended
 	next  uint64
 	vault *fakeVault // when there are limits
+	log   *fakeLog   // when runs are shared
 }
 
 const testLease = 30 * time.Second
@@ -198,6 +208,10 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 		b.vault = newFakeVault()
 		b.loop.keepBooks(t.Context(), b.vault)
 		t.Cleanup(b.loop.books.close)
+	}
+	if cfg.Cache.Policy != nil {
+		b.log = newFakeLog()
+		b.loop.coalesce(t.Context(), b.log)
 	}
 	go func() { b.loop.run(ctx, t.Context()); close(b.done) }()
 	t.Cleanup(func() { stop(); <-b.done })

@@ -14,6 +14,8 @@ const (
 	adoptRetry = 500 * time.Millisecond
 	// adoptLate is when a partition is adopted whose router left in order: it may have died before it was done.
 	adoptLate = drainTimeout + 2*time.Second
+	// adoptSettle is how long it takes at most until what was taken over has come and been looked at.
+	adoptSettle = 5 * time.Second
 	// adoptWidth is how many adoptions run at once.
 	adoptWidth = schemas.Partitions
 )
@@ -25,6 +27,7 @@ type served struct {
 	pin     string    // the server's proof that it serves this router, as far as the loop knows
 	since   time.Time // the pin, here; what was accepted before may have been another router's
 	adopt   time.Time // when to look for what another router left; zero when that is done
+	whole   time.Time // when all that another left will be here; zero while that is not known
 }
 
 // allot begins and ends the serving of partitions, as the routers that live now have it.
@@ -107,6 +110,7 @@ func (l *loop) inherited(it *item) bool {
 // disown gives back what waits of a partition that another router has now. It comes at once to that one, which may have it
 // already. What a job has in hand is finished: each step of that is harmless when it is done twice.
 func (l *loop) disown(partition int) {
+	l.disinherit(func(it *item) bool { return it.partition == partition }, bus.Nak)
 	for it := range l.held.all() {
 		if it.partition == partition && (it.follower != nil || l.unqueue(it)) {
 			l.retract(it, func() { l.settle(it, bus.Nak) })
@@ -143,6 +147,11 @@ func (l *loop) adopted(partition, back int, err error) {
 		}
 		return
 	}
+	if s := l.partitions[partition]; s != nil {
+		if s.whole = time.Now(); back > 0 {
+			s.whole = s.whole.Add(adoptSettle)
+		}
+	}
 	if back > 0 {
 		l.meters.takeovers.WithLabelValues(takeoverRouter).Add(float64(back))
 		l.tell(schemas.Takeover{Of: takeoverRouter, Partition: &partition, Count: back})
@@ -174,6 +183,7 @@ func (l *loop) wake(now time.Time) {
 		return
 	}
 	l.log.Warn("the router was stopped for longer than a lease; what it held is left to others", keyCount, l.queue.len())
+	l.disinherit(func(*item) bool { return true }, bus.Silent)
 	for it := range l.held.all() {
 		if it.follower != nil || l.unqueue(it) {
 			l.retract(it, func() { l.settle(it, bus.Silent) })

@@ -14,11 +14,12 @@ import (
 	"github.com/weir-llm/weir/schemas"
 )
 
-// effective is within what time a purge has reached every router.
-const effective = time.Second
+// effective is within what time a purge has reached every router here. A second is promised, of a machine that does nothing
+// else.
+const effective = 5 * time.Second
 
 // TestAPurgeReachesEveryRouterInUse has two tenants of each partition ask for the same all the time, which two routers answer from
-// their memory, and purges one of each two. What is asked a second after the purge is answered anew; the others notice
+// their memory, and purges one of each two. What is asked a while after the purge is answered anew; the others notice
 // nothing, even where there is no second level that would make up for what their router had forgotten.
 func TestAPurgeReachesEveryRouterInUse(t *testing.T) {
 	for name, cfg := range map[string]router.CacheConfig{"both": {}, "memory": {NoStream: true}} {
@@ -31,7 +32,7 @@ func purgeInUse(t *testing.T, p *cachedPipeline) {
 	p.poll("both routers to have all entries in memory", func() bool { // as soon as they listen
 		for _, tenant := range append(purged[:], left[:]...) {
 			e := kept(keyOf(t, tenant, cacheable), "of "+tenant)
-			e.Tenant = tenant
+			e.Tenant, e.TTL = tenant, 600 // for longer than the test lasts
 			p.keep(e)
 		}
 		const all = 2 * schemas.Partitions
@@ -62,7 +63,7 @@ func purgeInUse(t *testing.T, p *cachedPipeline) {
 	stop()
 	asking.Wait()
 	if n := goers.count(since, true); n != 0 {
-		t.Errorf("%d requests that came a second after a purge were answered with what was purged", n)
+		t.Errorf("%d requests that came %s after a purge were answered with what was purged", n, effective)
 	}
 	if n := stayers.count(begun, false); n != 0 {
 		t.Errorf("%d requests of tenants that were not purged found nothing", n)

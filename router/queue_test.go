@@ -11,7 +11,7 @@ import (
 )
 
 func waiting(sequence uint64, tenant, model string) *item {
-	return &item{sequence: sequence, cost: quantum, req: &schemas.Request{Identity: schemas.Identity{Tenant: tenant, Request: schemas.SequenceID(sequence)}, ModelToken: model}}
+	return &item{sequence: sequence, cost: 500, req: &schemas.Request{Identity: schemas.Identity{Tenant: tenant, Request: schemas.SequenceID(sequence)}, ModelToken: model}}
 }
 
 func drainQueue(q *queue, model string) (sequences []uint64) {

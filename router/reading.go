@@ -2,8 +2,6 @@ package router
 
 import (
 	"context"
-	"sync"
-	"time"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/cache"
@@ -21,7 +19,6 @@ type reading struct {
 
 // read follows the leader's chain until it ends.
 func (r *reading) read(ctx context.Context, from uint64) {
-	defer r.attend(ctx)()
 	for frame, err := range r.c.bus.Read(ctx, r.leader, bus.ReadOptions{From: from}) {
 		switch {
 		case ctx.Err() != nil:
@@ -36,27 +33,6 @@ func (r *reading) read(ctx context.Context, from uint64) {
 			return
 		}
 	}
-}
-
-// attend tells the doors, until stop is called, that somebody reads the leader: its caller may leave.
-func (r *reading) attend(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var owned sync.WaitGroup
-	owned.Go(func() {
-		ticker := time.NewTicker(attachInterval)
-		defer ticker.Stop()
-		for {
-			if err := r.c.bus.Attach(r.leader); err != nil {
-				r.c.log.Warn("could not tell that a request is followed", keyRequest, r.leader.Request, keyTenant, r.leader.Tenant, keyError, err)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-		}
-	})
-	return func() { cancel(); owned.Wait() }
 }
 
 // add takes a frame in, and waits while the followers are too far behind. It returns false when the reading is over.

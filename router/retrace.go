@@ -7,6 +7,7 @@ import (
 
 // retrace looks how far a request has come that was delivered before: another router may have copied an answer to it.
 func (l *loop) retrace(it *item) {
+	l.retracing++
 	l.answers.submit(func() func() {
 		chain, err := l.copier.bus.Chain(it.ctx, it.req.Identity)
 		answered, outcome := false, bus.Silent
@@ -14,6 +15,7 @@ func (l *loop) retrace(it *item) {
 			answered, outcome = l.clerk.answered(it) // retention may have emptied the chain of a finished request
 		}
 		return func() {
+			l.retracing--
 			switch {
 			case l.draining:
 			case err != nil:
@@ -34,6 +36,8 @@ func (l *loop) retraced(it *item, chain *bus.Chain) {
 	switch {
 	case chain.Terminal() != nil && !reused:
 		l.conclude(it, chain)
+	case inherited(chain) && !reused:
+		l.reclaimed(it, chain.Start().Start.Work)
 	case it.cancelled != "":
 		l.route(it)
 	case chain.Leader() != "" && !reused:
@@ -76,6 +80,10 @@ func (l *loop) rejoin(it *item, chain *bus.Chain) {
 	fl := l.flights.byLeader[leader]
 	if fl == nil && !chain.Visible() {
 		fl = l.flights.byKey[it.flightKey]
+	}
+	if fl != nil && fl.leader == it.req.Identity { // it is the heir, of which its chain does not tell yet
+		l.inherits(it, fl)
+		return
 	}
 	l.books.resume(it)
 	f := newFollower(it, l.cfg.Name)

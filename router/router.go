@@ -8,8 +8,8 @@
 //	fetch (one per partition) ──► loop ──► queue ──► dispatch lane ──► LLM_WORK, then ack
 //	          heartbeats, cancels ──►  └───────────► answer lane ────► error frame, result, DLQ, then ack
 //
-// Requests that wait for one model go by priority class and, within a class, by deficit round robin over tenants
-// (docs/adr/0013).
+// Requests that wait for one model go by priority class and, within a class, by start-time fair queueing over
+// tenants (docs/adr/0013).
 //
 // **A request is settled only after the step that makes it safe to forget: its work item is stored, or its answer and its
 // result are.** Whatever dies before that leaves the request in LLM_REQUESTS, and deciding it again is harmless: a second
@@ -250,6 +250,19 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 		stopCancels()
 		return nil, err
 	}
+	stopHeirs, err := b.OnHeir(func(id schemas.Identity, answer func(*schemas.Work)) {
+		select {
+		case l.heirs <- heirQuestion{id, answer}:
+		default:
+		}
+	})
+	if err != nil {
+		stopBeats()
+		stopRouters()
+		stopCancels()
+		stopQuestions()
+		return nil, err
+	}
 	stopHeld, err := b.OnHeld(func(e *schemas.RetryEvent) {
 		select {
 		case l.retries <- e:
@@ -262,7 +275,15 @@ func subscribe(b *bus.Bus, l *loop) (unsubscribe func(), err error) {
 		stopRouters()
 		stopCancels()
 		stopQuestions()
+		stopHeirs()
 		return nil, err
 	}
-	return func() { stopBeats(); stopRouters(); stopCancels(); stopQuestions(); stopHeld() }, nil
+	return func() {
+		stopBeats()
+		stopRouters()
+		stopCancels()
+		stopQuestions()
+		stopHeirs()
+		stopHeld()
+	}, nil
 }

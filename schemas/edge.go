@@ -17,8 +17,10 @@ func ReadSubject(id Identity) string { return "llm.read." + id.Tenant + "." + id
 const (
 	HeaderPrefer = "Prefer"        // as on HTTP
 	PreferAsync  = "respond-async" // the answer is only that the request is accepted (RFC 7240)
-	TakesSigns   = "1"             // of Llm-Stream-Events: the caller takes signs of life also before an answer of one message
-	AskResult    = "result"        // the payload of a resume that asks for the outcome instead of the events
+
+	PreferProcessing = "processing" // responses 102 tell where the request stands, until its answer in one piece is there (docs/adr/0022)
+	TakesSigns       = "1"          // of Llm-Stream-Events: the caller takes signs of life also before an answer of one message
+	AskResult        = "result"     // the payload of a resume that asks for the outcome instead of the events
 )
 
 // Subject spaces of the service endpoints.

@@ -33,6 +33,7 @@ const (
 	ModeContinue Mode = "continue" // the backend goes on from the text so far
 	ModeSplice   Mode = "splice"   // the backend runs again, and what is visible is dropped
 	ModeFollow   Mode = "follow"   // a router copies the answer of an equal request, event by event (docs/adr/0023)
+	ModeInherit  Mode = "inherit"  // the run of an equal request that was cancelled goes on here, without another call (docs/adr/0023)
 )
 
 // Frame is one message of LLM_REPLIES. The chain of a request is its frames in stream order.
@@ -53,6 +54,7 @@ type Frame struct {
 	Summary   []byte     // of an error frame or an end with events: the encoded [Summary]
 	Cache     *CacheNote // on a start or terminal frame: what the cache did, if anybody asked for it (docs/adr/0014)
 	Allowance string     // on a start or terminal frame of a tenant with limits: the header Llm-Allowance
+	Heir      string     // on an error frame: the request of the same tenant in whose chain the run goes on (docs/adr/0023)
 	Trace     string     // traceparent, on accepted, start and terminal frames
 
 	// Of a delta frame, where the model server tells them, so that another can go on exactly (docs/adr/0019).
@@ -70,7 +72,7 @@ type Frame struct {
 // Start is what a start frame says of its attempt.
 type Start struct {
 	Mode     Mode
-	Work     uint64 // LLM_WORK sequence of the item being run; 0 when not a worker
+	Work     uint64 // LLM_WORK sequence of the item being run, of mode inherit that of another request; 0 when not a worker
 	Dispatch int
 	Worker   string    // or the router, of mode follow
 	Leader   string    // of mode follow: the request of the same tenant whose events are copied, each at its own index
@@ -162,6 +164,7 @@ func (f *Frame) Encode() Header {
 	set(h, HeaderCache, f.Cache.String())
 	set(h, HeaderTraceParent, f.Trace)
 	set(h, HeaderAllowance, f.Allowance)
+	set(h, HeaderHeir, f.Heir)
 	if f.Start != nil {
 		set(h, HeaderVersion, strconv.Itoa(Version))
 		set(h, HeaderMode, string(f.Start.Mode))
@@ -193,7 +196,7 @@ func DecodeFrame(h Header, data []byte) (*Frame, error) {
 	}
 	f.Cache = ParseCacheNote(get(h, HeaderCache))
 	f.BodyHash, f.Trace, f.Op = get(h, HeaderBodyHash), get(h, HeaderTraceParent), Op(get(h, HeaderOp))
-	f.Allowance = get(h, HeaderAllowance)
+	f.Allowance, f.Heir = get(h, HeaderAllowance), get(h, HeaderHeir)
 	if s := get(h, HeaderSummary); s != "" {
 		f.Summary = []byte(s)
 	}

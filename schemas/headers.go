@@ -32,6 +32,7 @@ const (
 	HeaderCacheKey = "Llm-Cache-Key" // on a work item: what the cache did and where to keep the answer (docs/adr/0014)
 	HeaderCost     = "Llm-Cost"      // on a work item: the router's estimate of its tokens (docs/adr/0016)
 	HeaderReserve  = "Llm-Reserve"   // on a work item of a tenant with limits: what it is taken to use (docs/adr/0015)
+	HeaderShared   = "Llm-Shared"    // on a work item: 1 when equal requests may be given its answer (docs/adr/0023)
 	HeaderAccepted = "Llm-Accepted"  // on a work item, and on a start frame of op responses: unix milliseconds of acceptance (docs/adr/0003, 0009)
 
 	// HeaderAllowance is on a work item, a start and an error frame of a tenant with limits: what is left (docs/adr/0015).
@@ -44,6 +45,7 @@ const (
 	HeaderBodyHash   = "Llm-Body-Hash"
 	HeaderWorker     = "Llm-Worker"
 	HeaderLeader     = "Llm-Leader"         // on a start frame of mode follow: the request whose answer this one is given (docs/adr/0023)
+	HeaderHeir       = "Llm-Heir"           // on an error frame: the request in whose chain the run goes on (docs/adr/0023)
 	HeaderSummary    = "Llm-Summary"        // on an error frame and a unary end (docs/adr/0003)
 	HeaderObject     = "Llm-Object"         // the body is in LLM_OBJECTS (docs/adr/0003)
 	HeaderCharge     = "Llm-Charge"         // on a result of a tenant with limits: what it has used (docs/adr/0015)

@@ -63,6 +63,18 @@ func samples() map[string]sample {
 			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
 			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
 		},
+		"work-shared": {
+			value: &Work{
+				Request: Request{
+					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
+					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
+				},
+				Dispatch: 1, Accepted: accepted.Local(), Shared: true,
+			},
+			encode: func(v any) message { w := v.(*Work); return message{w.Encode(), w.Body} },
+			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
+		},
 		"work-held": {
 			value: &Work{
 				Request: Request{
@@ -86,6 +98,14 @@ func samples() map[string]sample {
 		"frame-start": frameSample(&Frame{
 			Kind: KindStart, Attempt: 2, Writer: "W2", Index: 3, BodyHash: digest[:32], Trace: trace,
 			Start: &Start{Mode: ModeSplice, Work: 41, Dispatch: 1, Worker: "worker-1"},
+		}),
+		"frame-inherit": frameSample(&Frame{
+			Kind: KindStart, Attempt: 2, Writer: "W4", Index: 3, BodyHash: digest[:32],
+			Start: &Start{Mode: ModeInherit, Work: 41, Dispatch: 1, Worker: "worker-1"},
+		}),
+		"frame-error-heir": frameSample(&Frame{
+			Kind: KindError, Attempt: 1, Writer: "W1", Index: 3, Data: Cancelled(CancelledByCaller).Encode(), Heir: "req_3",
+			Summary: (&Summary{Status: StatusCancelled, CancelledBy: CancelledByCaller, Attempts: 1}).Encode(),
 		}),
 		"frame-delta": frameSample(&Frame{
 			Kind: KindDelta, Attempt: 2, Writer: "W2", Index: 3, Count: 2, Data: []byte("{\"choices\":[]}\n{\"choices\":[{\"delta\":{\"content\":\"ü\"}}]}"),

@@ -18,6 +18,7 @@ func TestSubjectsMatchTheirStreams(t *testing.T) {
 		id.Cancel():                         CancelAll,
 		id.Attach():                         AttachAll,
 		id.Position():                       PositionsAll,
+		id.Heir():                           HeirsAll,
 		DLQSubject("acme", "gpt-4=2E1"):     DLQAll,
 		EventSubject("takeover"):            EventsAll,
 		WorkerSubject("w1"):                 WorkersAll,

@@ -13,6 +13,7 @@ type Work struct {
 	Cost     int64      // tokens that the router takes it for, of prompt and answer; 0 when it did not say
 	Cache    *CacheNote // nil when nobody asked for the cache
 	Accepted time.Time  // when LLM_REQUESTS stored the request
+	Shared   bool       // equal requests may be given its answer, and may inherit its run
 
 	Reserve   *Reserve // of a tenant with limits
 	Allowance string   // of a tenant with limits: the header Llm-Allowance
@@ -32,6 +33,9 @@ func (w *Work) Encode() Header {
 	set(h, HeaderCacheKey, w.Cache.String())
 	set(h, HeaderReserve, w.Reserve.String())
 	set(h, HeaderAllowance, w.Allowance)
+	if w.Shared {
+		set(h, HeaderShared, "1")
+	}
 	if w.Cost > 0 {
 		set(h, HeaderCost, strconv.FormatInt(w.Cost, 10))
 	}
@@ -59,6 +63,7 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	if err != nil {
 		return w, fmt.Errorf("decode work item: %w", err)
 	}
+	w.Shared = get(h, HeaderShared) == "1"
 	w.Dispatch, w.Accepted, w.Allowance, w.Cache = dispatch, accepted, get(h, HeaderAllowance), ParseCacheNote(get(h, HeaderCacheKey))
 	if reserve, err := ParseReserve(get(h, HeaderReserve)); err == nil {
 		w.Reserve = reserve // without one, the result counts for all that the router has reserved

@@ -15,8 +15,8 @@ type Day struct {
 
 	Requests   int64
 	Failed     int64 // of those: that did not complete
-	Saved      int64 // of those: answered without a model of their own, from the cache or with another's answer
-	Prompt     int64 // tokens that models read; those of saved requests are in none of the two
+	Saved      int64 // of those that did not fail: answered without a model of their own, from the cache or with another's answer
+	Prompt     int64 // tokens that models read; what was given from the cache, or of another's answer, is in none of the two
 	Completion int64 // tokens that models wrote
 	Cost       schemas.Money
 }
@@ -30,8 +30,8 @@ func DayOf(r *schemas.Result) Day {
 	if r.Cost != nil {
 		d.Currency = r.Cost.Currency
 	}
-	if r.Cache.Saved() {
-		d.Saved = 1
+	if r.Cache.Saved() { // what it was given cost somebody else, be it an answer or an error
+		d.Saved = 1 - d.Failed
 		return d
 	}
 	if r.Usage != nil {

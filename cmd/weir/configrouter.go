@@ -9,7 +9,7 @@ import (
 
 // Router says how several routers work together.
 type Router struct {
-	Active     int   `yaml:"active,omitempty" min:"1" max:"4" doc:"How many routers serve at once, 1 to 4; the tenants are spread over them, and the others stand by. All routers must have the same. Shares of a model are fair among the tenants of one router, so that more than one is for loads that one cannot carry. Default 1."`
+	Active     int   `yaml:"active,omitempty" min:"1" max:"4" doc:"How many routers serve at once, 1 to 4; the tenants are spread over them, and the others stand by. All routers must have the same. Each router fills the room that it sees by itself, so that shares of a model, weights and priorities hold among the tenants of one router and not between those of two: use more than one only for loads that one cannot carry. Default 1."`
 	Partitions []int `yaml:"partitions,omitempty" min:"0" max:"3" doc:"Partitions of the requests that this router may serve, each once, of 0 to 3; default all."`
 }
 

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/weir-llm/weir/internal/bus/bustest"
 )
 
 // asProgram makes the test binary behave as weir itself, for tests about signals and exit codes.
@@ -27,7 +29,7 @@ func TestMain(m *testing.M) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // its goroutine begins here, and stays
 	signal.Stop(hangups)
-	before := runtime.NumGoroutine()
+	before := bustest.Goroutines()
 	code := m.Run()
 	if code == 0 {
 		if left := leaked(before); left != "" {
@@ -40,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // leaked is the stacks of the goroutines when there are still more than allowed after a while, else empty.
 func leaked(allowed int) string {
-	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > allowed; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); bustest.Goroutines() > allowed; <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
 			return string(stacks[:runtime.Stack(stacks, true)])

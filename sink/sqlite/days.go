@@ -11,11 +11,11 @@ import (
 
 const dayMillis = 24 * 60 * 60 * 1000
 
-// selectDays sums up by day. A request is saved when the cache says so, as [schemas.CacheStatus.Saved] does; a record that
-// was erased completed or not, nobody knows any more.
+// selectDays sums up by day. A request is saved when the cache says so, as [schemas.CacheStatus.Saved] does, and it did
+// not fail; a record that was erased completed or not, nobody knows any more.
 const selectDays = `SELECT accepted / ?, tenant, model, currency, count(*),
 	sum(status NOT IN ('completed', 'deleted')),
-	sum(cache IN ('HIT', 'COALESCED')),
+	sum(cache IN ('HIT', 'COALESCED') AND status IN ('completed', 'deleted')),
 	sum(CASE WHEN cache IN ('HIT', 'COALESCED') THEN 0 ELSE prompt_tokens END),
 	sum(CASE WHEN cache IN ('HIT', 'COALESCED') THEN 0 ELSE completion_tokens END),
 	sum(CASE WHEN cache IN ('HIT', 'COALESCED') THEN 0 ELSE cost END)

@@ -50,11 +50,14 @@ func dayRecords() []*schemas.Result {
 	hit.Cache = schemas.CacheHit
 	failed := Record("acme", "failed", 3)
 	failed.Status, failed.Cost.Currency = schemas.StatusFailed, "USE" // behind USD
+	follower, shared := Record("acme", "follower", 3), Record("acme", "shared", 3)
+	follower.Cache, follower.Status = schemas.CacheCoalesced, schemas.StatusCancelled // failed, and not saved
+	shared.Cache = schemas.CacheCoalesced
 	refused := Record("other", "refused", 4)
 	refused.Status, refused.Usage, refused.Cost = schemas.StatusRejected, nil, nil
 	model := Record("acme", "model", day)
 	model.Model = "a model"
-	return []*schemas.Result{first, second, hit, failed, refused, model, Record("acme", "c", day+1), Record("other", "d", 2*day)}
+	return []*schemas.Result{first, second, hit, follower, shared, failed, refused, model, Record("acme", "c", day+1), Record("other", "d", 2*day)}
 }
 
 // sumOf adds up what is in the order of the sums.
