@@ -24,6 +24,7 @@ type inbox struct {
 	exchange
 	ask  *bus.Ask
 	stop func() // watching whether the caller is still there
+	give func() // gives its place back; nil without one
 
 	mu      sync.Mutex // a timer sends too
 	header  schemas.Header
@@ -84,6 +85,15 @@ func (i *inbox) end(stats *endpointStats) {
 		stats.failed.Add(1)
 	}
 	i.record()
+}
+
+// giveBack gives the place of the exchange back, before the caller learns that it has its whole answer: the next request
+// must find the place free.
+func (i *inbox) giveBack() {
+	if i.give != nil {
+		i.give()
+		i.give = nil
+	}
 }
 
 // answer sends the frames: those of a stream as they come, or the one that holds a whole response.

@@ -105,6 +105,7 @@ func (i *inbox) sent(err error) error {
 func (i *inbox) finish() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.giveBack()
 	if i.ask.Reply != "" {
 		if err := i.sent(i.ask.End(i.ctx, i.s.cfg.WriteTimeout)); err != nil {
 			return err
@@ -141,6 +142,7 @@ func (i *inbox) fail(err error) {
 	if errors.Is(err, bus.ErrGap) { // an error says already that the answer is not whole
 		err = i.ask.Send(ctx, cutLimit, h, e.Encode())
 	}
+	i.giveBack()
 	if err == nil {
 		err = i.ask.Send(ctx, cutLimit, nil, nil)
 	}

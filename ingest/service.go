@@ -102,8 +102,8 @@ func (v *service) endpoint(name string, take func(*inbox) (func(), error), handl
 				return
 			}
 		}
-		release, err := take(i)
-		if err != nil {
+		var err error
+		if i.give, err = take(i); err != nil {
 			i.refuse(err)
 			i.end(stats)
 			return
@@ -111,7 +111,7 @@ func (v *service) endpoint(name string, take func(*inbox) (func(), error), handl
 		stats.open.Add(1)
 		v.owned.Go(func() {
 			defer stats.open.Add(-1)
-			defer release()
+			defer i.giveBack()
 			defer i.end(stats)
 			if err := handle(i); err != nil {
 				i.fail(err)

@@ -184,6 +184,17 @@ func TestServiceIsFull(t *testing.T) {
 	c.ask("llm.resume.acme.one", "").wantsError(t, "499", "request_cancelled")
 }
 
+// A caller that has its whole answer may ask again at once, also where there is one place.
+func TestServiceGivesThePlaceBackFirst(t *testing.T) {
+	t.Parallel()
+	n := setupNATS(t, tokens(1), func(c *ingest.Config) { c.MaxStreams = 1 })
+	c := n.tenant("acme")
+	for range 50 {
+		c.ask("llm.resume.acme.nobody", "").wantsError(t, "404", "stream_not_found")
+		c.ask(chatSubject, bareStream).wantsEvents(t, 0, 1)
+	}
+}
+
 func TestServiceSaysThatItWaits(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})

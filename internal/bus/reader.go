@@ -15,7 +15,7 @@ import (
 
 const (
 	// readerBuffer is how many live frames wait for a slow reader before it falls back to the stream.
-	readerBuffer = 64
+	readerBuffer = 32
 	// tailCheck is after how much silence a reader asks the stream whether it missed the last frames.
 	tailCheck = 2 * time.Second
 )
