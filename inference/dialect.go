@@ -24,8 +24,9 @@ type dialect interface {
 	// spliceable reports whether a second run of the backend can be joined to events of the op at all.
 	spliceable() bool
 
-	// splicer joins a second run of the backend to the events of the op that readers have seen.
-	splicer(visible seen) (*openai.Splicer, error)
+	// splicer joins a second run of the backend to the events of the op that readers have seen. A run that is to go on from
+	// them needs to know what the answer cost before.
+	splicer(visible seen, before *spending) (splicer, error)
 
 	// listener turns what the backend says into events of the op that follow those readers have seen. It reads visible
 	// before it returns.
@@ -58,12 +59,14 @@ type native struct{ op schemas.Op }
 
 func (native) call(backend func(*GenerateRequest) said, r *GenerateRequest) said { return backend(r) }
 
-// spliceable is what is said in chunks. Events of the messages dialect hold signatures, which a second run does not repeat.
-func (n native) spliceable() bool {
-	return n.op != schemas.OpMessages && n.op != schemas.OpCountTokens
-}
+func (n native) spliceable() bool { return n.op != schemas.OpCountTokens }
 
-func (native) splicer(visible seen) (*openai.Splicer, error) { return openai.NewSplicer(visible) }
+func (n native) splicer(visible seen, before *spending) (splicer, error) {
+	if n.op == schemas.OpMessages {
+		return newMessageSplicer(visible, before)
+	}
+	return newChunkSplicer(visible, before)
+}
 
 func (native) listener(schemas.Identity, *openai.Request, seen) (func(said) said, error) {
 	return func(events said) said { return events }, nil
@@ -102,9 +105,9 @@ func fail(yield func(Event, error) bool, err error) { yield(Event{}, err) }
 func (translated) spliceable() bool { return true }
 
 // splicer compares chunks with chunks: the events that readers have seen are turned back into what they were made from.
-func (translated) splicer(visible seen) (*openai.Splicer, error) {
+func (translated) splicer(visible seen, before *spending) (splicer, error) {
 	var failed error
-	splicer, err := openai.NewSplicer(func(yield func(uint64, []byte) bool) {
+	s, err := newChunkSplicer(func(yield func(uint64, []byte) bool) {
 		var chunks anthropic.Chunks
 		var e anthropic.Event
 		for index, data := range visible {
@@ -115,11 +118,11 @@ func (translated) splicer(visible seen) (*openai.Splicer, error) {
 				return
 			}
 		}
-	})
+	}, before)
 	if failed != nil {
 		return nil, failed
 	}
-	return splicer, err
+	return s, err
 }
 
 func (translated) listener(id schemas.Identity, r *openai.Request, visible seen) (func(said) said, error) {

@@ -126,7 +126,11 @@ func TestMessagesTakeOver(t *testing.T) {
 		"translated, something else":           {body: messagesGreedy, deterministic: true, lostAt: 2, second: []string{"one ", "too "}, text: "one two ", code: schemas.CodeStreamDiverged, modes: "fresh splice"},
 		"translated, sampled":                  {body: messagesSampled, deterministic: true, lostAt: 2, second: words, text: "one two ", code: schemas.CodeUpstreamInterrupted, modes: "fresh"},
 		"native, before the first token":       {body: messagesSampled, native: true, second: []string{"other ", "words"}, text: "other words", modes: "fresh fresh"},
-		"native, in the middle, deterministic": {body: messagesGreedy, native: true, deterministic: true, lostAt: 2, second: words, text: "one two ", code: schemas.CodeUpstreamInterrupted, modes: "fresh"},
+		"native, in the middle, deterministic": {body: messagesGreedy, native: true, deterministic: true, lostAt: 2, second: words, text: "one two three four", modes: "fresh splice"},
+		"native, cut in other places":          {body: messagesGreedy, native: true, deterministic: true, lostAt: 2, second: []string{"o", "ne two thr", "ee four"}, text: "one two three four", modes: "fresh splice"},
+		"native, something else":               {body: messagesGreedy, native: true, deterministic: true, lostAt: 2, second: []string{"one ", "too "}, text: "one two ", code: schemas.CodeStreamDiverged, modes: "fresh splice"},
+		"native, shorter":                      {body: messagesGreedy, native: true, deterministic: true, lostAt: 2, second: []string{"one "}, text: "one two ", code: schemas.CodeStreamDiverged, modes: "fresh splice"},
+		"native, in the middle":                {body: messagesGreedy, native: true, lostAt: 2, second: words, text: "one two ", code: schemas.CodeUpstreamInterrupted, modes: "fresh"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

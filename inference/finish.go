@@ -151,5 +151,9 @@ func (r *run) cost(tokens int64) *schemas.Usage {
 	if len(r.tries) == 0 && told.spoken == 0 {
 		return nil
 	}
-	return estimate(r.body, max(told.spoken, tokens))
+	u := estimate(r.body, max(told.spoken, tokens))
+	if told.asked > 0 {
+		u.PromptTokens, u.TotalTokens = told.asked, told.asked+u.CompletionTokens
+	}
+	return u
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -146,7 +147,7 @@ func (r *run) joins(c Capabilities) bool {
 	if !d.spliceable() {
 		return false
 	}
-	_, err := d.splicer(r.chain.whole().Events())
+	_, err := d.splicer(r.chain.whole().Events(), nil)
 	if err == nil {
 		_, err = d.listener(r.work.Identity, r.request, r.chain.whole().Events())
 	}
@@ -158,26 +159,32 @@ func (r *run) blank(c Capabilities) bool {
 	if !d.spliceable() {
 		return false
 	}
-	s, err := d.splicer(r.chain.whole().Events())
-	return err == nil && s.Blank() && r.joins(c)
+	s, err := d.splicer(r.chain.whole().Events(), nil)
+	return err == nil && s.blank() && r.joins(c)
 }
 
 // seen is what readers have of the answer, as a backend with these capabilities would see it; false when it is more than
 // text that goes on.
 func (r *run) seen(c Capabilities) (openai.Seen, bool) {
 	d := dialectOf(r.op, c)
-	if !d.spliceable() {
+	if !d.spliceable() || r.thinks(c) {
 		return openai.Seen{}, false
 	}
-	s, err := d.splicer(r.chain.whole().Events())
+	s, err := d.splicer(r.chain.whole().Events(), nil)
 	if err != nil {
 		return openai.Seen{}, false
 	}
-	seen, ok := s.Seen()
+	seen, ok := s.seen()
 	if !ok || seen.Finish != "" || strings.HasSuffix(seen.Content, "\uFFFD") { // a rune that was cut stays cut
 		return openai.Seen{}, false
 	}
 	return seen, true
+}
+
+// thinks reports whether a backend with these capabilities would be asked to think first, and in a dialect in which that
+// means that it cannot be given the beginning of its answer.
+func (r *run) thinks(c Capabilities) bool {
+	return r.op == schemas.OpMessages && c.Speaks(r.op) && anthropic.Thinks(r.request.Body)
 }
 
 // fromText plans to give a backend the text so far. Reasoning is no text of the answer, and a model that is given only the
@@ -262,9 +269,29 @@ func (r *run) origin(seen openai.Seen) openai.Origin {
 // closing plans the end of an answer that readers have but for its end. It is not certain to be the best way while the
 // caller waits for a usage that only another run can tell.
 func (r *run) closing() (p plan, certain bool) {
-	if r.op != schemas.OpChat && r.op != schemas.OpCompletion {
+	switch r.op {
+	case schemas.OpChat, schemas.OpCompletion:
+		return r.closingChunks()
+	case schemas.OpMessages:
+		return r.closingMessage()
+	}
+	return plan{}, false
+}
+
+// closingMessage plans the end of a message, whose last event but one tells how it ended and what it cost.
+func (r *run) closingMessage() (p plan, certain bool) {
+	end, stopped, ok := anthropic.Ending(r.chain.whole().Events())
+	if !ok {
 		return plan{}, false
 	}
+	event := Event{Chunk: end}
+	if !stopped {
+		event.Data = anthropic.StopEvent()
+	}
+	return plan{mode: schemas.ModeContinue, way: byClosing, closing: []Event{event}}, true
+}
+
+func (r *run) closingChunks() (p plan, certain bool) {
 	var ending openai.Endings
 	var c openai.Chunk
 	var seen openai.Seen

@@ -2,11 +2,13 @@ package inference_test
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/weir-llm/weir/inference"
+	"github.com/weir-llm/weir/internal/faulty"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -188,4 +190,51 @@ type continuing struct{ fake }
 
 func (c *continuing) Capabilities() inference.Capabilities {
 	return inference.Capabilities{Continue: inference.ContinueText}
+}
+
+// What names the request is waited out a few times; an outage is waited out until the deadline.
+func TestWhatIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	const most = 5
+	for name, c := range map[string]struct {
+		reply  faulty.Reply
+		before int // failures of its own so far
+		after  int // -1 = it is not waited for any more
+	}{
+		"500 for the first time": {faulty.Fails(500), 0, 1},
+		"500 once more":          {faulty.Fails(500), most - 1, most},
+		"500 too often":          {faulty.Fails(500), most, -1},
+		"a reset too often":      {faulty.Resets(), most, -1},
+		"a cut too often":        {faulty.Cuts(0), most, -1},
+		"503":                    {faulty.Fails(503), most, most},
+		"429":                    {faulty.Limits(30), most, most},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := setup(t)
+			server := faulty.New(t, faulty.OpenAI(), c.reply)
+			p.models(map[string]inference.Model{"m": {Backends: p.behind(4, server), Retry: inference.Retry{MaxTries: 1}}})
+			w := batch("r1", 9)
+			w.Failures = c.before
+			item := p.dispatch(w)
+			if c.after >= 0 {
+				p.gone(item)
+				if held := p.held(identity("r1"), 10); held.Failures != c.after {
+					t.Errorf("held after %d failures of its own, want %d", held.Failures, c.after)
+				}
+				return
+			}
+			got := p.read(identity("r1"))
+			e, err := schemas.DecodeError(got.terminal.Data)
+			if err != nil || !strings.Contains(e.Message, "tried again 5 times") {
+				t.Errorf("it ended in %s, %v", got.terminal.Data, err)
+			}
+			if r := p.ended(identity("r1")); !strings.Contains(string(r.Error), "tried again 5 times") {
+				t.Errorf("the result says %s", r.Error)
+			}
+			if any, err := p.bus.AnyHeld(t.Context()); err != nil || any {
+				t.Errorf("something is held, or: %v", err)
+			}
+		})
+	}
 }

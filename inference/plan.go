@@ -53,73 +53,12 @@ func (r *run) follow(p *plan, d dialect, request *openai.Request) (func(said) sa
 	if err != nil || p.mode == schemas.ModeFresh {
 		return listen, err
 	}
-	s := &splice{left: &openai.Chunk{}, before: p.before}
-	if s.splicer, err = d.splicer(p.visible); err != nil {
+	s, err := d.splicer(p.visible, p.before)
+	if err != nil {
 		return nil, err
 	}
 	if p.mode == schemas.ModeContinue {
-		s.splicer.GoOn(p.way == byTokens)
+		s.goOn(p.way == byTokens)
 	}
 	return func(events said) said { return listen(s.events(events)) }, nil
-}
-
-// splice joins a run to what is visible of those before it.
-type splice struct {
-	splicer *openai.Splicer
-	left    *openai.Chunk // what is left of an event that was spliced
-	before  *spending     // of a run that goes on
-}
-
-func (s *splice) events(generate said) said {
-	return func(yield func(Event, error) bool) {
-		for event, err := range generate {
-			if err == nil {
-				event, err = s.next(event)
-			}
-			if !yield(event, err) || err != nil {
-				return
-			}
-		}
-		if err := s.splicer.Done(); err != nil {
-			yield(Event{}, diverged(err))
-		}
-	}
-}
-
-// next takes from an event what readers have seen; what is left may be nothing.
-func (s *splice) next(event Event) (Event, error) {
-	if len(event.Data) == 0 {
-		if s.before != nil && event.Chunk.Usage != "" { // nobody but the pipeline wants to know
-			*s.left = *event.Chunk
-			s.left.Usage = s.before.plus(event.Chunk.Usage)
-			event.Chunk = s.left
-		}
-		return event, nil
-	}
-	data, keep, err := s.splicer.Next(event.Data)
-	if err != nil {
-		return Event{}, diverged(err)
-	}
-	data = s.before.added(data, event.Chunk)
-	if event.Data = data; !keep {
-		event.Data = nil
-		s.forget(event.Chunk)
-		s.left.Usage = s.before.plus(s.left.Usage)
-	} else if err := s.left.Peek(data); err != nil {
-		return Event{}, diverged(err)
-	}
-	event.Chunk = s.left
-	return event, nil
-}
-
-// forget keeps of an event that readers have seen how its choices ended and what it cost.
-func (s *splice) forget(c *openai.Chunk) {
-	*s.left = openai.Chunk{Usage: c.Usage, Model: c.Model, Choices: s.left.Choices[:0]}
-	for i := range c.Choices {
-		s.left.Choices = append(s.left.Choices, openai.Choice{Index: c.Choices[i].Index, Finish: c.Choices[i].Finish})
-	}
-}
-
-func diverged(err error) *schemas.Error {
-	return schemas.Errorf(schemas.CodeStreamDiverged, "the answer was cut and the model, run again, said something else; send the request again").WithCause(err)
 }

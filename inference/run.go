@@ -268,6 +268,8 @@ func (r *run) ending(ctx, calling context.Context, t *tried) (bus.Outcome, error
 		}
 	case r.waits(schemas.AsError(failed)):
 		return r.hold(ctx, schemas.AsError(failed)), nil
+	default:
+		failed = r.givenUp(schemas.AsError(failed))
 	}
 	return r.finish(ctx, t.said, failed), nil
 }

@@ -23,9 +23,12 @@ func (u *spending) plus(told string) string {
 	if call.UnmarshalJSON([]byte(told)) != nil {
 		return told
 	}
-	whole := schemas.Usage{PromptTokens: u.prompt, CompletionTokens: u.output + call.CompletionTokens}
+	whole := schemas.Usage{PromptTokens: u.prompt, CompletionTokens: call.CompletionTokens}
 	if u.prompt < 0 {
 		whole.PromptTokens = max(0, call.PromptTokens-u.output) // the call's prompt held the answer so far
+		whole.CompletionTokens += u.output
+	} else {
+		whole.CompletionTokens += max(u.output, call.PromptTokens-u.prompt)
 	}
 	whole.TotalTokens = whole.PromptTokens + whole.CompletionTokens
 	data, err := whole.MarshalJSON()

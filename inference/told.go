@@ -3,6 +3,7 @@ package inference
 import (
 	"github.com/tidwall/gjson"
 
+	"github.com/weir-llm/weir/internal/anthropic"
 	"github.com/weir-llm/weir/internal/openai"
 	"github.com/weir-llm/weir/schemas"
 )
@@ -11,14 +12,18 @@ import (
 type told struct {
 	vocabulary     string
 	prompt, output []int64
-	total          int  // token ids of the whole prompt
-	missing        bool // some text has no ids
-	spoken         int64
+	total          int   // token ids of the whole prompt
+	missing        bool  // some text has no ids
+	spoken         int64 // tokens, as far as events tell
 	usage          *schemas.Usage
+	asked          int64 // tokens of the prompt, as the beginning of a message tells them; 0 = it does not
 }
 
 // told reads the chain.
 func (r *run) told() *told {
+	if r.op == schemas.OpMessages {
+		return r.toldByMessage()
+	}
 	t := &told{}
 	var c openai.Chunk
 	shown := 0 // ids whose text is visible
@@ -31,6 +36,30 @@ func (r *run) told() *told {
 		}
 	}
 	t.output = t.output[:shown] // a rune that is not whole yet: its text would be lost
+	return t
+}
+
+// toldByMessage reads a chain of events of the messages dialect. A server of the dialect says in the first what the prompt
+// takes, and puts several tokens into an event; what was translated begins with an estimate, and has mostly one.
+func (r *run) toldByMessage() *told {
+	t, bytes := &told{missing: true}, 0
+	var e anthropic.Event
+	var begun anthropic.Answer
+	var c openai.Chunk
+	for _, event := range r.chain.whole().Events() {
+		if e.Peek(event) != nil {
+			continue
+		}
+		begun.Add(&e)
+		if begun.Note(&e, &c); speaks(&c) {
+			t.spoken++
+			bytes += len(c.Choices[0].Content) + len(c.Choices[0].Reasoning)
+		}
+	}
+	if begun.ID() != messageID(r.work.Identity) {
+		t.asked = begun.Asked()
+		t.spoken = max(t.spoken, int64(float64(bytes)/bytesPerToken))
+	}
 	return t
 }
 
@@ -96,6 +125,9 @@ func (t *told) whole() bool {
 func (t *told) cost() *spending {
 	if t.usage != nil {
 		return &spending{prompt: t.usage.PromptTokens, output: max(t.usage.CompletionTokens, t.spoken)}
+	}
+	if t.asked > 0 {
+		return &spending{prompt: t.asked, output: t.spoken}
 	}
 	return &spending{prompt: -1, output: t.spoken}
 }

@@ -126,7 +126,7 @@ func (r *run) survives() bool {
 	for _, mode := range r.m.midstream.Order {
 		for _, slot := range r.m.backends {
 			c := slot.Backend.Capabilities()
-			if !dialectOf(r.op, c).spliceable() {
+			if !dialectOf(r.op, c).spliceable() || r.thinks(c) {
 				continue
 			}
 			if mode == schemas.ModeSplice && repeats && c.Deterministic || mode == schemas.ModeContinue && continues && c.Continue != ContinueNone {

@@ -66,7 +66,7 @@ func (l *loop) dispatch(it *item) {
 func (it *item) work(dispatch int) *schemas.Work {
 	return &schemas.Work{
 		Request: *it.req, Dispatch: dispatch, Cost: it.estimate, Accepted: it.accepted, Reserve: it.reserve, Allowance: it.allowance,
-		Cache: it.order(), Shared: it.flightKey != "" && it.retried == 0,
+		Cache: it.order(), Shared: it.flightKey != "" && it.retried == 0, Failures: it.failures,
 	}
 }
 

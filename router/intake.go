@@ -50,6 +50,7 @@ type item struct {
 	nameless  bool           // there is nobody to answer
 
 	partition int // of LLM_REQUESTS
+	failures  int // of one that was held: how often for a failure that may be its own
 	retried   int // the number that it is dispatched again with, of one that was held; 0 when it comes from LLM_REQUESTS
 
 	// Owned by the loop.

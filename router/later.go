@@ -132,6 +132,7 @@ func heldItem(work *schemas.Work, caching *caching) *item {
 		return it
 	}
 	it.req, it.accepted, it.deadline, it.retried = &work.Request, work.Accepted, work.Deadline, max(work.Dispatch, it.retried)
+	it.failures = work.Failures
 	if it.deadline.IsZero() {
 		it.deadline = work.Accepted.Add(schemas.DefaultDeadline)
 		it.req.Deadline = it.deadline

@@ -17,7 +17,7 @@ func (p *pipeline) held(id string, deadline, until time.Time) *schemas.Work {
 		Request: schemas.Request{
 			Identity: acme(id), ModelToken: "m", Op: schemas.OpChat, Priority: schemas.PriorityBatch, Deadline: deadline, Body: []byte(body),
 		},
-		Dispatch: 2, Accepted: time.Now().Add(-time.Minute).Truncate(time.Millisecond),
+		Dispatch: 2, Failures: 3, Accepted: time.Now().Add(-time.Minute).Truncate(time.Millisecond),
 	}
 	start := &schemas.Frame{Kind: schemas.KindStart, Attempt: 1, Writer: "w", Start: &schemas.Start{Mode: schemas.ModeFresh, Work: 99, Dispatch: 1, Worker: "w1"}}
 	sequence, err := p.bus.Append(p.ctx, w.Identity, 0, start)
@@ -49,7 +49,7 @@ func TestHeldRequestIsDispatchedWhenItIsDue(t *testing.T) {
 	if time.Now().Before(until) {
 		t.Errorf("dispatched %v too early", time.Until(until))
 	}
-	if got.Identity != want.Identity || got.Dispatch != 2 || !got.Accepted.Equal(want.Accepted) || !got.Deadline.Equal(want.Deadline) ||
+	if got.Identity != want.Identity || got.Dispatch != 2 || got.Failures != 3 || !got.Accepted.Equal(want.Accepted) || !got.Deadline.Equal(want.Deadline) ||
 		got.Priority != want.Priority || string(got.Body) != body {
 		t.Errorf("dispatched %+v, held %+v", got, want)
 	}

@@ -35,6 +35,8 @@ const (
 	HeaderShared   = "Llm-Shared"    // on a work item: 1 when equal requests may be given its answer (docs/adr/0023)
 	HeaderAccepted = "Llm-Accepted"  // on a work item, and on a start frame of op responses: unix milliseconds of acceptance (docs/adr/0003, 0009)
 
+	HeaderFailures = "Llm-Failures" // on a work item that was put off: how often for a failure that may be its own (docs/adr/0024)
+
 	// HeaderAllowance is on a work item, a start and an error frame of a tenant with limits: what is left (docs/adr/0015).
 	HeaderAllowance = "Llm-Allowance"
 

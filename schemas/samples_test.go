@@ -90,6 +90,21 @@ func samples() map[string]sample {
 			},
 			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
 		},
+		"work-held-failed": {
+			value: &Work{
+				Request: Request{
+					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityBatch,
+					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"batch"}},
+					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
+				},
+				Dispatch: 2, Failures: 3, Accepted: accepted.Local(),
+			},
+			encode: func(v any) message {
+				w := v.(*Work)
+				return message{w.EncodeHeld(accepted.Add(time.Minute + time.Millisecond)), w.Body}
+			},
+			decode: func(m message) (any, error) { return DecodeWork("gpt-4=2E1", m.Header, m.Data) },
+		},
 		"frame-accepted": frameSample(&Frame{Kind: KindAccepted, Writer: "W0", BodyHash: digest[:32], Trace: trace}),
 		"frame-follow": frameSample(&Frame{
 			Kind: KindStart, Attempt: 1, Writer: "W3", BodyHash: digest[:32], Cache: &CacheNote{Status: CacheCoalesced},

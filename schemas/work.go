@@ -18,6 +18,8 @@ type Work struct {
 	Reserve   *Reserve // of a tenant with limits
 	Allowance string   // of a tenant with limits: the header Llm-Allowance
 
+	Failures int // how often the request was put off for a failure that may be its own
+
 	Sent time.Time // when LLM_WORK stored the item; known to a reader only
 }
 
@@ -33,6 +35,9 @@ func (w *Work) Encode() Header {
 	set(h, HeaderCacheKey, w.Cache.String())
 	set(h, HeaderReserve, w.Reserve.String())
 	set(h, HeaderAllowance, w.Allowance)
+	if w.Failures > 0 {
+		set(h, HeaderFailures, strconv.Itoa(w.Failures))
+	}
 	if w.Shared {
 		set(h, HeaderShared, "1")
 	}
@@ -67,6 +72,9 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	w.Dispatch, w.Accepted, w.Allowance, w.Cache = dispatch, accepted, get(h, HeaderAllowance), ParseCacheNote(get(h, HeaderCacheKey))
 	if reserve, err := ParseReserve(get(h, HeaderReserve)); err == nil {
 		w.Reserve = reserve // without one, the result counts for all that the router has reserved
+	}
+	if n, err := strconv.Atoi(get(h, HeaderFailures)); err == nil && n > 0 {
+		w.Failures = n // one that cannot be read costs a few more retries
 	}
 	if cost, err := strconv.ParseInt(get(h, HeaderCost), 10, 64); err == nil && cost > 0 {
 		w.Cost = cost // an estimate, for statistics: one that cannot be read is none

@@ -55,8 +55,7 @@ func checkContinue(f *findings, at string, b Backend) {
 	speaks := func(protocols ...string) bool { return slices.Contains(protocols, b.Protocol) }
 	f.when(b.Continue == "tokens" && !speaks("openai", "grpc"), join(at, "continue"),
 		"use prefill, or set protocol: openai or grpc", "only openai and grpc backends go on from token ids")
-	f.when(b.Continue == "prefill" && !speaks("openai", "anthropic", "grpc", "echo"), join(at, "continue"),
-		"remove it", "only openai, anthropic, grpc and echo backends go on with an answer")
+	f.when(b.Continue == "prefill" && speaks("triton"), join(at, "continue"), "remove it", "a triton backend does not go on with an answer")
 	f.when(b.OnMalformed != "" && !speaks("openai", "anthropic"), join(at, "on_malformed"), "remove it", "only openai and anthropic backends have it")
 }
 

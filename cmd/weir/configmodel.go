@@ -82,8 +82,7 @@ func (b Backend) checkHTTP(f *findings, at string) {
 	only(b.Echo != (Echo{}), "echo", "echo", "an echo")
 	f.when(is("anthropic") && anthropic.CheckVersion(b.AnthropicVersion) != nil, join(at, "anthropic_version"),
 		"use "+anthropic.Version2023+" or "+anthropic.Version2026, "%q is not a version", b.AnthropicVersion)
-	f.when(is("anthropic") && (b.Deterministic != nil || b.RequireFinishReason != nil), at, "remove them",
-		"deterministic and require_finish_reason mean nothing to an anthropic backend")
+	f.when(is("anthropic") && b.RequireFinishReason != nil, join(at, "require_finish_reason"), "remove it", "it means nothing to an anthropic backend")
 	checkOllama(f, at, b)
 	checkContinue(f, at, b)
 	checkConnection(f, at, b)

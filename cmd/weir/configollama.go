@@ -26,6 +26,6 @@ func ollamaPolicy(b Backend) dialect.Policy {
 func newOllama(b Backend, timeouts inference.Timeouts, connection upstream.Connection) (inference.Backend, error) {
 	return ollama.New(ollama.Config{
 		Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
-		Deterministic: b.Deterministic != nil && *b.Deterministic, Policy: ollamaPolicy(b), Timeouts: timeouts, Connection: connection,
+		Deterministic: b.Deterministic != nil && *b.Deterministic, Continue: b.continuation(), Policy: ollamaPolicy(b), Timeouts: timeouts, Connection: connection,
 	})
 }

@@ -145,7 +145,7 @@ func TestMessagesFromFailingServers(t *testing.T) {
 		"error before anything": {anthropictest.Dials{Events: []string{overloaded}}, 529, 0, "overloaded_error"},
 		"error in the stream":   {anthropictest.Dials{Events: append(append([]string{}, whole[:3]...), overloaded)}, 200, 3, "overloaded_error"},
 		"cut":                   {anthropictest.Dials{Cut: 4}, 200, 4, "api_error"},
-		"cut before the end":    {anthropictest.Dials{Events: whole, Cut: len(whole) - 1}, 200, len(whole) - 1, "api_error"},
+		"cut before the reason": {anthropictest.Dials{Events: whole, Cut: len(whole) - 2}, 200, len(whole) - 2, "api_error"}, // only message_stop is known without it
 		"broken":                {anthropictest.Dials{Reset: 3}, 200, 3, "api_error"},
 		"silence":               {anthropictest.Dials{Hold: 3}, 200, 3, "timeout_error"},
 	} {

@@ -154,6 +154,7 @@ func newBackend(model string, b Backend, timeouts inference.Timeouts, addresses 
 		return anthropic.New(anthropic.Config{
 			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Model: b.Model, MaxInFlight: maxInFlight(b),
 			MaxTokens: b.MaxTokens, Version: b.AnthropicVersion, Continue: b.continuation(), SkipMalformed: b.skipsMalformed(), Timeouts: timeouts, Connection: connection,
+			Deterministic: b.Deterministic != nil && *b.Deterministic,
 		})
 	}
 	return openai.New(openai.Config{

@@ -39,9 +39,13 @@ type Config struct {
 	// the sampling parameters that chat requests may hold; from 2026-10-21 on they are left out.
 	Version string
 
-	// Continue is whether the model goes on with a chat answer that was cut, from a last turn of the assistant. Models from
-	// Claude 4.6 on refuse that. Default: it does not.
+	// Continue is whether the model goes on with an answer that was cut, from a last turn of the assistant. Models from
+	// Claude 4.6 on refuse that, and all refuse it while they think. Default: it does not.
 	Continue inference.Continuation
+
+	// Deterministic is the operator's word that temperature 0 gives the same text again, as no Claude does but other servers of
+	// the protocol may; see [inference.Capabilities].
+	Deterministic bool
 
 	SkipMalformed bool // leave events out that cannot be read, instead of failing the call
 
@@ -89,12 +93,11 @@ func (b *Backend) Close() error { return b.client.Close() }
 // Name of the backend, as configured.
 func (b *Backend) Name() string { return b.config.Name }
 
-// Capabilities of the backend. A messages answer cannot be gone on with, since another run has other signatures; a chat
-// answer can where the operator says so.
+// Capabilities of the backend, as configured.
 func (b *Backend) Capabilities() inference.Capabilities {
 	return inference.Capabilities{
 		Ops:      []schemas.Op{schemas.OpMessages, schemas.OpCountTokens, schemas.OpChat},
-		Continue: min(b.config.Continue, inference.ContinueText),
+		Continue: min(b.config.Continue, inference.ContinueText), Deterministic: b.config.Deterministic,
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/weir-llm/weir/inference"
 	"github.com/weir-llm/weir/inference/upstream"
 	"github.com/weir-llm/weir/internal/anthropic"
@@ -59,10 +57,12 @@ func (c *call) outgoing() (body []byte, path string, header http.Header, err err
 		if err != nil {
 			return nil, "", nil, err
 		}
-	case schemas.OpCountTokens:
-		path += "/count_tokens"
-		fallthrough
-	case schemas.OpMessages:
+	case schemas.OpCountTokens, schemas.OpMessages:
+		if c.request.Op == schemas.OpCountTokens {
+			path += "/count_tokens"
+		} else if body, err = c.messages(); err != nil {
+			return nil, "", nil, err
+		}
 		for from, to := range map[string]string{schemas.HeaderAnthropicVersion: anthropicVersion, schemas.HeaderAnthropicBeta: anthropicBeta} {
 			if v := c.request.Header[from]; len(v) > 0 {
 				header.Set(to, v[0])
@@ -88,8 +88,8 @@ func (c *call) chat() ([]byte, error) {
 	}
 	body := c.request.Body
 	if r := c.request.Resume; r != nil {
-		if c.backend.config.Continue == inference.ContinueNone || r.IDs != nil || gjson.GetBytes(body, "thinking").IsObject() {
-			return nil, schemas.Errorf(schemas.CodeUnsupported, "the model server cannot go on with an answer")
+		if !c.goesOn(r) || anthropic.Thinks(body) {
+			return nil, cannotGoOn()
 		}
 		var err error
 		if body, err = openai.RestOfChat(body, r.Text, r.Tokens); err != nil {
@@ -97,6 +97,26 @@ func (c *call) chat() ([]byte, error) {
 		}
 	}
 	return anthropic.ToMessages(body, anthropic.ChatPolicy{MaxTokens: c.backend.config.MaxTokens, Version: c.backend.config.Version})
+}
+
+// messages is a request of the protocol itself, or for the rest of its answer.
+func (c *call) messages() ([]byte, error) {
+	r := c.request.Resume
+	switch {
+	case r == nil:
+		return c.request.Body, nil
+	case !c.goesOn(r):
+		return nil, cannotGoOn()
+	}
+	return anthropic.RestOfMessage(c.request.Body, r.Text, r.Tokens)
+}
+
+func (c *call) goesOn(r *inference.Resume) bool {
+	return c.backend.config.Continue != inference.ContinueNone && r.IDs == nil
+}
+
+func cannotGoOn() error {
+	return schemas.Errorf(schemas.CodeUnsupported, "the model server cannot go on with an answer")
 }
 
 // unary passes on a whole response.

@@ -35,6 +35,10 @@ type Config struct {
 	// Deterministic is the operator's word that temperature 0 gives the same text again; see [inference.Capabilities].
 	Deterministic bool
 
+	// Continue is whether the models go on with an answer that was cut, from a last message of the assistant. That depends on
+	// a model's template: most leave the message open, some end it. Default: they do not.
+	Continue inference.Continuation
+
 	Policy   ollama.Policy
 	Timeouts inference.Timeouts
 	Headers  map[string]string // more headers for every call
@@ -95,7 +99,7 @@ func (b *Backend) Name() string { return b.config.Name }
 
 // Capabilities of the backend, as configured.
 func (b *Backend) Capabilities() inference.Capabilities {
-	return inference.Capabilities{Deterministic: b.config.Deterministic, Continue: inference.ContinueNone}
+	return inference.Capabilities{Deterministic: b.config.Deterministic, Continue: min(b.config.Continue, inference.ContinueText)}
 }
 
 // Generate chats with the model.

@@ -37,7 +37,11 @@ func (c *call) run() error {
 		return schemas.Errorf(schemas.CodeUnsupported, "the model server's protocol has no operation %q; use %q", c.request.Op, schemas.OpChat)
 	}
 	public := openai.Model(c.request.Body)
-	body, err := ollama.FromChat(c.request.Body, c.backend.model(c.request, public), c.backend.config.Policy)
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	body, err = ollama.FromChat(body, c.backend.model(c.request, public), c.backend.config.Policy)
 	if err != nil {
 		return err
 	}
@@ -55,6 +59,19 @@ func (c *call) run() error {
 		return c.Lines(reply.Body, c)
 	}
 	return c.unary(reply)
+}
+
+// body is the caller's, or asks for the rest of an answer: then the message that it ends with is the model's own, which it
+// goes on with.
+func (c *call) body() ([]byte, error) {
+	r := c.request.Resume
+	switch {
+	case r == nil:
+		return c.request.Body, nil
+	case c.backend.config.Continue == inference.ContinueNone || r.IDs != nil:
+		return nil, schemas.Errorf(schemas.CodeUnsupported, "the model server cannot go on with an answer")
+	}
+	return openai.RestOfChat(c.request.Body, r.Text, r.Tokens)
 }
 
 // unary passes on a whole response.

@@ -31,6 +31,12 @@ func (a *Answer) Add(e *Event) {
 	}
 }
 
+// ID of the message.
+func (a *Answer) ID() string { return a.id }
+
+// Asked is how many tokens the prompt has, cached or not, as far as the server told; 0 = it did not.
+func (a *Answer) Asked() int64 { return a.usage.prompt() }
+
 // Started reports whether the answer has begun.
 func (a *Answer) Started() bool { return a.started }
 
@@ -41,12 +47,22 @@ func (a *Answer) Stopped() bool { return a.stopped }
 func (a *Answer) Whole() bool { return a.started && a.stopped && a.stopReason != "" }
 
 // Note says in the terms of the other dialect what the event that was added last tells of the answer: which model gives it,
-// why it ended, and its usage. It fills c, which is valid until the next call.
+// its text and thoughts, why it ended, and its usage. It fills c, which is valid until the next call.
 func (a *Answer) Note(e *Event, c *openai.Chunk) {
 	*c = openai.Chunk{}
 	switch e.Type {
 	case MessageStart:
 		c.ID, c.Model = a.id, a.model
+	case ContentBlockDelta:
+		switch e.delta {
+		case textDelta:
+			a.choices[0] = openai.Choice{Content: e.text}
+		case thinkingDelta:
+			a.choices[0] = openai.Choice{Reasoning: e.text}
+		default:
+			return
+		}
+		c.Choices = a.choices[:]
 	case MessageDelta:
 		a.choices[0] = openai.Choice{Finish: finishOf(e.stopReason)}
 		c.Choices = a.choices[:]

@@ -130,6 +130,9 @@ func (e *Event) peekMessage(message gjson.Result) {
 	})
 }
 
+// says reports whether the event is a piece of text or of thought.
+func (e *Event) says() bool { return e.delta == textDelta || e.delta == thinkingDelta }
+
 // Ping reports whether the event only says that the server is there.
 func (e *Event) Ping() bool { return e.Type == pingType }
 
@@ -174,12 +177,15 @@ func (u *usage) update(value gjson.Result) {
 	})
 }
 
+// prompt is the tokens of all that was read, cached or not.
+func (u *usage) prompt() int64 { return u.input + u.cacheWrite + u.cacheRead }
+
 // encodeOpenAI writes the usage object of the other dialect.
 func (u *usage) encodeOpenAI() string {
 	if !u.known {
 		return ""
 	}
-	prompt := u.input + u.cacheWrite + u.cacheRead
+	prompt := u.prompt()
 	b := strconv.AppendInt([]byte(`{"prompt_tokens":`), prompt, 10)
 	b = strconv.AppendInt(append(b, `,"completion_tokens":`...), u.output, 10)
 	b = strconv.AppendInt(append(b, `,"total_tokens":`...), prompt+u.output, 10)

@@ -122,6 +122,15 @@ func OneLine(data []byte) []byte {
 	return line.Bytes()
 }
 
+// WithValue returns valid JSON with another value, which is JSON too, where path leads; data itself when that is nowhere.
+func WithValue(data []byte, path, value string) []byte {
+	at := gjson.GetBytes(data, path)
+	if at.Index == 0 || at.Raw == value {
+		return data
+	}
+	return replace(data, at.Index, at.Index+len(at.Raw), value)
+}
+
 // prepend puts a member first into a JSON object.
 func prepend(object []byte, member string) []byte {
 	open := bytes.IndexByte(object, '{') + 1

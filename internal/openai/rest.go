@@ -10,7 +10,8 @@ import (
 )
 
 // RestOfChat returns a validated chat body that asks for the rest of an answer which begins with text, of which used
-// tokens were counted. The server must know add_generation_prompt and continue_final_message, as vLLM and llama.cpp do.
+// tokens were counted. The server must know add_generation_prompt and continue_final_message, as vLLM and llama.cpp do, or
+// go on with a last message of the assistant by itself.
 func RestOfChat(body []byte, text string, used int) ([]byte, error) {
 	messages := gjson.GetBytes(body, "messages")
 	role := ""
@@ -59,7 +60,7 @@ func RestOfTokens(body []byte, ids []int64, used int) []byte {
 			"response_format", "reasoning_effort", "modalities", "audio", "verbosity", "prediction", "web_search_options",
 			"chat_template_kwargs", "add_generation_prompt", "continue_final_message", "documents", "logprobs", "top_logprobs", "echo", "suffix":
 		case "min_tokens":
-			out = strconv.AppendInt(append(out, `,"min_tokens":`...), int64(max(0, int(value.Int())-used)), 10)
+			out = strconv.AppendInt(append(out, `,"min_tokens":`...), int64(atLeast(value, used)), 10)
 		default:
 			out = append(append(append(append(out, ','), key.Raw...), ':'), value.Raw...)
 		}
@@ -68,8 +69,12 @@ func RestOfTokens(body []byte, ids []int64, used int) []byte {
 	return append(append(append(out, `,"max_tokens":`...), limit...), '}')
 }
 
-// WithLess returns a validated body whose limits are lowered by the used tokens of an answer that is to be gone on with.
+// WithLess returns a validated body whose limits are lowered by the used tokens of an answer that is to be gone on with: how
+// long it may be, and how long it must be.
 func WithLess(body []byte, used int) []byte {
+	if least := gjson.GetBytes(body, "min_tokens"); given(least) {
+		body = replace(body, least.Index, least.Index+len(least.Raw), strconv.Itoa(atLeast(least, used)))
+	}
 	for _, name := range [...]string{"max_tokens", "max_completion_tokens"} {
 		if value := gjson.GetBytes(body, name); given(value) {
 			body = replace(body, value.Index, value.Index+len(value.Raw), strconv.Itoa(less(value, used)))
@@ -81,11 +86,17 @@ func WithLess(body []byte, used int) []byte {
 // less is what is left of a limit: something, for a server that was cut before it said that it is at its limit.
 func less(limit gjson.Result, used int) int { return max(1, int(limit.Int())-used) }
 
+// atLeast is what is left of a least length. A server refuses one above the limit, which is why both are lowered alike.
+func atLeast(least gjson.Result, used int) int { return max(0, int(least.Int())-used) }
+
 func given(value gjson.Result) bool { return value.Exists() && value.Type != gjson.Null }
 
-// Stops are the strings that end an answer, as a validated body names them.
+// Stops are the strings that end an answer, as a validated body names them in either dialect.
 func Stops(body []byte) (stops []string) {
 	stop := gjson.GetBytes(body, "stop")
+	if !stop.Exists() {
+		stop = gjson.GetBytes(body, "stop_sequences")
+	}
 	if stop.Type == gjson.String {
 		return []string{stop.Str}
 	}

@@ -22,7 +22,7 @@ type Splicer struct {
 	seen   map[int]*seenChoice
 	usage  bool
 	origin *Origin
-	rest   *rest // the run goes on instead of beginning again
+	rest   *Watch // the run goes on instead of beginning again
 	mender Mender
 	chunk  Chunk
 }
@@ -90,6 +90,11 @@ func (s *Splicer) Next(data []byte) ([]byte, bool, error) {
 		if data, keep, err = s.cut(data, &s.chunk.Choices[0]); err != nil || !keep {
 			return nil, false, err
 		}
+		if o := &s.chunk.Choices[0]; o.Role != "" && s.seen[o.Index] != nil { // readers were told
+			if data = withoutMember(data, "choices.0.delta", "role"); s.chunk.Peek(data) != nil {
+				return nil, false, ErrDiverged
+			}
+		}
 	case len(s.chunk.Choices) > 1 && s.pending():
 		return nil, false, fmt.Errorf("%w: an event holds several choices", ErrDiverged)
 	}
@@ -120,15 +125,15 @@ func (s *Splicer) cut(data []byte, o *Choice) ([]byte, bool, error) {
 	if seen == nil {
 		return data, true, nil
 	}
-	said, err := s.rest.said(o)
+	said, err := s.rest.choice(o)
 	if err != nil {
 		return nil, false, err
 	}
 	if s.rest != nil && o.Finish != "" {
 		seen.content = "" // white space at the end, which nobody misses
 	}
-	content, err1 := beyond(&seen.content, said)
-	reasoning, err2 := beyond(&seen.reasoning, o.Reasoning)
+	content, err1 := Beyond(&seen.content, said)
+	reasoning, err2 := Beyond(&seen.reasoning, o.Reasoning)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, false, err
 	}
@@ -156,8 +161,8 @@ func (s *Splicer) cut(data []byte, o *Choice) ([]byte, bool, error) {
 	return data, true, s.chunk.Peek(data)
 }
 
-// beyond is what text holds beyond seen, which shrinks by what they share.
-func beyond(seen *string, text string) (string, error) {
+// Beyond is what text holds beyond seen, which shrinks by what they share. [ErrDiverged] is a text that does not begin with it.
+func Beyond(seen *string, text string) (string, error) {
 	if after, ok := strings.CutPrefix(*seen, text); ok {
 		*seen = after
 		return "", nil
@@ -182,6 +187,22 @@ func replaceText(data []byte, path, old, text string) []byte {
 	out := append([]byte(nil), data[:member.Index]...)
 	out = appendString(out, text)
 	return append(out, data[member.Index+len(member.Raw):]...)
+}
+
+// withoutMember removes a member of the object where path leads.
+func withoutMember(data []byte, path, name string) []byte {
+	object := gjson.GetBytes(data, path)
+	out := data
+	object.ForEach(func(key, value gjson.Result) bool {
+		if key.Str != name {
+			return true
+		}
+		m := memberOf(key, value)
+		start, end := memberSpan(data, m)
+		out = replace(data, start, end, "")
+		return false
+	})
+	return out
 }
 
 // insertText adds a string member to an object that has none of the name.

@@ -40,9 +40,9 @@ func (s *Splicer) Blank() bool {
 // is: a server that does not know how to go on.
 func (s *Splicer) GoOn(exact bool) {
 	seen := s.seen[0]
-	s.rest = &rest{}
-	if !exact && !returns(seen.content) {
-		s.rest.opening = seen.content
+	s.rest = &Watch{}
+	if !exact {
+		s.rest = NewWatch(seen.content)
 	}
 	given := Given(seen.content)
 	seen.reasoning = ""
@@ -64,35 +64,49 @@ func returns(text string) bool {
 	return len(text) > restart && strings.Contains(text[1:], text[:restart])
 }
 
-// rest watches a run that goes on.
-type rest struct {
+// Watch tells a run that goes on with an answer from one that began it again. The zero value watches nothing.
+type Watch struct {
 	opening string // of the answer; empty = no longer watched
 	held    string // said, but it may be the beginning of the answer
 }
 
-// said is what a choice says, as far as it is certain that the run goes on. What is held back is said later.
-func (r *rest) said(o *Choice) (string, error) {
-	if r == nil {
+// NewWatch watches a run that was given this text to go on from.
+func NewWatch(seen string) *Watch {
+	if returns(seen) {
+		return &Watch{}
+	}
+	return &Watch{opening: seen}
+}
+
+// Said takes what the run says next, and returns what of it is certain to go on. What is held back is said later, with the
+// last piece at the latest. [ErrDiverged] is a run that began again.
+func (w *Watch) Said(text string, last bool) (string, error) {
+	if w.opening == "" {
+		return text, nil
+	}
+	text = w.held + text
+	same := 0
+	for same < len(text) && same < len(w.opening) && text[same] == w.opening[same] {
+		same++
+	}
+	switch {
+	case same >= restart, same == len(w.opening) && len(text) > len(w.opening) && same >= restart/2:
+		return "", fmt.Errorf("%w: it began again", ErrDiverged)
+	case same == len(text) && same < len(w.opening) && !last:
+		w.held = text
+		return "", nil
+	}
+	w.opening, w.held = "", ""
+	return text, nil
+}
+
+// choice is Said for a choice of a chunk.
+func (w *Watch) choice(o *Choice) (string, error) {
+	if w == nil {
 		return o.Content, nil
 	}
 	if o.Reasoning != "" || o.ToolCalls != "" || o.FunctionCall != "" {
 		return "", fmt.Errorf("%w: it says more than text", ErrDiverged)
 	}
-	if r.opening == "" {
-		return o.Content, nil
-	}
-	text := r.held + o.Content
-	same := 0
-	for same < len(text) && same < len(r.opening) && text[same] == r.opening[same] {
-		same++
-	}
-	switch {
-	case same >= restart, same == len(r.opening) && len(text) > len(r.opening) && same >= restart/2:
-		return "", fmt.Errorf("%w: it began again", ErrDiverged)
-	case same == len(text) && same < len(r.opening) && o.Finish == "":
-		r.held = text
-		return "", nil
-	}
-	r.opening, r.held = "", ""
-	return text, nil
+	return w.Said(o.Content, o.Finish != "")
 }

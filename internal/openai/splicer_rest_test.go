@@ -84,7 +84,7 @@ func TestRestOfRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `{"add_generation_prompt":false,"continue_final_message":true,"model":"m","max_tokens":7,"temperature":0.5,"stream":true,"stop":null,"user":"u","messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"a \"b\""}],"tools":[],"min_tokens":4}`; string(body) != want {
+	if want := `{"add_generation_prompt":false,"continue_final_message":true,"model":"m","max_tokens":7,"temperature":0.5,"stream":true,"stop":null,"user":"u","messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"a \"b\""}],"tools":[],"min_tokens":1}`; string(body) != want {
 		t.Errorf("got  %s\nwant %s", body, want)
 	}
 	if got, want := string(RestOfTokens([]byte(chat), []int64{1, 2}, 3)), `{"add_special_tokens":false,"prompt":[1,2],"model":"m","temperature":0.5,"stream":true,"stop":null,"user":"u","min_tokens":1,"max_tokens":7}`; got != want {

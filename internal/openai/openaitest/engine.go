@@ -231,14 +231,26 @@ func (e *Engine) goOn(run *engineRun, text string) error {
 	case strings.TrimSpace(text) != text:
 		return fmt.Errorf("substring not found")
 	}
-	run.number = int(text[0]-'a') + 1
+	number, from, ok := Begun(text)
+	if !ok {
+		return fmt.Errorf("%q is not the beginning of an answer", text)
+	}
+	run.number, run.from, run.trimmed = number, from, true
+	return nil
+}
+
+// Begun finds out of which answer a text is the beginning, but for white space, and how many tokens it has.
+func Begun(text string) (answer, tokens int, ok bool) {
+	if text == "" || text[0] < 'a' {
+		return 0, 0, false
+	}
+	answer = int(text[0]-'a') + 1
 	for n := range 1000 {
-		if said := EngineText(run.number, n); strings.TrimSpace(said) == text {
-			run.from, run.trimmed = n, true
-			return nil
+		if strings.TrimSpace(EngineText(answer, n)) == strings.TrimSpace(text) {
+			return answer, n, true
 		}
 	}
-	return fmt.Errorf("%q is not the beginning of an answer", text)
+	return 0, 0, false
 }
 
 func (e *Engine) stream(w http.ResponseWriter, r *http.Request, run *engineRun) {
