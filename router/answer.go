@@ -137,6 +137,9 @@ func refusal(it *item, reason *schemas.Error) ending {
 	}, summary}
 }
 
+// errMidway is that a whole answer came for a request that was given a part of another one.
+var errMidway = errors.New("the request was given a part of its answer already")
+
 // end writes the terminal frame, unless there is one, and returns the finished chain. It returns no chain when a worker
 // runs the request, which is then the worker's to end. A request that was held is the router's again: its chain has an
 // attempt that was given up.
@@ -160,6 +163,8 @@ func (c *clerk) end(ctx context.Context, id schemas.Identity, f *schemas.Frame, 
 			return chain, written, nil
 		case last != nil && last.Kind != schemas.KindAccepted && chain.Leader() == "" && (!held || !last.GivenUp() && !inherited(chain)):
 			return nil, false, nil
+		case last != nil && chain.Next() > 0 && f.Count > 0:
+			return nil, false, errMidway
 		case last != nil:
 			f.Index, f.Attempt = chain.Next(), last.Attempt // behind what it was given of another's answer
 		}

@@ -70,16 +70,17 @@ func (l *loop) coalesce(ctx context.Context, log copyLog) {
 // place finds out whom a request shares its run with. It reports whether the request goes on by itself: it leads, or the
 // leader is this very request, delivered again.
 func (l *loop) place(it *item) (alone bool) {
-	fl := l.flights.byLeader[it.req.Identity]
-	switch {
-	case fl != nil && fl.leader == it.req.Identity:
+	if l.leads(it) {
 		it.placed = true
 		return true
-	case it.again || !it.traced && l.inherited(it):
-		l.retrace(it)
-		return false
 	}
 	return l.join(it)
+}
+
+// leads reports whether a request is the leader of a flight.
+func (l *loop) leads(it *item) bool {
+	fl := l.flights.byLeader[it.req.Identity]
+	return fl != nil && fl.leader == it.req.Identity
 }
 
 // join has a request follow the flight of its key, or lead one.

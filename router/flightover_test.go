@@ -10,6 +10,7 @@ import (
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
 	"github.com/weir-llm/weir/internal/record"
+	"github.com/weir-llm/weir/router"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -46,6 +47,50 @@ func TestAnotherRouterGoesOnCopying(t *testing.T) {
 		p.wantCopy(fmt.Sprint("req_", n), "a", "b", "c")
 	}
 	p.wantAllSettled()
+	p.wantDispatches(1)
+	proxy.Lead(server.ClientURL())
+}
+
+// A router dies in the middle of copying, and the whole answer is in the cache before the next one goes on. That says it
+// another way, so that it would not fit behind what was copied.
+func TestACopyGoesOnAlthoughItsAnswerIsKept(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	p := &cachedPipeline{pipeline: setupOn(t, server, bus.Config{Lease: time.Minute})}
+	proxy := bustest.NewProxy(t, server.ClientURL())
+	far := bustest.Connect(t, server, bus.Config{Lease: time.Minute, URL: proxy.URL()})
+	keeping := func(b *bus.Bus, name string) router.Config {
+		cfg := router.Config{Bus: b, Name: name}
+		cfg.Cache.Policy = func(string) router.CachePolicy { return router.CachePolicy{On: true, Coalesce: router.CoalesceOn} }
+		return cfg
+	}
+	p.routeOn(keeping(far, "victim"))
+	p.worker("w1", schemas.ModelBeat{Model: "m", Slots: 100})
+	p.publish("m", streamed, withID("req_lead"))
+	p.work(1)
+	for n := range 5 {
+		p.publish("m", streamed, withID(fmt.Sprint("req_", n)))
+		p.follows(fmt.Sprint("req_", n), "req_lead")
+	}
+	p.start("req_lead", 1, 1)
+	p.say("req_lead", 1, "a", "b")
+	for n := range 5 {
+		p.poll("a copy to be under way", func() bool {
+			chain, err := p.bus.Chain(p.ctx, acme(fmt.Sprint("req_", n)))
+			return err == nil && chain.Next() == 2
+		})
+	}
+	p.routeOn(keeping(p.bus, "standby"))
+	proxy.Lead(nowhere)
+	proxy.Cut()
+	p.keep(kept(keyOf(t, "acme", streamed), "abc")) // well before the standby misses the other
+	p.say("req_lead", 1, "c")
+	p.end("req_lead", 1)
+	for n := range 5 {
+		p.wantCopy(fmt.Sprint("req_", n), "a", "b", "c")
+	}
+	p.publish("m", streamed, withID("req_5"))
+	p.wantHit("req_5", "abc") // the key is right
 	p.wantDispatches(1)
 	proxy.Lead(server.ClientURL())
 }

@@ -51,7 +51,7 @@ func (l *loop) retraced(it *item, chain *bus.Chain) {
 			l.lead(it)
 		}
 		l.route(it)
-	case l.join(it):
+	default:
 		l.route(it)
 	}
 }

@@ -57,14 +57,24 @@ func (l *loop) route(it *item) {
 	case (it.chosen() || it.retried > 0) && !it.checked:
 		l.lookUp(it)
 	case l.books != nil && !l.books.ready(it): // it comes back here
+	case it.mayShare() && l.begun(it): // before an entry is said, lest it is said behind what was copied already
+		l.retrace(it)
 	case it.seeking() && l.known(it.model(), now):
 		l.consult(it)
 	case it.barred():
 		l.answer(it, notCached())
-	case it.flightKey != "" && it.retried == 0 && !it.placed && !l.place(it): // it follows, or comes back here
+	case it.mayShare() && !l.place(it): // it follows, or comes back here
 	default:
 		l.enact(it, l.decide(it, now))
 	}
+}
+
+// mayShare reports whether a request may follow another and it is not yet found out whether it does.
+func (it *item) mayShare() bool { return it.flightKey != "" && it.retried == 0 && !it.placed }
+
+// begun reports whether somebody may have begun with a request before it was delivered here, which is not yet looked up.
+func (l *loop) begun(it *item) bool {
+	return !l.leads(it) && (it.again || !it.traced && l.inherited(it))
 }
 
 func (l *loop) enact(it *item, v verdict) {

@@ -25,7 +25,7 @@ type Balance struct {
 // Breaker says when a backend is cut off because its calls fail.
 type Breaker struct {
 	Window         Duration `yaml:"window,omitempty" min:"10ms" max:"1h" doc:"Calls that count are not older; default 10s."`
-	MinRequests    int      `yaml:"min_requests,omitempty" min:"1" max:"1000000" doc:"Calls in the window below which nothing is concluded; default 20."`
+	MinRequests    int      `yaml:"min_requests,omitempty" min:"1" max:"1000000" doc:"Calls in the window below which nothing is concluded, and calls that fail one after another and open it at once; default 20."`
 	FailurePercent int      `yaml:"failure_percent,omitempty" min:"1" max:"100" doc:"Failed calls in a hundred from which on a backend gets none; default 50. A 4xx, a 429 and a cancel are no failures."`
 	Open           Duration `yaml:"open,omitempty" min:"1ms" max:"1h" doc:"How long it gets none the first time, and twice as long each time in a row; default 5s."`
 	MaxOpen        Duration `yaml:"max_open,omitempty" min:"1ms" max:"24h" doc:"Longest time that it gets none before it is probed again; default 60s."`

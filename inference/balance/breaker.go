@@ -10,7 +10,7 @@ import (
 type Breaker struct {
 	Window      time.Duration // calls that count are not older; default 10s, in ten buckets
 	MinRequests int           // calls in the window below which nothing is concluded; default 20
-	FailureRate float64       // part of them that failed from which on the breaker opens; default 0.5
+	FailureRate float64       // part of them that failed from which on the breaker opens, or MinRequests that failed in a row; default 0.5
 	Open        time.Duration // how long it stays open; twice as long each time in a row; default 5s
 	MaxOpen     time.Duration // but never longer; default 60s. Up to a fifth is added at random
 	Probes      int           // calls that must succeed, one after another or at once, before it closes; default 3
@@ -86,6 +86,8 @@ type breakerState struct {
 	row    int           // how often it opened in a row
 	closed time.Duration // when it closed last
 	term   uint32        // counts openings: what began in an earlier one says nothing about this
+	inRow  int           // calls that failed one after another, at most a window long
+	since  time.Duration // when the first of them did
 	probes int           // in flight and not yet judged
 	passed int           // probes that succeeded
 
@@ -139,7 +141,7 @@ func (b *breakerState) pass(now time.Duration) bool {
 	if b.passed < b.Probes {
 		return false
 	}
-	b.cut, b.closed = false, now
+	b.cut, b.closed, b.inRow = false, now, 0
 	b.counts, b.at = [buckets]struct{ requests, failures int }{}, b.bucket(now)
 	return true
 }
@@ -150,14 +152,20 @@ func (b *breakerState) count(failed bool, now time.Duration) bool {
 	c := &b.counts[b.at%buckets]
 	c.requests++
 	if !failed {
+		b.inRow = 0
 		return false
 	}
+	if b.inRow == 0 || now-b.since >= b.Window {
+		b.inRow, b.since = 0, now
+	}
+	b.inRow++
 	c.failures++
 	requests, failures := 0, 0
 	for _, c := range b.counts {
 		requests, failures = requests+c.requests, failures+c.failures
 	}
-	if requests < b.MinRequests || float64(failures) < b.FailureRate*float64(requests) {
+	// One that has just gone down failed none of the many calls before: they are not waited for.
+	if b.inRow < b.MinRequests && (requests < b.MinRequests || float64(failures) < b.FailureRate*float64(requests)) {
 		return false
 	}
 	if now-b.closed > b.Window {

@@ -62,6 +62,8 @@ func TestBreakerOpens(t *testing.T) {
 		"enough calls":             {failures: 20, open: true},
 		"less than half":           {successes: 11, failures: 10},
 		"half":                     {successes: 10, failures: 10, open: true},
+		"all at once after many":   {successes: 1000, failures: 20, open: true},
+		"not all at once":          {successes: 1000, failures: 19},
 		"neutral calls count not":  {neutral: 100, failures: 19},
 		"refusals are no failures": {refusals: 100},
 	} {
