@@ -35,9 +35,15 @@ type call struct {
 	limited bool // it was told of a limit of its tenant
 }
 
+// question has more words than any answer: the echo says them over and over, and what comes back to its first words just
+// where it was cut cannot be told from an answer that begins again.
+const question = "how does a weir hold a river back when it rains for days upstream, the ground is full, every brook in the valley runs " +
+	"high, and nobody has touched the gate since spring; what becomes of the water behind it, of the fish that want to pass, of" +
+	" the mill that needs a steady head, and of the meadows below that farmers hope to keep dry until the hay is in?"
+
 func newCall(id, model string, same, stream bool, tokens, intervalMS int) *call {
 	body := map[string]any{
-		"model": model, "stream": stream, "messages": []any{map[string]string{"role": "user", "content": "how does a weir hold a river back?"}},
+		"model": model, "stream": stream, "messages": []any{map[string]string{"role": "user", "content": question}},
 		"x_echo": map[string]any{"tokens": tokens, "interval_ms": intervalMS, "vary": !same},
 	}
 	if same {
