@@ -53,16 +53,8 @@ func TestCancelOfAQueuedRequest(t *testing.T) {
 			}
 		})
 	}
-	until := func(what string, is func() bool) {
-		t.Helper()
-		for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: waited in vain", what)
-			}
-		}
-	}
 	ask(leaveAll, "holds-the-place")
-	until("the first call", func() bool { return len(engine.Requests()) == 1 })
+	becomes(t, "the first call", func() bool { return len(engine.Requests()) == 1 })
 	for i, test := range []struct {
 		name     string
 		deadline time.Duration
@@ -99,12 +91,12 @@ func TestCancelOfAQueuedRequest(t *testing.T) {
 		}
 		ask(reading, id, header...)
 		if test.deadline == 0 {
-			until(test.name+": the queue", func() bool { return serve.metric(t, "weir_router_queued_requests") == 1 })
+			becomes(t, test.name+": the queue", func() bool { return serve.metric(t, "weir_router_queued_requests") == 1 })
 			began = time.Now()
 		}
 		test.end(id, leave)
 		var result *schemas.Result
-		until(test.name+": the result", func() bool {
+		becomes(t, test.name+": the result", func() bool {
 			result, err = nats.Result(ctx, "default", id)
 			return err == nil
 		})
@@ -117,7 +109,7 @@ func TestCancelOfAQueuedRequest(t *testing.T) {
 		if result.Usage != nil || len(result.Tries) > 0 || result.Attempts != 0 {
 			t.Errorf("%s: it cost %+v in %d attempts: %+v", test.name, result.Usage, result.Attempts, result.Tries)
 		}
-		until(test.name+": the queue to be empty", func() bool { return serve.metric(t, "weir_router_queued_requests") == 0 })
+		becomes(t, test.name+": the queue to be empty", func() bool { return serve.metric(t, "weir_router_queued_requests") == 0 })
 		leave()
 	}
 	if n := len(engine.Requests()); n != 1 {
@@ -128,20 +120,8 @@ func TestCancelOfAQueuedRequest(t *testing.T) {
 // metric reads a metric without labels.
 func (p *process) metric(t *testing.T, name string) float64 {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.Admin+"/metrics", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := caller().Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, ok := strings.Cut("\n"+string(text), "\n"+name+" ")
+	_, text := get(t, "http://"+p.Admin+"/metrics")
+	_, rest, ok := strings.Cut("\n"+text, "\n"+name+" ")
 	if !ok {
 		t.Fatalf("no metric %s", name)
 	}

@@ -51,10 +51,10 @@ func TestASecondRequestUnderAUsedID(t *testing.T) {
 		t.Errorf("acknowledged with %s, then %s", first, again)
 	}
 	result, url := "", "http://"+serve.HTTP+"/v1/streams/used/result"
-	becomesTrue(t, func() bool { status, _ := get(t, url); return status == http.StatusAccepted || status == http.StatusOK })
+	becomes(t, "the request is known", func() bool { status, _ := get(t, url); return status == http.StatusAccepted || status == http.StatusOK })
 	publish(chat("second", ""), "") // while the first runs
 	buried()
-	becomesTrue(t, func() (ended bool) {
+	becomes(t, "the first request has its result", func() (ended bool) {
 		status, body := get(t, url)
 		result = body
 		return status == http.StatusOK
@@ -64,13 +64,4 @@ func TestASecondRequestUnderAUsedID(t *testing.T) {
 	}
 	publish(chat("second", ""), "") // when it has ended
 	buried()
-}
-
-func becomesTrue(t *testing.T, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); <-time.After(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not happen within a minute")
-		}
-	}
 }
