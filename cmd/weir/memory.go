@@ -16,12 +16,12 @@ const (
 	// A heap may grow between two collections by garbageShare of the memory there is, within these bounds, or by as much as is
 	// live, whichever is more. Little is live, since requests pass through, so that the default of Go would collect a dozen
 	// times a second under load, for an eighth of the processor.
-	garbageShare                 = 16
-	fewestGarbage, garbageBytes  = 64 << 20, 512 << 20
-	garbageWhereMemoryIsNotKnown = 192 << 20
-	// leastGarbage is how much it may grow in a process that has little to do; between the two, as much as it takes to collect
+	garbageShare                        = 16
+	leastGarbageBytes, mostGarbageBytes = 64 << 20, 512 << 20
+	unknownGarbageBytes                 = 192 << 20
+	// idleGarbage is how much it may grow in a process that has little to do; between the two, as much as it takes to collect
 	// every collectEvery. So what streams slowly keeps its memory, and what is busy its processor.
-	leastGarbage = 8 << 20
+	idleGarbage  = 8 << 20
 	collectEvery = 2 * time.Second
 	// Bounds of the growth, in percent of what is live, and its steps, below and from 100: each change stops the world.
 	mostGrowth, leastGrowth     = 1600, 10
@@ -88,7 +88,7 @@ func heapGrowth(live, allocated, most uint64) int {
 	if live == 0 {
 		return firstGrowth
 	}
-	wanted := max(allocated*uint64(collectEvery/tuneEvery), leastGarbage)
+	wanted := max(allocated*uint64(collectEvery/tuneEvery), idleGarbage)
 	percent := int(min(min(wanted, max(most, live))*100/max(live, leastLive), mostGrowth))
 	step := growthStep
 	if percent >= 100 {
@@ -100,9 +100,9 @@ func heapGrowth(live, allocated, most uint64) int {
 // mostGarbage is how much garbage may wait in a busy process with so much memory, which is 0 when it is not known.
 func mostGarbage(memory uint64) uint64 {
 	if memory == 0 {
-		return garbageWhereMemoryIsNotKnown
+		return unknownGarbageBytes
 	}
-	return min(max(memory/garbageShare, fewestGarbage), garbageBytes)
+	return min(max(memory/garbageShare, leastGarbageBytes), mostGarbageBytes)
 }
 
 // memoryHere is the memory of the machine, or of the container if that is less, read from the files below root; 0 when
