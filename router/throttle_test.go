@@ -281,6 +281,22 @@ func TestRejectAnswersAtOnce(t *testing.T) {
 	})
 }
 
+// TestRejectWaitsForWhatEnds lets a caller that sends one request after the other have each, although the end of the last is
+// counted a moment after it is told.
+func TestRejectWaitsForWhatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{MaxInFlight: 1}, Reject: true})
+		b.from("acme", 10)
+		b.from("acme", 10)
+		time.Sleep(100 * time.Millisecond)
+		b.end("acme", "idk_1", 10)
+		b.wantDispatched("idk_1", "idk_2")
+		b.from("acme", 10)
+		b.after(400 * time.Millisecond)
+		b.wantAnswer("idk_3", schemas.CodeRateLimit)
+	})
+}
+
 // TestRejectReservesWhileItWaitsForRoom does not let more pass than the limit because there is no room yet, and gives
 // back what a cancelled request has reserved.
 func TestRejectReservesWhileItWaitsForRoom(t *testing.T) {
