@@ -37,7 +37,8 @@ type Config struct {
 type Store struct {
 	path  string
 	codec *sink.Codec
-	write *sql.DB // one connection; nil if read-only
+	write *sql.DB    // one connection; nil if read-only
+	puts  statements // of write
 	read  *sql.DB
 	lock  *os.File
 }
@@ -106,7 +107,11 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	return s.migrate(ctx)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	s.puts, err = prepare(ctx, s.write)
+	return err
 }
 
 func (s *Store) openReaders(ctx context.Context, mode string) (err error) {
