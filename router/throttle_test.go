@@ -416,6 +416,32 @@ func TestABudgetThatIsSpentIsNotWaitedFor(t *testing.T) {
 	})
 }
 
+// TestWhatWouldWaitInVainDoesNotWait refuses at once what could only go after its time, unless something that runs may give
+// back enough.
+func TestWhatWouldWaitInVainDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 60}, MaxQueueWait: 30 * time.Second})
+		within := func(deadline time.Duration, tokens int64) {
+			b.arrive(func(it *item) {
+				it.estimate, it.input, it.partition, it.deadline = tokens, tokens, schemas.PartitionOf("acme"), time.Now().Add(deadline)
+			})
+		}
+		within(time.Hour, 60)
+		within(time.Hour, 40)
+		b.wantAnswer("idk_2", "") // the first may use less
+		b.end("acme", "idk_1", 60)
+		time.Sleep(2 * tick)
+		b.wantAnswer("idk_2", schemas.CodeRateLimit)
+		within(time.Hour, 40)
+		b.wantAnswer("idk_3", schemas.CodeRateLimit)
+		within(5*time.Second, 10)
+		b.wantAnswer("idk_4", schemas.CodeRateLimit)
+		within(15*time.Second, 10)
+		b.after(11 * time.Second)
+		b.wantDispatched("idk_1", "idk_5")
+	})
+}
+
 func TestModelsOfATenant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := limitedBench(t, Limits{Models: []string{"other"}})
