@@ -79,6 +79,9 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		l.launched(it, sequence)
 		l.caching.meters.ran(it.order())
 		l.settle(it, bus.Ack)
+		if l.books != nil && (it.again || it.traced || l.inherited(it)) {
+			l.books.resent(it)
+		}
 		l.pump(it.model())
 		return
 	}
@@ -91,6 +94,8 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 	case l.draining: // another router has it next
 	case ok && !e.Retryable():
 		l.answer(it, e)
+	case it.left:
+		l.settle(it, bus.Nak)
 	case it.cancelled != "":
 		l.answer(it, schemas.Cancelled(it.cancelled))
 	default:

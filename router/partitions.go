@@ -108,11 +108,15 @@ func (l *loop) inherited(it *item) bool {
 }
 
 // disown gives back what waits of a partition that another router has now. It comes at once to that one, which may have it
-// already. What a job has in hand is finished: each step of that is harmless when it is done twice.
+// already. What a job has in hand is given back after that step, which is harmless when it is done twice.
 func (l *loop) disown(partition int) {
 	l.disinherit(func(it *item) bool { return it.partition == partition }, bus.Nak)
 	for it := range l.held.all() {
-		if it.partition == partition && (it.follower != nil || l.unqueue(it)) {
+		if it.partition != partition {
+			continue
+		}
+		it.left = true
+		if it.follower != nil || l.unqueue(it) {
 			l.retract(it, func() { l.settle(it, bus.Nak) })
 		}
 	}
@@ -185,6 +189,7 @@ func (l *loop) wake(now time.Time) {
 	l.log.Warn("the router was stopped for longer than a lease; what it held is left to others", keyCount, l.queue.len())
 	l.disinherit(func(*item) bool { return true }, bus.Silent)
 	for it := range l.held.all() {
+		it.left = true
 		if it.follower != nil || l.unqueue(it) {
 			l.retract(it, func() { l.settle(it, bus.Silent) })
 		}

@@ -34,6 +34,8 @@ func (l *loop) retraced(it *item, chain *bus.Chain) {
 	it.again, it.traced = false, true
 	reused := chain.BodyHash() != "" && chain.BodyHash() != it.req.BodyHash()
 	switch {
+	case it.left:
+		l.route(it)
 	case chain.Terminal() != nil && !reused:
 		l.conclude(it, chain)
 	case inherited(chain) && !reused:
