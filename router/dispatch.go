@@ -92,10 +92,10 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 	l.log.Warn("dispatch failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyModel, it.model(), keyError, err)
 	switch e, ok := errors.AsType[*schemas.Error](err); {
 	case l.draining: // another router has it next
+	case it.back != nil:
+		l.settle(it, *it.back)
 	case ok && !e.Retryable():
 		l.answer(it, e)
-	case it.left:
-		l.settle(it, bus.Nak)
 	case it.cancelled != "":
 		l.answer(it, schemas.Cancelled(it.cancelled))
 	default:

@@ -71,22 +71,3 @@ func TestADispatchThatFailsAfterItsPartitionHasGone(t *testing.T) {
 		b.wantSettled(flying, "nak")
 	})
 }
-
-// What a look-up has in hand when its partition goes is given back after it, unless it has come again.
-func TestALookUpWhosePartitionHasGone(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		b := flightBench(t, nil)
-		b.bus.mu.Lock()
-		b.bus.cachedGate = make(chan struct{})
-		b.bus.mu.Unlock()
-		seeks := func(it *item) { it.cache = &lookup{seek: true} }
-		gone, back := b.share("gone", seeks), b.share("back", seeks)
-		b.loop.arrivals <- batch{partition: schemas.PartitionOf("acme"), unpinned: true}
-		again := b.share("back", func(it *item) { it.sequence = b.loop.held.with(named("back"))[0].sequence })
-		close(b.bus.cachedGate)
-		b.wantSettled(gone, "nak")
-		b.wantSettled(back, "silent")
-		b.wantSettled(again, "ack") // it came here once more
-		b.wantRuns("back")
-	})
-}
