@@ -203,6 +203,9 @@ func TestWaitingMakesUrgent(t *testing.T) {
 	began := old.queued
 	q.push(young)
 	young.queued = began.Add(time.Second)
+	if ageAfter != 30*time.Second {
+		t.Errorf("a request counts as more urgent after %s", ageAfter)
+	}
 	q.age(began.Add(ageAfter))
 	if old.class != classNormal || young.class != classBatch {
 		t.Errorf("after %v the classes are %d and %d, want normal and batch", ageAfter, old.class, young.class)
