@@ -20,14 +20,16 @@ type fakeVault struct {
 	mu       sync.Mutex
 	records  map[int]bus.Balances
 	events   []string
-	failures int // of reads of records, to come
+	failures int               // of reads of records, to come
+	counted  map[string]uint64 // sequence of the result, by request
+	unseen   int               // looks for a result that fail, to come
 
 	results chan bus.Charged
 	next    uint64
 }
 
 func newFakeVault() *fakeVault {
-	return &fakeVault{records: make(map[int]bus.Balances), results: make(chan bus.Charged, 100)}
+	return &fakeVault{records: make(map[int]bus.Balances), counted: make(map[string]uint64), results: make(chan bus.Charged, 100)}
 }
 
 func (v *fakeVault) Balances(_ context.Context, partition int) (bus.Balances, error) {
@@ -63,8 +65,30 @@ func (v *fakeVault) steal(partition int) {
 func (v *fakeVault) WorkUnderWay(context.Context) ([]*schemas.Work, error) { return nil, nil }
 func (v *fakeVault) LastResult(context.Context) (uint64, error)            { return 0, nil }
 
-func (v *fakeVault) ResultSequence(context.Context, schemas.Identity) (uint64, error) {
+func (v *fakeVault) ResultSequence(_ context.Context, id schemas.Identity) (uint64, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.unseen > 0 {
+		v.unseen--
+		return 0, context.DeadlineExceeded
+	}
+	if sequence := v.counted[id.Request]; sequence > 0 {
+		return sequence, nil
+	}
 	return 0, bus.ErrNotFound
+}
+
+// count lets a request have a result, and blind lets some looks for results fail.
+func (v *fakeVault) count(request string, sequence uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.counted[request] = sequence
+}
+
+func (v *fakeVault) blind(looks int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unseen = looks
 }
 
 func (v *fakeVault) Charges(ctx context.Context, _ uint64, caught func(), fn func(bus.Charged) bool) error {
