@@ -152,12 +152,15 @@ func describe(chain *bus.Chain) string {
 	return all.String()
 }
 
-// checkStore stops everything and checks that the database has exactly one row for every request.
+// checkStore waits until the database has a row for every request, stops everything, and checks that it has exactly one. A
+// result may wait on the bus for a cluster that is electing its leaders.
 func checkStore(ctx context.Context, c *cluster, calls []*call, report *report) error {
-	if err := c.stopAll(); err != nil {
-		return err
+	database := filepath.Join(c.work, "weir.db")
+	_, missing := await(ctx, func(ctx context.Context) (map[string]int, error) { return countAll(ctx, database, calls) })
+	if err := errors.Join(missing, c.stopAll()); err != nil {
+		return fmt.Errorf("%s: %w", c.layout, err)
 	}
-	rows, err := countRows(ctx, filepath.Join(c.work, "weir.db"))
+	rows, err := countRows(ctx, database)
 	if err != nil {
 		return err
 	}
@@ -193,7 +196,18 @@ func (r *report) close() error {
 	return nil
 }
 
-// countRows counts the records of each request in a database that nobody writes to.
+// countAll counts as countRows does, and fails while a call has no record.
+func countAll(ctx context.Context, path string, calls []*call) (map[string]int, error) {
+	rows, err := countRows(ctx, path)
+	for _, call := range calls {
+		if err == nil && rows[call.id] == 0 {
+			err = fmt.Errorf("the database holds no record of %s", call.id)
+		}
+	}
+	return rows, err
+}
+
+// countRows counts the records of each request in a database.
 func countRows(ctx context.Context, path string) (rows map[string]int, err error) {
 	store, err := sqlite.Open(ctx, sqlite.Config{Path: path, ReadOnly: true})
 	if err != nil {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -57,7 +58,7 @@ func (a *asked) cacheControl() error {
 	if len(a.control) == 0 {
 		return nil
 	}
-	said, err := schemas.CacheControl(first(a.header, schemas.HeaderCache), a.control)
+	said, err := schemas.CacheControl(strings.Join(a.header[schemas.HeaderCache], ","), a.control)
 	if err == nil && said != "" {
 		a.header[schemas.HeaderCache] = []string{said}
 	}

@@ -212,15 +212,16 @@ func (b *books) settled(it *item) {
 }
 
 // hit counts a request that is answered without a model, from a cache or with another's answer: it is a request and no tokens.
-// A tenant whose policy is to reject is refused at its limit of requests; any other goes into debt. The answer's result must
-// be made with the request's reserve, which says so in the log.
+// At its limit of requests a tenant whose policy is to reject is refused, and any other where the request would have to wait
+// for longer than it may; else there is nothing to wait for, and the tenant goes into debt. The answer's result must be made with
+// the request's reserve, which says so in the log.
 func (b *books) hit(it *item) *schemas.Error {
 	if b == nil || !b.counts(it) {
 		return nil
 	}
 	limits, book := b.limits(it.req.Tenant), b.of(it)
 	it.reserve = &schemas.Reserve{Requests: 1}
-	if v := book.check(it); limits != nil && limits.Reject && v.Over != ledger.OverNothing {
+	if v := book.check(it); limits != nil && v.Over != ledger.OverNothing && (limits.Reject || v.Wait > limits.maxWait()) {
 		b.reached(it.req.Tenant)
 		return limits.refusal(v)
 	}

@@ -110,7 +110,7 @@ func TestWeightsChangeForWhoWaits(t *testing.T) {
 	serve := func() map[string]int {
 		got := map[string]int{}
 		for range 400 {
-			it := f.pop()
+			it := f.pop(false)
 			got[it.req.Tenant]++
 			f.push(costing(it.req.Tenant, "", 500))
 		}

@@ -83,7 +83,7 @@ func (c *classes) pop() *item {
 				break
 			}
 		}
-		if it := c.lines[chosen].pop(); it != nil {
+		if it := c.lines[chosen].pop(chosen != first); it != nil {
 			c.count--
 			c.pay(it.cost, first, chosen)
 			return it

@@ -176,6 +176,9 @@ func (l *loop) follow(it *item, f *follower, fl *flight) {
 	c := l.copier
 	c.mu.Lock()
 	fl.followers[f] = struct{}{}
+	if fl.ended == nil {
+		fl.landed = time.Time{} // it goes on
+	}
 	reads := fl.open
 	if reads {
 		c.wake(f)
@@ -215,15 +218,18 @@ func (l *loop) stands(fl *flight, leader schemas.Identity, last *schemas.Frame, 
 			}
 		}
 	}
-	switch {
-	case len(fl.followers) == 0:
-	default:
-		if last == nil && result == nil && len(l.held.with(leader)) == 0 && fl.work == 0 && fl.doubt.IsZero() {
-			fl.doubt = time.Now().Add(l.lease)
-			l.flights.doubtful = append(l.flights.doubtful, fl)
-		}
-		l.copier.begin(fl, result)
+	if len(fl.followers) == 0 {
+		return
 	}
+	if result == nil && !runs(last) && fl.work == 0 && fl.doubt.IsZero() {
+		l.suspectLost(fl)
+	}
+	l.copier.begin(fl, result)
+}
+
+// runs reports whether the last frame of a request, or nil, tells that a worker has had it.
+func runs(last *schemas.Frame) bool {
+	return last != nil && last.Kind != schemas.KindAccepted && (last.Start == nil || last.Start.Leader == "")
 }
 
 // rerun routes a request as one that follows nobody.
@@ -233,33 +239,49 @@ func (l *loop) rerun(it *item) {
 	l.route(it)
 }
 
-// doubt gives up leaders of whom there is no trace although their requests should have come back: whoever had them is gone.
+// suspectLost has it found out, again and again, whether the leader of a flight is lost, until a worker has it.
+func (l *loop) suspectLost(fl *flight) {
+	fl.doubt = time.Now().Add(l.lease)
+	l.flights.doubtful = append(l.flights.doubtful, fl)
+}
+
+// doubt looks after the leaders of whom nothing has come so far.
 func (l *loop) doubt(now time.Time) {
 	if len(l.flights.doubtful) == 0 || l.draining {
 		return
 	}
-	kept := l.flights.doubtful[:0]
-	for _, fl := range l.flights.doubtful {
+	all := l.flights.doubtful
+	l.flights.doubtful = all[:0]
+	for _, fl := range all {
 		switch {
-		case len(fl.followers) == 0 || fl.doubt.IsZero() || !fl.landed.IsZero():
+		case len(fl.followers) == 0 || fl.doubt.IsZero() || fl.work != 0:
+			fl.doubt = time.Time{}
 		case now.Before(fl.doubt):
-			kept = append(kept, fl)
+			l.flights.doubtful = append(l.flights.doubtful, fl)
+		case len(l.held.with(fl.leader)) > 0:
+			l.suspectLost(fl)
 		default:
 			l.inquire(fl)
 		}
 	}
-	clear(l.flights.doubtful[len(kept):])
-	l.flights.doubtful = kept
+	clear(all[len(l.flights.doubtful):])
 }
 
-// inquire looks a last time.
+// inquire gives up a leader of whom there is no trace although its request should have come back: whoever had it is gone.
 func (l *loop) inquire(fl *flight) {
 	leader := fl.leader
 	l.lookups.submit(func() func() {
-		_, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
+		last, err := l.copier.bus.LastFrame(l.copier.ctx, leader)
 		return func() {
-			if errors.Is(err, bus.ErrNotFound) && fl.leader == leader && len(l.held.with(leader)) == 0 && !l.draining {
+			switch {
+			case l.draining || fl.leader != leader || fl.doubt.IsZero():
+			case err == nil && runs(last):
+				fl.doubt = time.Time{}
+			case (err == nil && last.Start == nil || errors.Is(err, bus.ErrNotFound)) && len(l.held.with(leader)) == 0:
+				fl.doubt = time.Time{}
 				l.landed(fl, fl.reading, untold())
+			default:
+				l.suspectLost(fl)
 			}
 		}
 	})

@@ -89,6 +89,8 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 	l.log.Warn("dispatch failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyModel, it.model(), keyError, err)
 	switch e, ok := errors.AsType[*schemas.Error](err); {
 	case l.draining: // another router has it next
+	case it.back != nil:
+		l.settle(it, *it.back)
 	case ok && !e.Retryable():
 		l.answer(it, e)
 	case it.cancelled != "":

@@ -108,15 +108,16 @@ func (f *fair) unpop(it *item) {
 // rounds is in how many rounds a share gets so many tokens.
 func (s *share) rounds(tokens int64) float64 { return float64(tokens) / float64(s.weight) }
 
-// pop takes out the item whose turn it is, or gives nil when the gate lets nobody pass.
-func (f *fair) pop() *item {
+// pop takes out the item whose turn it is, or gives nil when the gate lets nobody pass. owed says that a more urgent class
+// waits while this one has its floor.
+func (f *fair) pop(owed bool) *item {
 	for !f.empty() {
 		s := f.turns[0]
 		if s.items.Len() == 0 { // it owes nothing any more
 			f.forget(s)
 			continue
 		}
-		if s.limited && !f.gate.admit(f, s) {
+		if s.limited && !f.gate.admit(f, s, owed) {
 			f.setAside(s)
 			continue
 		}

@@ -45,7 +45,7 @@ func TestTokensGoByWeight(t *testing.T) {
 		}
 		next := map[string]uint64{}
 		for range 5000 {
-			it := f.pop()
+			it := f.pop(false)
 			tenant := it.req.Tenant
 			if it.sequence != next[tenant] {
 				t.Fatalf("request %d of %s goes before %d", it.sequence, tenant, next[tenant])
@@ -203,6 +203,9 @@ func TestWaitingMakesUrgent(t *testing.T) {
 	began := old.queued
 	q.push(young)
 	young.queued = began.Add(time.Second)
+	if ageAfter != 30*time.Second {
+		t.Errorf("a request counts as more urgent after %s", ageAfter)
+	}
 	q.age(began.Add(ageAfter))
 	if old.class != classNormal || young.class != classBatch {
 		t.Errorf("after %v the classes are %d and %d, want normal and batch", ageAfter, old.class, young.class)
@@ -228,19 +231,19 @@ func TestAFloodHoldsNobodyUp(t *testing.T) {
 		}
 		for range 300 {
 			for range r.IntN(10) {
-				flood(f.pop().req.Tenant)
+				flood(f.pop(false).req.Tenant)
 			}
 			first := costing("victim", "", 1+r.Int64N(1<<20))
 			f.push(first)
 			gone := map[string]int{}
-			for it := f.pop(); it != first; it = f.pop() {
+			for it := f.pop(false); it != first; it = f.pop(false) {
 				if gone[it.req.Tenant]++; gone[it.req.Tenant] > 1 {
 					t.Fatalf("a second request of %s goes before the first of another tenant", it.req.Tenant)
 				}
 				flood(it.req.Tenant)
 			}
 			for f.owes("victim") { // it has had its part
-				flood(f.pop().req.Tenant)
+				flood(f.pop(false).req.Tenant)
 			}
 		}
 	})
@@ -261,7 +264,7 @@ func TestWhatATenantOwesIsKept(t *testing.T) {
 	f.push(costing("many", "", 100))
 	for range 10_000 {
 		f.push(costing("many", "", 100))
-		it := f.pop()
+		it := f.pop(false)
 		got[it.req.Tenant] += it.cost
 		if it.req.Tenant == "few" {
 			f.push(costing("few", "", 5000))
@@ -278,18 +281,18 @@ func TestNobodyOwesWhatNobodyWanted(t *testing.T) {
 	f := newFair(equal)
 	for range 100 {
 		f.push(costing("alone", "", 1000))
-		f.pop()
+		f.pop(false)
 	}
 	f.push(costing("late", "", 1000))
 	f.push(costing("late", "", 1000))
 	f.push(costing("alone", "", 1000))
-	if it := f.pop(); it.req.Tenant != "late" {
+	if it := f.pop(false); it.req.Tenant != "late" {
 		t.Error("who came first goes second")
 	}
-	if it := f.pop(); it.req.Tenant != "alone" {
+	if it := f.pop(false); it.req.Tenant != "alone" {
 		t.Error("a tenant waits for what it got while nobody else waited")
 	}
-	for f.pop() != nil {
+	for f.pop(false) != nil {
 	}
 	if len(f.tenants) != 0 || len(f.turns) != 0 {
 		t.Errorf("%d tenants are remembered although nobody waits", len(f.tenants))
@@ -312,7 +315,7 @@ func TestTheFairQueueKeepsItsSums(t *testing.T) {
 				f.push(it)
 				inside = append(inside, it)
 			case 3, 4, 5:
-				it := f.pop()
+				it := f.pop(false)
 				if it != nil && r.IntN(10) == 0 {
 					f.unpop(it)
 				} else if it != nil {
@@ -356,8 +359,8 @@ func wantSums(t *testing.T, f *fair, inside int) {
 // turnstile is a gate that lets some pass.
 type turnstile struct{ r *rand.Rand }
 
-func (g *turnstile) limited(tenant string) bool { return tenant < "c" }
-func (g *turnstile) admit(*fair, *share) bool   { return g.r.IntN(3) > 0 }
+func (g *turnstile) limited(tenant string) bool     { return tenant < "c" }
+func (g *turnstile) admit(*fair, *share, bool) bool { return g.r.IntN(3) > 0 }
 
 func BenchmarkQueue(b *testing.B) {
 	for _, tenants := range []int{1, 1000} {

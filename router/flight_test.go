@@ -39,12 +39,17 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 // share delivers a request that may share a run.
 func (b *bench) share(id string, edit func(*item)) *fakeDelivery {
 	b.t.Helper()
-	return b.arrive(func(it *item) {
+	return b.arrive(sharable(id, edit))
+}
+
+// sharable makes a request one that may share a run, changed by edit.
+func sharable(id string, edit func(*item)) func(*item) {
+	return func(it *item) {
 		it.req.Identity, it.req.Body, it.flightKey, it.estimate, it.input, it.partition = named(id), []byte(`{"model":"m"}`), "k", 100, 40, schemas.PartitionOf("acme")
 		if edit != nil {
 			edit(it)
 		}
-	})
+	}
 }
 
 func (b *bench) begin(id string) {

@@ -20,10 +20,14 @@ type pace struct {
 	seen    time.Time
 }
 
-// left notes what has just left the queue.
-func (p *pace) left(cost int64) { p.tokens += float64(cost) }
+// left notes what has just left the queue. What leaves while nobody waits for the workers is not counted.
+func (p *pace) left(cost int64) {
+	if !p.seen.IsZero() {
+		p.tokens += float64(cost)
+	}
+}
 
-// wait notes that requests have been waiting since the last look.
+// wait notes that requests have been waiting for the workers since the last look.
 func (p *pace) wait(now time.Time) {
 	if !p.seen.IsZero() {
 		passed := now.Sub(p.seen).Seconds()
@@ -34,7 +38,7 @@ func (p *pace) wait(now time.Time) {
 	p.seen = now
 }
 
-// rest notes that nobody waits: what goes now says nothing of what could go.
+// rest notes that nobody waits for them: what goes now says nothing of what could go.
 func (p *pace) rest() { p.seen = time.Time{} }
 
 // known reports whether some have waited for long enough to tell.

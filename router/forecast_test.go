@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weir-llm/weir/internal/ledger"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -82,6 +83,20 @@ func TestPaceIsLearnedWhileSomeWait(t *testing.T) {
 		}
 		if got := p.takes(1000); got < 450*time.Millisecond || got > 550*time.Millisecond {
 			t.Errorf("1,000 tokens at 2,000 a second take %s", got)
+		}
+	})
+}
+
+// What leaves while nobody waits for the workers, as what waits for the limits of its tenant does, says nothing of their pace.
+func TestPaceIsOfTheWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 600}, MaxQueueWait: time.Hour})
+		for range 30 { // at 10 tokens a second, with room for a hundred of them
+			b.from("acme", 100)
+		}
+		b.after(2 * time.Minute)
+		if got := b.loop.pace("m"); got.tokens > 0 || got.seconds > 0 {
+			t.Errorf("the pace of workers with room is taken for %+v", *got)
 		}
 	})
 }

@@ -89,6 +89,9 @@ func (l *loop) hand(fl *flight, heir *follower) {
 	fl.question = heirQuestion{}
 	switch late := !l.clock.at(time.Now()).Before(it.deadline); {
 	case l.draining: // another router has it next
+	case it.back != nil:
+		l.detach(heir)
+		l.settle(it, *it.back)
 	case it.cancelled != "" || late:
 		l.detach(heir)
 		if it.cancelled != "" {
@@ -269,8 +272,12 @@ func (l *loop) last(ctx context.Context, id schemas.Identity) (*schemas.Frame, e
 
 // hasWorker reports whether the item is still there that the worker of an heir holds.
 func (l *loop) hasWorker(ctx context.Context, b *bequest) (bool, error) {
-	work := b.work
+	work, asked := b.work, make(map[schemas.Identity]bool)
 	for id := b.it.req.Identity; work == 0; { // as its chain says, or that of the leader before it
+		if asked[id] {
+			return false, nil // they follow each other
+		}
+		asked[id] = true
 		chain, err := l.copier.bus.Chain(ctx, id)
 		if err != nil {
 			return false, err

@@ -68,6 +68,7 @@ type item struct {
 	follower  *follower           // while it is given the answer of another
 	revived   bool                // the worker that went on with a run in its chain is lost
 	cancelled schemas.CancelledBy // while a job had it in hand; empty = it was not
+	back      *bus.Outcome        // how it is given back once the job that has it in hand is done; nil: it is not
 	reserve   *schemas.Reserve    // of a tenant with limits
 	allowance string              // what that may still do, for the door
 }

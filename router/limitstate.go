@@ -64,10 +64,19 @@ func (b *books) figure(q *schemas.TenantQueue) {
 	}
 	if t := b.throttled[q.Tenant]; t != nil {
 		q.Limit = limitNames[t.over]
-		if !t.until.IsZero() {
-			q.PredictMS = max(q.PredictMS, time.Until(t.until).Milliseconds())
-		}
+		q.PredictMS = max(q.PredictMS, b.wait(q.Tenant).Milliseconds())
 	}
+}
+
+// wait is how long no request of a tenant goes that waits for its limits; 0 when it does not, or nobody knows.
+func (b *books) wait(tenant string) time.Duration {
+	if b == nil {
+		return 0
+	}
+	if t := b.throttled[tenant]; t != nil && !t.until.IsZero() {
+		return max(time.Until(t.until), 0)
+	}
+	return 0
 }
 
 var limitNames = map[ledger.Over]string{

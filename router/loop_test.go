@@ -218,22 +218,32 @@ func newBench(t *testing.T, configure func(*Config)) *bench {
 	return b
 }
 
-// arrive delivers a request for model m with the id req-<sequence>, changed by edit.
+// arrive delivers a request for model m with the id idk_<sequence>, changed by edit.
 func (b *bench) arrive(edit func(*item)) *fakeDelivery {
 	b.t.Helper()
-	d := &fakeDelivery{}
-	id := schemas.Identity{Tenant: "acme", Request: fmt.Sprintf("idk_%d", b.next)}
-	it := &item{
-		req: &schemas.Request{Identity: id, ModelToken: "m", Op: schemas.OpChat}, ctx: b.t.Context(), end: func() {}, delivery: d,
-		sequence: b.next, accepted: time.Now(), arrived: time.Now(), deadline: time.Now().Add(schemas.DefaultDeadline), size: 100,
+	return b.arriveAtOnce(edit)[0]
+}
+
+// arriveAtOnce delivers a request for each edit, in one batch.
+func (b *bench) arriveAtOnce(edits ...func(*item)) (deliveries []*fakeDelivery) {
+	b.t.Helper()
+	var items []*item
+	for _, edit := range edits {
+		d := &fakeDelivery{}
+		id := schemas.Identity{Tenant: "acme", Request: fmt.Sprintf("idk_%d", b.next)}
+		it := &item{
+			req: &schemas.Request{Identity: id, ModelToken: "m", Op: schemas.OpChat}, ctx: b.t.Context(), end: func() {}, delivery: d,
+			sequence: b.next, accepted: time.Now(), arrived: time.Now(), deadline: time.Now().Add(schemas.DefaultDeadline), size: 100,
+		}
+		b.next++
+		if edit != nil {
+			edit(it)
+		}
+		items, deliveries = append(items, it), append(deliveries, d)
 	}
-	b.next++
-	if edit != nil {
-		edit(it)
-	}
-	b.loop.arrivals <- batch{items: []*item{it}}
+	b.loop.arrivals <- batch{items: items}
 	synctest.Wait()
-	return d
+	return deliveries
 }
 
 func (b *bench) beat(h *schemas.Heartbeat) {

@@ -107,17 +107,27 @@ func (l *loop) inherited(it *item) bool {
 	return s == nil || it.accepted.Before(l.clock.at(s.since).Add(clockSlack))
 }
 
-// disown gives back what waits of a partition that another router has now. It comes at once to that one, which may have it
-// already. What a job has in hand is finished: each step of that is harmless when it is done twice.
+// disown gives back what is held of a partition that another router has now. It comes at once to that one, which may have it
+// already.
 func (l *loop) disown(partition int) {
-	l.disinherit(func(it *item) bool { return it.partition == partition }, bus.Nak)
-	for it := range l.held.all() {
-		if it.partition == partition && (it.follower != nil || l.unqueue(it)) {
-			l.retract(it, func() { l.settle(it, bus.Nak) })
-		}
-	}
+	l.giveUpAll(func(it *item) bool { return it.partition == partition }, bus.Nak)
 	if l.books != nil {
 		l.books.leave(partition)
+	}
+}
+
+// giveUpAll gives back the requests for which yes says so. A step that a job has in hand is finished first, since none does
+// harm when it is done twice.
+func (l *loop) giveUpAll(yes func(*item) bool, outcome bus.Outcome) {
+	l.disinherit(yes, outcome)
+	for it := range l.held.all() {
+		if !yes(it) {
+			continue
+		}
+		it.back = &outcome
+		if it.follower != nil || l.unqueue(it) {
+			l.retract(it, func() { l.settle(it, outcome) })
+		}
 	}
 }
 
@@ -183,12 +193,7 @@ func (l *loop) wake(now time.Time) {
 		return
 	}
 	l.log.Warn("the router was stopped for longer than a lease; what it held is left to others", keyCount, l.queue.len())
-	l.disinherit(func(*item) bool { return true }, bus.Silent)
-	for it := range l.held.all() {
-		if it.follower != nil || l.unqueue(it) {
-			l.retract(it, func() { l.settle(it, bus.Silent) })
-		}
-	}
+	l.giveUpAll(func(*item) bool { return true }, bus.Silent)
 	if l.books != nil {
 		for partition := range l.books.partitions {
 			l.books.leave(partition)

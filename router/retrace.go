@@ -34,6 +34,8 @@ func (l *loop) retraced(it *item, chain *bus.Chain) {
 	it.again, it.traced = false, true
 	reused := chain.BodyHash() != "" && chain.BodyHash() != it.req.BodyHash()
 	switch {
+	case it.back != nil:
+		l.settle(it, *it.back)
 	case chain.Terminal() != nil && !reused:
 		l.conclude(it, chain)
 	case inherited(chain) && !reused:
@@ -76,25 +78,55 @@ func (l *loop) rejoin(it *item, chain *bus.Chain) {
 		}
 	}
 	it.placed = true
-	leader := schemas.Identity{Tenant: it.req.Tenant, Request: chain.Leader()}
-	fl := l.flights.byLeader[leader]
-	if fl == nil && !chain.Visible() {
-		fl = l.flights.byKey[it.flightKey]
-	}
+	led := *it.req
+	led.Identity.Request = chain.Leader()
+	fl := l.flights.byLeader[led.Identity]
 	if fl != nil && fl.leader == it.req.Identity { // it is the heir, of which its chain does not tell yet
 		l.inherits(it, fl)
 		return
 	}
-	l.books.resume(it)
+	if fl == nil && !chain.Visible() {
+		fl = l.flights.byKey[it.flightKey]
+	}
 	f := newFollower(it, l.cfg.Name)
 	f.goOn(chain)
-	if fl == nil || !l.copier.reaches(fl, f) {
-		led := *it.req
-		led.Identity = leader
+	if fl == nil || !l.copier.reaches(fl, f) || l.behind(fl, it) {
 		fl = newFlight(it.flightKey, &led)
+		if l.behind(fl, it) {
+			it.dispatch = heirDispatch
+			l.route(it) // it runs, or else they would follow each other for ever
+			return
+		}
 		l.flights.add(fl)
 	}
+	l.books.resume(it)
 	l.follow(it, f, fl)
+}
+
+// behind reports whether the leader of a flight is the request, or follows it, be it over others. Two routers that have the
+// same requests in turn may each let another one lead.
+func (l *loop) behind(fl *flight, it *item) bool {
+	for range l.held.count {
+		if fl.leader == it.req.Identity {
+			return true
+		}
+		next := l.followedBy(fl.leader)
+		if next == nil {
+			return false
+		}
+		fl = next
+	}
+	return true
+}
+
+// followedBy is the flight that a request follows here, or nil.
+func (l *loop) followedBy(id schemas.Identity) *flight {
+	for _, it := range l.held.with(id) {
+		if it.follower != nil {
+			return it.follower.flight
+		}
+	}
+	return nil
 }
 
 // reaches reports whether a flight has all that a follower still lacks.

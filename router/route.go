@@ -21,7 +21,7 @@ func (l *loop) arrive(b batch) {
 			it.end()
 		case old != nil: // delivered again while it is here: the new delivery is the one with a lease
 			old.delivery.Settle(bus.Silent)
-			old.delivery = it.delivery
+			old.delivery, old.back = it.delivery, nil
 			it.end()
 		default:
 			l.hold(it, 1)
@@ -46,6 +46,8 @@ func (l *loop) hold(it *item, by int) {
 func (l *loop) route(it *item) {
 	now := time.Now()
 	switch {
+	case it.back != nil:
+		l.settle(it, *it.back)
 	case it.fault != nil:
 		l.answer(it, it.fault)
 	case it.cancelled != "":

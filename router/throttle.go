@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weir-llm/weir/internal/ledger"
@@ -11,12 +12,13 @@ import (
 type gate interface {
 	limited(tenant string) bool
 	// admit reserves for the first request of a share, and reports true; or it keeps the share, which it has the fair queue
-	// take back when the limit allows.
-	admit(f *fair, s *share) bool
+	// take back when the limit allows. owed says that the share goes before more urgent ones, for the floor of its class.
+	admit(f *fair, s *share, owed bool) bool
 }
 
 // throttle is a tenant that waits for its limits. Its shares, of which it has one for each model and class, are aside, so
-// that its turns are others', and all of them wait for the first: none overtakes a request that needs more.
+// that its turns are others', and all of them wait for the first of the most urgent: none overtakes a request as urgent that
+// needs more.
 type throttle struct {
 	limits *Limits
 	aside  []aside
@@ -28,25 +30,49 @@ type throttle struct {
 type aside struct {
 	fair  *fair
 	share *share
+	owed  bool
 }
 
-// first is the request that the tenant waits with, or nil. Shares that have emptied or gone back by themselves are dropped.
-func (t *throttle) first() *item {
-	for len(t.aside) > 0 {
-		if s := t.aside[0].share; s.aside && s.items.Len() > 0 {
-			return s.items.Front().Value.(*item)
-		}
-		t.aside = t.aside[1:]
+// first is the request that the share waits with.
+func (a aside) first() *item { return a.share.items.Front().Value.(*item) }
+
+// before orders the shares of a tenant: those that are owed, and then the more urgent.
+func (a aside) before(b aside) bool {
+	if a.owed != b.owed {
+		return a.owed
 	}
-	return nil
+	return !a.owed && a.first().class < b.first().class
+}
+
+// sort drops the shares that have emptied or gone back by themselves, and puts that which goes first in front.
+func (t *throttle) sort() {
+	t.aside = slices.DeleteFunc(t.aside, func(a aside) bool { return !a.share.aside || a.share.items.Len() == 0 })
+	slices.SortStableFunc(t.aside, func(a, b aside) int {
+		switch {
+		case a.before(b):
+			return -1
+		case b.before(a):
+			return 1
+		}
+		return 0
+	})
+}
+
+// first is the request that the tenant waits with, or nil.
+func (t *throttle) first() *item {
+	if t.sort(); len(t.aside) == 0 {
+		return nil
+	}
+	return t.aside[0].first()
 }
 
 func (b *books) limited(tenant string) bool { return b.limits(tenant).any() }
 
 func (l *Limits) any() bool { return l != nil && l.Limits.Any() }
 
-func (b *books) admit(f *fair, s *share) bool {
-	it := s.items.Front().Value.(*item)
+func (b *books) admit(f *fair, s *share, owed bool) bool {
+	waits := aside{f, s, owed}
+	it := waits.first()
 	if it.reserve == nil { // its tenant had no limits when it came
 		return true
 	}
@@ -58,20 +84,24 @@ func (b *books) admit(f *fair, s *share) bool {
 	if book.ledger != nil && book.ledger.Holds(it.req.Identity) {
 		return true
 	}
-	if t == nil {
-		if book.ledger != nil {
-			v := book.check(it)
-			if v.Over == ledger.OverNothing {
-				b.hold(it)
-				return true
-			}
-			t = b.throttle(it, v)
-		} else { // the balances are with another router, and so will the request be
-			t = &throttle{limits: b.limits(it.req.Tenant)}
-			b.throttled[it.req.Tenant] = t
+	switch {
+	case t != nil && !waits.before(t.aside[0]):
+	case book.ledger != nil:
+		v := book.check(it)
+		if v.Over == ledger.OverNothing {
+			b.hold(it)
+			return true
 		}
+		if t == nil {
+			t = b.throttle(it, v)
+		} else {
+			b.setWait(t, it, v)
+		}
+	case t == nil: // the balances are with another router, and so will the request be
+		t = &throttle{limits: b.limits(it.req.Tenant)}
+		b.throttled[it.req.Tenant] = t
 	}
-	t.aside = append(t.aside, aside{f, s})
+	t.aside = append(t.aside, waits)
 	return false
 }
 
@@ -138,12 +168,15 @@ func (b *books) wake(tenant string) {
 		}
 	}
 	delete(b.throttled, tenant)
-	for _, a := range t.aside {
-		if a.share.aside && a.share.items.Len() > 0 {
-			model := a.share.items.Front().Value.(*item).model()
+	models := make([]string, 0, len(t.aside))
+	for _, a := range t.aside { // all of them before any goes, or what is taken back first would go before what is more urgent
+		if a.share.aside {
+			models = append(models, a.first().model())
 			a.fair.takeBack(a.share)
-			b.loop.pump(model)
 		}
+	}
+	for _, model := range models {
+		b.loop.pump(model)
 	}
 }
 

@@ -174,7 +174,8 @@ func TestOthersHaveTheTurns(t *testing.T) {
 	})
 }
 
-// TestNoneOvertakes has a large request wait for a full bucket, while small ones come all the time.
+// TestNoneOvertakes has a large request wait for a full bucket, while small ones that are as urgent come all the time, for
+// another model too.
 func TestNoneOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 100}, MaxQueueWait: time.Hour})
@@ -182,7 +183,7 @@ func TestNoneOvertakes(t *testing.T) {
 		b.from("acme", 100) // in 24 s
 		for range 10 {
 			b.arrive(func(it *item) {
-				it.estimate, it.input, it.partition, it.req.Priority = 1, 1, schemas.PartitionOf("acme"), schemas.PriorityInteractive
+				it.estimate, it.input, it.partition = 1, 1, schemas.PartitionOf("acme")
 			})
 			b.after(2 * time.Second)
 		}
@@ -192,6 +193,77 @@ func TestNoneOvertakes(t *testing.T) {
 		b.wantDispatched("idk_1", "idk_2")
 		b.after(10 * time.Second)
 		b.wantDispatched(ids(1, 12)...)
+	})
+}
+
+// urgent delivers a request of acme with a priority.
+func (b *bench) urgent(priority schemas.Priority, tokens int64) {
+	b.arrive(func(it *item) {
+		it.estimate, it.input, it.partition, it.req.Priority = tokens, tokens, schemas.PartitionOf("acme"), priority
+	})
+}
+
+// TestUrgencyCountsAtALimit has a backlog of a tenant wait for a place in flight, and lets what is more urgent have the next.
+func TestUrgencyCountsAtALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{MaxInFlight: 1}, MaxQueueWait: time.Hour})
+		for range 3 {
+			b.urgent(schemas.PriorityBatch, 1)
+		}
+		for range 2 {
+			b.urgent(schemas.PriorityNormal, 1)
+		}
+		b.urgent(schemas.PriorityInteractive, 1)
+		for _, id := range []string{"idk_1", "idk_6", "idk_4", "idk_5", "idk_2"} {
+			b.end("acme", id, 1)
+		}
+		b.wantDispatched("idk_1", "idk_6", "idk_4", "idk_5", "idk_2", "idk_3")
+	})
+}
+
+// TestUrgentIsNotHeldUpByWhatNeedsMore lets an urgent request go as soon as there is enough for it, although one that is
+// less urgent waits for more.
+func TestUrgentIsNotHeldUpByWhatNeedsMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 600}, MaxQueueWait: time.Hour})
+		b.urgent(schemas.PriorityNormal, 590)
+		b.urgent(schemas.PriorityBatch, 600) // in 59 s
+		b.urgent(schemas.PriorityInteractive, 5)
+		b.wantDispatched("idk_1", "idk_3")
+		b.urgent(schemas.PriorityInteractive, 25) // in 2 s
+		b.wantDispatched("idk_1", "idk_3")
+		b.after(2100 * time.Millisecond)
+		b.wantDispatched("idk_1", "idk_3", "idk_4")
+		b.after(61 * time.Second)
+		b.wantDispatched("idk_1", "idk_3", "idk_4", "idk_2")
+	})
+}
+
+// TestTheFloorOfAClassHoldsAtALimit has a tenant keep itself at its limit with urgent requests, twice as many as it may have.
+func TestTheFloorOfAClassHoldsAtALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 6000}, MaxQueueWait: ageAfter - time.Second})
+		normal := map[string]bool{}
+		for n := range 600 {
+			if n%40 == 0 {
+				normal[fmt.Sprintf("idk_%d", b.next)] = true
+				b.urgent(schemas.PriorityNormal, 300)
+			}
+			b.urgent(schemas.PriorityInteractive, 100)
+			time.Sleep(500 * time.Millisecond)
+			b.beat(slots(1000))
+		}
+		b.bus.mu.Lock()
+		defer b.bus.mu.Unlock()
+		went := 0
+		for _, id := range b.bus.dispatched {
+			if normal[id] {
+				went++
+			}
+		}
+		if went < len(normal)*9/10 {
+			t.Errorf("of %d normal requests %d went beside %d urgent ones", len(normal), went, len(b.bus.dispatched)-went)
+		}
 	})
 }
 
@@ -373,31 +445,53 @@ func TestTheVaultFails(t *testing.T) {
 }
 
 // TestAHitIsARequest counts answers without a model as requests, and as no tokens.
+// hit answers a request of acme without a model.
+func (b *bench) hit(n int) (refused *schemas.Error) {
+	done := make(chan struct{})
+	b.loop.finished <- func() {
+		it := &item{
+			req: &schemas.Request{Identity: schemas.Identity{Tenant: "acme", Request: fmt.Sprint("hit_", n)}, ModelToken: "m"}, estimate: 500, input: 500,
+			partition: schemas.PartitionOf("acme"), deadline: time.Now().Add(time.Minute),
+		}
+		b.loop.books.ready(it)
+		refused = b.loop.books.hit(it)
+		close(done)
+	}
+	<-done
+	return refused
+}
+
+// TestHitsAreLimited lets a tenant whose policy is to queue have hits that it would not have to wait for too long, and no more.
+func TestHitsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 60}, MaxQueueWait: 30 * time.Second})
+		b.from("acme", 10)
+		for n := range 89 {
+			if refused := b.hit(n); refused != nil {
+				t.Fatalf("hit %d: %v", n, refused)
+			}
+		}
+		if refused := b.hit(89); refused == nil || refused.Code != schemas.CodeRateLimit || refused.RetryAfter != 31*time.Second {
+			t.Errorf("a hit that would have to wait for 31 s: %+v", refused)
+		}
+		time.Sleep(time.Second)
+		if refused := b.hit(90); refused != nil {
+			t.Errorf("a second later: %v", refused)
+		}
+	})
+}
+
 func TestAHitIsARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 3, TokensPerMinute: 1000, MaxInFlight: 2}, Reject: true})
 		b.from("acme", 10)
 		b.wantDispatched("idk_1")
-		hit := func(n int) (refused *schemas.Error) {
-			done := make(chan struct{})
-			b.loop.finished <- func() {
-				it := &item{
-					req: &schemas.Request{Identity: schemas.Identity{Tenant: "acme", Request: fmt.Sprint("hit_", n)}, ModelToken: "m"}, estimate: 500, input: 500,
-					partition: schemas.PartitionOf("acme"), deadline: time.Now().Add(time.Minute),
-				}
-				b.loop.books.ready(it)
-				refused = b.loop.books.hit(it)
-				close(done)
-			}
-			<-done
-			return refused
-		}
 		for n := range 2 {
-			if refused := hit(n); refused != nil {
+			if refused := b.hit(n); refused != nil {
 				t.Errorf("hit %d: %v", n, refused)
 			}
 		}
-		if refused := hit(3); refused == nil || refused.Code != schemas.CodeRateLimit || refused.RetryAfter != 20*time.Second {
+		if refused := b.hit(3); refused == nil || refused.Code != schemas.CodeRateLimit || refused.RetryAfter != 20*time.Second {
 			t.Errorf("the fourth request of three: %v", refused)
 		}
 		b.from("acme", 10)

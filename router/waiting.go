@@ -29,6 +29,7 @@ func (l *loop) tellPlace(q question) {
 		}
 		lane := l.queue.models[it.model()]
 		wait, place := l.forecast(lane, it)
+		wait = max(wait, l.books.wait(it.req.Tenant))
 		q.answer(&schemas.Waiting{V: schemas.Version, Place: place, Queued: lane.count, WaitMS: wait.Milliseconds()})
 		return
 	}
@@ -78,7 +79,11 @@ func (l *loop) pace(model string) *pace {
 // watchQueue learns the pace of the models that requests wait for, and tells operators about them.
 func (l *loop) watchQueue(now time.Time) {
 	for model, lane := range l.queue.models {
-		l.pace(model).wait(now)
+		if lane.idle() { // who waits for the limits of a tenant says nothing of what the workers can do
+			l.pace(model).rest()
+		} else {
+			l.pace(model).wait(now)
+		}
 		if now.Sub(l.told[model]) >= queueEventEvery {
 			l.told[model] = now
 			l.tellQueue(model, lane, now)

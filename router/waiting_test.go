@@ -7,6 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weir-llm/weir/internal/ledger"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -61,30 +64,45 @@ func TestNobodyIsRefusedOnAGuess(t *testing.T) {
 	})
 }
 
+// ask is what somebody is told who asks for a request's place.
+func (b *bench) ask(id schemas.Identity) *schemas.Waiting {
+	told := make(chan *schemas.Waiting, 1)
+	b.loop.asked <- question{id, func(w *schemas.Waiting) { told <- w }}
+	synctest.Wait()
+	select {
+	case w := <-told:
+		return w
+	default:
+		return nil
+	}
+}
+
+func TestTheWaitAtALimitIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 1}, MaxQueueWait: time.Hour})
+		b.from("acme", 10)
+		b.from("acme", 10)
+		b.after(20 * time.Second)
+		want := &schemas.Waiting{V: schemas.Version, Place: 1, Queued: 1, WaitMS: 40_000}
+		if diff := cmp.Diff(want, b.ask(schemas.Identity{Tenant: "acme", Request: "idk_2"})); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestPlacesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		saturated(b)
 		last := schemas.Identity{Tenant: "acme", Request: fmt.Sprintf("idk_%d", b.next-1)}
-		ask := func(id schemas.Identity) *schemas.Waiting {
-			told := make(chan *schemas.Waiting, 1)
-			b.loop.asked <- question{id, func(w *schemas.Waiting) { told <- w }}
-			synctest.Wait()
-			select {
-			case w := <-told:
-				return w
-			default:
-				return nil
-			}
-		}
-		w := ask(last)
+		w := b.ask(last)
 		if w == nil || w.Place != w.Queued || w.Queued < 40 || w.WaitMS < 30_000 || w.WaitMS > 80_000 {
 			t.Errorf("the last of some 50 requests of a second each is told %+v", w)
 		}
-		if w := ask(schemas.Identity{Tenant: "acme", Request: "idk_1"}); w != nil {
+		if w := b.ask(schemas.Identity{Tenant: "acme", Request: "idk_1"}); w != nil {
 			t.Errorf("one that has gone is told %+v", w)
 		}
-		if w := ask(schemas.Identity{Tenant: "other", Request: last.Request}); w != nil {
+		if w := b.ask(schemas.Identity{Tenant: "other", Request: last.Request}); w != nil {
 			t.Errorf("another tenant is told %+v", w)
 		}
 	})

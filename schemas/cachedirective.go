@@ -32,7 +32,7 @@ type CacheDirective struct {
 
 // ParseCacheDirective reads the headers of a request. The error is an [Error].
 func ParseCacheDirective(h Header) (d CacheDirective, err error) {
-	list := get(h, HeaderCache)
+	list := strings.Join(h[HeaderCache], ",") // as HTTP has it of a header that is there more than once
 	if list == "" && h[HeaderCacheTTL] == nil && h[HeaderCacheNamespace] == nil {
 		return d, nil
 	}

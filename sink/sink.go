@@ -130,23 +130,35 @@ func (s *Sink) take(ctx, work context.Context, puller *bus.Puller) {
 	}
 }
 
-// flushPatience is how long a flush waits for a next result, of which the server may have none. The stages before this one
-// have stopped by then.
-const flushPatience = 300 * time.Millisecond
+const (
+	// flushPatience is how long a flush waits for a next result, of which the server may have none. The stages before this one
+	// have stopped by then.
+	flushPatience = 300 * time.Millisecond
+	// flushAsk is how long the server is given to say what is left. A cluster that is electing a leader says nothing, and is
+	// asked again.
+	flushAsk = 2 * time.Second
+)
 
 // flush handles what is on the bus already. If the store fails now, the rest stays on the bus for the next start.
 func (s *Sink) flush(ctx, work context.Context, puller *bus.Puller) {
 	for work.Err() == nil && s.health.get(storing) == nil {
 		// Asked first: what the server has sent before it says that nothing is left is there before its answer is.
-		left, failed := puller.Undelivered(work)
+		left, failed := s.left(work, puller)
 		patience, cancel := context.WithTimeout(work, flushPatience)
 		deliveries, _ := puller.Fetch(patience, s.cfg.BatchSize)
 		cancel()
 		s.handle(ctx, work, deliveries)
-		if len(deliveries) == 0 && (left == 0 || failed != nil) {
+		if len(deliveries) == 0 && left == 0 && failed == nil {
 			return
 		}
 	}
+}
+
+// left is how many results the server has that came to nobody yet.
+func (s *Sink) left(ctx context.Context, puller *bus.Puller) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, flushAsk)
+	defer cancel()
+	return puller.Undelivered(ctx)
 }
 
 // Ready reports why results are not being kept now.

@@ -35,9 +35,10 @@ func (b *Bus) sinkConsumer() jetstream.ConsumerConfig {
 	}
 }
 
-// EnsureWorkConsumer creates the consumer of a model that a worker is about to serve.
+// EnsureWorkConsumer creates the consumer of a model that a worker is about to serve. A cluster that is electing its leaders
+// is asked again for 30 s, as by [Bus.Setup].
 func (b *Bus) EnsureWorkConsumer(ctx context.Context, modelToken string) error {
-	return b.ensureConsumer(ctx, schemas.StreamWork, b.workConsumer(modelToken))
+	return b.patiently(ctx, func() error { return b.ensureConsumer(ctx, schemas.StreamWork, b.workConsumer(modelToken)) })
 }
 
 // ensureConsumer creates a consumer, or updates the lease of the one that is there.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,29 +33,40 @@ const (
 // RequestsOut is how many requests of a partition may be with a router at once.
 const RequestsOut = 5_000
 
-// setupTimeout is how long Setup waits for a cluster that is electing its leaders.
-const setupTimeout = 30 * time.Second
-
 // Setup creates the streams and the fixed consumers that do not exist. What exists with another configuration is left as
 // it is and reported in the log. A cluster that has just started may not answer yet: it is asked again for 30 s.
 func (b *Bus) Setup(ctx context.Context) error {
+	return b.advise(b.patiently(ctx, func() error { return b.setup(ctx) }))
+}
+
+const (
+	// setupTimeout is how long what a stage needs is asked for while the cluster is electing its leaders.
+	setupTimeout = 30 * time.Second
+	setupWait    = time.Second // between two tries
+)
+
+// patiently repeats a step of the setup while it fails for want of leaders, for setupTimeout at most.
+func (b *Bus) patiently(ctx context.Context, step func() error) error {
 	deadline := time.Now().Add(setupTimeout)
 	for {
-		err := b.setup(ctx)
+		err := step()
 		if err == nil || !electing(err) || time.Now().After(deadline) {
-			return b.advise(err)
+			return err
 		}
 		b.log.Warn("JetStream is not ready and is asked again", "error", err)
-		if waitErr := sleep(ctx, time.Second); waitErr != nil {
-			return err
+		if waitErr := sleep(ctx, setupWait); waitErr != nil {
+			return fmt.Errorf("%w: %w", waitErr, err)
 		}
 	}
 }
 
-// electing reports whether the error is that of a cluster without leaders at the moment.
+// electing reports whether the error is that of a cluster that is electing its leaders, or whose servers have not all met.
 func electing(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) {
+		return true
+	}
 	api, answered := errors.AsType[*jetstream.APIError](err)
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || answered && api.ErrorCode == codeUnavailable
+	return answered && (api.ErrorCode == codeUnavailable || api.ErrorCode == codeNoPeers && strings.Contains(api.Description, "peer offline"))
 }
 
 func (b *Bus) setup(ctx context.Context) error {
