@@ -23,7 +23,7 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 		return r.handBack(ctx)
 	}
 	summary := r.summary(said, failed)
-	frame := &schemas.Frame{Kind: schemas.KindEnd, Data: summary.Encode(), Trace: bus.TraceParent(ctx)}
+	frame := &schemas.Frame{Kind: schemas.KindEnd, Trace: bus.TraceParent(ctx)}
 	switch {
 	case failed != nil:
 		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), headerSummary(summary)
@@ -31,6 +31,8 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 		r.log().Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", errors.Unwrap(failed))
 	case said.response != nil:
 		frame.Count, frame.Data, frame.Summary = 1, said.response, headerSummary(summary)
+	default:
+		frame.Data = summary.Encode()
 	}
 	return r.commit(ctx, frame, summary, said)
 }

@@ -109,6 +109,7 @@ type Worker struct {
 	solitude *solitude
 	runs     *runs
 	frames   sync.Pool // of frameData
+	crew     *crew     // for what runs beside the loops that take work
 }
 
 // New checks the configuration. It starts nothing.
@@ -121,7 +122,7 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{
-		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(), usage: newUsage(),
+		cfg: cfg, bus: cfg.Bus, log: cfg.Logger, meters: meters, runs: newRuns(), usage: newUsage(), crew: newCrew(),
 		tracer: cfg.TracerProvider.Tracer("github.com/weir-llm/weir/inference"),
 	}
 	w.solitude = newSolitude(func() { w.beats.soon() })
@@ -158,6 +159,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var background, serving sync.WaitGroup
 	background.Go(func() { w.beats.run(beating) })
 	background.Go(func() { w.health.run(beating) })
+	defer w.crew.close()
 	for _, m := range w.models {
 		serving.Go(func() { w.serve(ctx, work, m) })
 	}

@@ -154,7 +154,11 @@ func (w *Worker) take(ctx, work context.Context, m *model, running *sync.WaitGro
 		for _, d := range batch {
 			m.hold(d.Sequence)
 			w.beats.soon()
-			running.Go(func() { w.handle(work, m, d) })
+			running.Add(1)
+			w.crew.do(func() {
+				defer running.Done()
+				w.handle(work, m, d)
+			})
 		}
 	}
 }

@@ -22,7 +22,7 @@ type claim struct{ wait func() error }
 func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 	frame := r.claimFrame(ctx, mode)
 	done := make(chan error, 1)
-	go func() {
+	r.w.crew.do(func() {
 		err := r.write(ctx, frame)
 		if errors.Is(err, bus.ErrFenced) && r.behindAccepted(ctx) {
 			err = r.write(ctx, frame)
@@ -31,7 +31,7 @@ func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
 			stop()
 		}
 		done <- err
-	}()
+	})
 	return claim{wait: sync.OnceValue(func() error { return <-done })}
 }
 
