@@ -225,8 +225,15 @@ func (b *books) hit(it *item) *schemas.Error {
 		b.reached(it.req.Tenant)
 		return limits.refusal(v)
 	}
-	b.sending(it)
+	b.countHit(it)
 	return nil
+}
+
+// countHit reserves for a request that runs nowhere. One that a router before may have dispatched gives its place back: whoever
+// it waits for may need that.
+func (b *books) countHit(it *item) {
+	b.release(it.req.Identity)
+	b.sending(it)
 }
 
 // resume counts a request as hit does, without a look at the limits: it was let in before.
@@ -235,7 +242,7 @@ func (b *books) resume(it *item) {
 		return
 	}
 	it.reserve = &schemas.Reserve{Requests: 1}
-	b.sending(it)
+	b.countHit(it)
 }
 
 // inherit counts a request that was to be answered without a model, and now goes on with the run of another.
@@ -303,15 +310,34 @@ func (b *books) tick(now time.Time) {
 // reserve would stay for ever.
 func (b *books) look(book *book) {
 	for _, id := range book.ledger.Doubtful(looksAtOnce, book.now()) {
-		b.jobs.submit(func() func() {
-			sequence, err := b.vault.ResultSequence(b.ctx, id)
-			return func() {
-				if err == nil && book.ledger != nil && sequence <= book.ledger.Applied() {
-					book.ledger.Release(id, book.now())
-					book.dirty = true
-					b.wake(id.Tenant)
-				}
+		b.lookFor(book, id)
+	}
+}
+
+// lookFor gives back what a request has reserved whose result was counted before. When that cannot be known now, it is looked
+// for again soon.
+func (b *books) lookFor(book *book, id schemas.Identity) {
+	reign := book.reign
+	b.jobs.submit(func() func() {
+		sequence, err := b.vault.ResultSequence(b.ctx, id)
+		return func() {
+			switch {
+			case book.ledger == nil || book.reign != reign || errors.Is(err, bus.ErrNotFound):
+			case err != nil:
+				book.ledger.Doubt(id)
+			case sequence <= book.ledger.Applied():
+				book.ledger.Release(id, book.now())
+				book.dirty = true
+				b.wake(id.Tenant)
 			}
-		})
+		}
+	})
+}
+
+// resent looks for the result of a request that was dispatched here although another router may have dispatched it before: that
+// may have been counted.
+func (b *books) resent(it *item) {
+	if book := b.of(it); it.reserve != nil && book.ledger != nil {
+		b.lookFor(book, it.req.Identity)
 	}
 }

@@ -79,6 +79,9 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		l.launched(it, sequence)
 		l.caching.meters.ran(it.order())
 		l.settle(it, bus.Ack)
+		if l.books != nil && (it.again || it.traced || l.inherited(it)) {
+			l.books.resent(it)
+		}
 		l.pump(it.model())
 		return
 	}

@@ -263,6 +263,34 @@ func TestDoubtful(t *testing.T) {
 	}
 }
 
+// TestDoubtfulAtOnce looks at once for what a snapshot has reserved and nobody works on, and for what could not be looked for.
+func TestDoubtfulAtOnce(t *testing.T) {
+	l := New(fixed(Limits{MaxInFlight: 2}))
+	for n := 1; n <= 2; n++ {
+		l.Hold(request(n), tokens(1), at(time.Hour), begin)
+		l.Sent(request(n))
+	}
+	works := Sent{Identity: request(1), Reserve: *tokens(1), At: begin, Until: at(time.Hour)}
+	l = Restore(l.limits, l.Snapshot(begin), []Sent{works}, nil, begin)
+	for _, step := range []struct {
+		at   time.Duration
+		want []schemas.Identity
+	}{
+		{0, []schemas.Identity{request(2)}},
+		{time.Second, nil},
+		{2 * time.Second, []schemas.Identity{request(2)}},
+		{11 * time.Second, []schemas.Identity{request(1)}},
+		{23 * time.Second, []schemas.Identity{request(2)}},
+	} {
+		if diff := cmp.Diff(step.want, l.Doubtful(10, at(step.at))); diff != "" {
+			t.Errorf("after %s (-want +got):\n%s", step.at, diff)
+		}
+		if step.at == time.Second {
+			l.Doubt(request(2))
+		}
+	}
+}
+
 // TestSnapshotBound keeps a snapshot within a message, however much is under way.
 func TestSnapshotBound(t *testing.T) {
 	l := New(fixed(Limits{TokensPerMinute: 1_000_000_000_000}))

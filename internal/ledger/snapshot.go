@@ -110,7 +110,8 @@ type Sent struct {
 }
 
 // Restore is the ledger that a snapshot, the work that is under way and the results since the snapshot make. Results come in
-// the order of the log; those that the snapshot counts are ignored. A nil snapshot is a ledger without a past.
+// the order of the log; those that the snapshot counts are ignored. A nil snapshot is a ledger without a past. A reserve without
+// work that is under way is doubtful at once: its result may have been counted before it was reserved.
 func Restore(limits func(string) *Limits, s *Snapshot, sent []Sent, settled []Settled, now time.Time) *Ledger {
 	l := New(limits)
 	if s != nil {
@@ -121,7 +122,9 @@ func Restore(limits func(string) *Limits, s *Snapshot, sent []Sent, settled []Se
 		known[id] = true
 	}
 	var events []event
+	working := make(map[schemas.Identity]bool, len(sent))
 	for _, w := range sent {
+		working[w.Identity] = true
 		if !known[w.Identity] {
 			known[w.Identity] = true
 			events = append(events, event{at: w.At, hold: &w})
@@ -146,6 +149,11 @@ func Restore(limits func(string) *Limits, s *Snapshot, sent []Sent, settled []Se
 		events = append(events, event{at: r.At, settle: &r})
 	}
 	l.replay(events, now)
+	for id, h := range l.holds {
+		if !working[id] {
+			h.checked = time.Time{}
+		}
+	}
 	return l
 }
 
@@ -244,4 +252,11 @@ func (l *Ledger) Doubtful(most int, now time.Time) (look []schemas.Identity) {
 		}
 	}
 	return look
+}
+
+// Doubt has [Ledger.Doubtful] give a request again at once, because it could not be looked for.
+func (l *Ledger) Doubt(id schemas.Identity) {
+	if h := l.holds[id]; h != nil {
+		h.checked, h.looks = time.Time{}, max(0, h.looks-1)
+	}
 }

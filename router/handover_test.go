@@ -1,0 +1,73 @@
+package router
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weir-llm/weir/internal/ledger"
+	"github.com/weir-llm/weir/schemas"
+)
+
+// oneAtOnce are limits under which a place that is not given back stops everything.
+var oneAtOnce = Limits{Limits: ledger.Limits{MaxInFlight: 1}, MaxQueueWait: time.Hour}
+
+// do runs something in the loop.
+func (b *bench) do(something func()) {
+	b.t.Helper()
+	b.loop.finished <- something
+	synctest.Wait()
+}
+
+// A router that dispatches a request once more, after another did and its result was counted, gives its place back at once.
+func TestAPlaceOfADispatchThatWasDoneBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, oneAtOnce)
+		b.from("acme", 1)
+		b.end("acme", "idk_1", 1)
+		b.vault.count("idk_1", 1)
+		b.vault.blind(1)
+		b.arrive(func(it *item) {
+			it.req.Tenant, it.req.Request, it.again = "acme", "idk_1", true
+			it.estimate, it.input, it.partition = 1, 1, schemas.PartitionOf("acme")
+		})
+		b.from("acme", 1)
+		b.wantDispatched("idk_1", "idk_1") // it could not be looked for
+		b.after(2 * time.Second)
+		b.wantDispatched("idk_1", "idk_1", "idk_3")
+	})
+}
+
+// A follower gives back the place that a router before had for its own run: its leader may wait for that.
+func TestAFollowerGivesItsPlaceToItsLeader(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		limits := oneAtOnce
+		b := flightBench(t, func(c *Config) { c.Limits = func(string) *Limits { return &limits } })
+		b.end("acme", "first", 1)
+		b.do(func() {
+			book := b.loop.books.partitions[schemas.PartitionOf("acme")]
+			book.ledger.Hold(named("follower"), &schemas.Reserve{Requests: 1, Input: 40, Output: 60}, time.Now().Add(time.Hour), book.now())
+			book.ledger.Sent(named("follower"))
+		})
+		b.share("lead", nil)
+		b.wantRuns()
+		b.share("follower", nil)
+		b.wantRuns("lead")
+	})
+}
+
+// A dispatch that fails after its partition has gone is not tried again here, where nothing lets it pass the limits any more.
+func TestADispatchThatFailsAfterItsPartitionHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, oneAtOnce)
+		b.bus.dispatchGate = make(chan struct{})
+		flying := b.from("acme", 1)
+		b.loop.arrivals <- batch{partition: schemas.PartitionOf("acme"), unpinned: true}
+		b.bus.mu.Lock()
+		b.bus.dispatchErr = errors.New("no leader")
+		b.bus.mu.Unlock()
+		close(b.bus.dispatchGate)
+		b.wantSettled(flying, "nak")
+	})
+}
