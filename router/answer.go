@@ -20,7 +20,7 @@ func (l *loop) answer(it *item, reason *schemas.Error) {
 	if l.books != nil {
 		l.books.tell(it)
 	}
-	l.answers.submit(func() func() {
+	l.answers.submitFor(it.req.Tenant, func() func() {
 		outcome, written := l.clerk.answer(it, reason)
 		return func() {
 			if written {
@@ -34,7 +34,7 @@ func (l *loop) answer(it *item, reason *schemas.Error) {
 
 // inspectObject reads a body that is too large for a message, only to check it: it stays where it is.
 func (l *loop) inspectObject(it *item) {
-	l.answers.submit(func() func() {
+	l.answers.submitFor(it.req.Tenant, func() func() {
 		body, err := l.clerk.body(it)
 		if err == nil {
 			it.inspect(body)
@@ -48,7 +48,7 @@ func (l *loop) inspectObject(it *item) {
 
 // lookUp asks whether a request under an id that its caller chose was answered already.
 func (l *loop) lookUp(it *item) {
-	l.answers.submit(func() func() {
+	l.answers.submitFor(it.req.Tenant, func() func() {
 		answered, outcome := l.clerk.answered(it)
 		return func() {
 			it.checked = true

@@ -252,7 +252,7 @@ func (l *loop) consult(it *item) {
 		l.missed(it)
 		return
 	}
-	l.lookups.submit(func() func() {
+	l.lookups.submitFor(it.req.Tenant, func() func() {
 		generation := l.caching.generation()
 		data, stored, err := l.clerk.cached(it)
 		return func() {
@@ -292,7 +292,7 @@ func (l *loop) replay(it *item, h *hit) {
 	if l.books != nil {
 		l.books.tell(it)
 	}
-	l.hits.submit(func() func() {
+	l.hits.submitFor(it.req.Tenant, func() func() {
 		e, err := it.replayed(h)
 		if err != nil {
 			return func() {

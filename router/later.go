@@ -163,7 +163,7 @@ func (l *loop) cancelHeld(h hint) {
 	if s := l.partitions[schemas.PartitionOf(h.id.Tenant)]; s == nil || s.leaving || !l.due.some.Load() || l.draining {
 		return
 	}
-	l.answers.submit(func() func() {
+	l.answers.submitFor(h.id.Tenant, func() func() {
 		reason := schemas.Cancelled(h.by)
 		written, err := l.clerk.cancelHeld(context.Background(), h.id, reason)
 		return func() {

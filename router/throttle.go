@@ -208,7 +208,7 @@ func (b *books) overdue(now time.Time) {
 	}
 }
 
-// idleFor is how long nothing can happen to a throttle: until the budget of its tenant begins anew, once that is spent.
+// idleFor is how long nothing can happen to a throttle: until there is enough again, while nothing of its tenant runs.
 func (b *books) idleFor(t *throttle) time.Duration {
 	it := t.first()
 	if it == nil || b.of(it).ledger == nil {
@@ -269,6 +269,7 @@ func (b *books) refuse(it *item, now time.Time) *schemas.Error {
 	left := limits.maxWait() - now.Sub(it.arrived)
 	running := v.Over == ledger.OverInFlight || v.Over == ledger.OverReserved
 	settling := limits.Reject && running && left > 0
+	left = min(left, it.deadline.Sub(b.loop.clock.at(now)))
 	if v.Over != ledger.OverNothing && !settling && (limits.Reject || v.Spent && v.Wait > left) {
 		b.reached(it.req.Tenant)
 		return limits.refusal(v)

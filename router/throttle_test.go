@@ -305,6 +305,22 @@ func TestRejectAnswersAtOnce(t *testing.T) {
 	})
 }
 
+// TestRejectWaitsForWhatEnds lets a caller that sends one request after the other have each, although the end of the last is
+// counted a moment after it is told.
+func TestRejectWaitsForWhatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{MaxInFlight: 1}, Reject: true})
+		b.from("acme", 10)
+		b.from("acme", 10)
+		time.Sleep(100 * time.Millisecond)
+		b.end("acme", "idk_1", 10)
+		b.wantDispatched("idk_1", "idk_2")
+		b.from("acme", 10)
+		b.after(400 * time.Millisecond)
+		b.wantAnswer("idk_3", schemas.CodeRateLimit)
+	})
+}
+
 // TestRejectReservesWhileItWaitsForRoom does not let more pass than the limit because there is no room yet, and gives
 // back what a cancelled request has reserved.
 func TestRejectReservesWhileItWaitsForRoom(t *testing.T) {
@@ -421,6 +437,32 @@ func TestABudgetThatIsSpentIsNotWaitedFor(t *testing.T) {
 		b.end("acme", "idk_1", 100)
 		b.from("acme", 10)
 		b.wantAnswer("idk_2", schemas.CodeQuota)
+	})
+}
+
+// TestWhatWouldWaitInVainDoesNotWait refuses at once what could only go after its time, unless something that runs may give
+// back enough.
+func TestWhatWouldWaitInVainDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limitedBench(t, Limits{Limits: ledger.Limits{TokensPerMinute: 60}, MaxQueueWait: 30 * time.Second})
+		within := func(deadline time.Duration, tokens int64) {
+			b.arrive(func(it *item) {
+				it.estimate, it.input, it.partition, it.deadline = tokens, tokens, schemas.PartitionOf("acme"), time.Now().Add(deadline)
+			})
+		}
+		within(time.Hour, 60)
+		within(time.Hour, 40)
+		b.wantAnswer("idk_2", "") // the first may use less
+		b.end("acme", "idk_1", 60)
+		time.Sleep(2 * tick)
+		b.wantAnswer("idk_2", schemas.CodeRateLimit)
+		within(time.Hour, 40)
+		b.wantAnswer("idk_3", schemas.CodeRateLimit)
+		within(5*time.Second, 10)
+		b.wantAnswer("idk_4", schemas.CodeRateLimit)
+		within(15*time.Second, 10)
+		b.after(11 * time.Second)
+		b.wantDispatched("idk_1", "idk_5")
 	})
 }
 

@@ -7,15 +7,16 @@ import (
 	"time"
 )
 
-// members visits the members of a record: it writes each that has a value, or reads the one that is named. A method is
+// members visits the members of a record: it writes each that has a value, or reads the one that is next. A method is
 // called with the member's name, where its value is, and whether it is written even when it is zero.
 type members struct {
 	b []byte // what was written
 
 	reading    bool
-	name, data []byte // of the member to read
-	found      bool
-	err        error
+	left       scanner // what follows the next member
+	name, data []byte  // of the next member
+	done       bool    // it was read
+	err        error   // which ends the reading
 }
 
 const (
@@ -23,12 +24,23 @@ const (
 	optional = false
 )
 
-// read reports whether the visited member is the one to read.
+// read reports whether the visited member is the one to read. One visit reads all members that come in the order in
+// which they are written.
 func (m *members) read(name string) bool {
-	if m.found || string(m.name) != name {
+	if m.err != nil || m.done && !m.next() || string(m.name) != name {
 		return false
 	}
-	m.found = true
+	m.done = true
+	return true
+}
+
+// next moves to the next member; it returns false at the end.
+func (m *members) next() bool {
+	if !m.left.more('}') {
+		return false
+	}
+	m.name, m.data = m.left.member()
+	m.done = false
 	return true
 }
 
@@ -135,11 +147,23 @@ func (m *members) texts(name string, v *[]string) {
 func (m *members) tries(name string, v *[]Try) {
 	if m.reading {
 		if m.read(name) {
-			m.err = decodeList(m.data, v, decodeTry)
+			m.err = decodeList(m.data, v, m.try)
 		}
 	} else if m.write(name, len(*v) > 0) {
-		m.b = appendList(m.b, *v, func(b []byte, t *Try) []byte { return appendRecord(b, t) })
+		m.b = appendList(m.b, *v, func(b []byte, t *Try) []byte {
+			m.b = b
+			m.append(t)
+			return m.b
+		})
 	}
+}
+
+// try reads an item of tries, which null leaves empty.
+func (m *members) try(data []byte, t *Try) error {
+	if data[0] == 'n' {
+		return nil
+	}
+	return m.within(data, t)
 }
 
 func (m *members) marks(name string, v *[]FrameMark) {
@@ -152,13 +176,26 @@ func (m *members) marks(name string, v *[]FrameMark) {
 	}
 }
 
-func (m *members) usage(name string, v **Usage) {
+func (m *members) usage(name string, v **Usage) { nested(m, name, v) }
+
+func (m *members) cost(name string, v **Cost) { nested(m, name, v) }
+
+func (m *members) events(name string, v **EventLog) { nested(m, name, v) }
+
+// nested visits a member that is a record itself, or null.
+func nested[T any, R interface {
+	*T
+	record
+}](m *members, name string, v *R) {
 	if m.reading {
 		if m.read(name) {
-			m.err = decodePointer(m.data, v)
+			if *v = nil; m.data[0] != 'n' {
+				*v = new(T)
+				m.err = m.within(m.data, *v)
+			}
 		}
 	} else if m.write(name, *v != nil) {
-		m.b = appendRecord(m.b, *v)
+		m.append(*v)
 	}
 }
 
@@ -169,25 +206,5 @@ func (m *members) money(name string, v *Money) {
 		}
 	} else if m.write(name, always) {
 		m.b = v.append(m.b)
-	}
-}
-
-func (m *members) cost(name string, v **Cost) {
-	if m.reading {
-		if m.read(name) {
-			m.err = decodePointer(m.data, v)
-		}
-	} else if m.write(name, *v != nil) {
-		m.b = appendRecord(m.b, *v)
-	}
-}
-
-func (m *members) events(name string, v **EventLog) {
-	if m.reading {
-		if m.read(name) {
-			m.err = decodePointer(m.data, v)
-		}
-	} else if m.write(name, *v != nil) {
-		m.b = appendRecord(m.b, *v)
 	}
 }

@@ -23,15 +23,23 @@ type record interface {
 // appendRecord writes r as one line of JSON.
 func appendRecord(b []byte, r record) []byte {
 	m := members{b: b}
-	r.members(&m)
+	m.append(r)
+	return m.b
+}
+
+// append writes r, which may be a member of another record.
+func (m *members) append(r record) {
+	start := len(m.b)
+	r.members(m)
 	if extra := *r.extra(); len(extra) > 0 {
 		m.b = appendExtra(m.b, extra)
 	}
-	if len(m.b) == len(b) {
-		return append(b, "{}"...)
+	if len(m.b) == start {
+		m.b = append(m.b, "{}"...)
+		return
 	}
-	m.b[len(b)] = '{' // instead of the first comma
-	return append(m.b, '}')
+	m.b[start] = '{' // instead of the first comma
+	m.b = append(m.b, '}')
 }
 
 func appendExtra(b []byte, extra Extra) []byte {
@@ -43,31 +51,45 @@ func appendExtra(b []byte, extra Extra) []byte {
 
 // decodeRecord reads a record and keeps the members that r does not have as its extra. Raw members share data.
 func decodeRecord(data []byte, r record) error {
-	if !json.Valid(data) {
+	if !valid(data) {
 		return json.Unmarshal(data, new(any)) // which tells where
 	}
 	return decodeValid(bytes.TrimLeft(data, " \t\r\n"), r)
 }
 
 // decodeValid reads a record from valid JSON without leading white space.
-func decodeValid(data []byte, r record) error {
+func decodeValid(data []byte, r record) error { return new(members).decode(data, r) }
+
+// within reads a record that is a member of the one being read.
+func (m *members) within(data []byte, r record) error {
+	outer := *m
+	err := m.decode(data, r)
+	*m = outer
+	return err
+}
+
+func (m *members) decode(data []byte, r record) error {
 	if data[0] != '{' {
 		return errors.New("it is not an object")
 	}
-	extra := r.extra()
-	m := members{reading: true}
-	for s := (scanner{rest: data[1:]}); s.more('}'); {
-		m.found = false
-		m.name, m.data = s.member()
-		if r.members(&m); m.err != nil {
-			return fmt.Errorf("member %s: %w", m.name, m.err)
-		}
-		if !m.found {
-			if *extra == nil {
-				*extra = Extra{}
-			}
-			(*extra)[string(m.name)] = m.data
+	*m = members{reading: true, left: scanner{rest: data[1:]}, done: true}
+	for m.err == nil && (!m.done || m.next()) {
+		left := len(m.left.rest)
+		r.members(m)
+		if !m.done && len(m.left.rest) == left { // no member has that name
+			keepExtra(r.extra(), m.name, m.data)
+			m.done = true
 		}
 	}
+	if m.err != nil {
+		return fmt.Errorf("member %s: %w", m.name, m.err)
+	}
 	return nil
+}
+
+func keepExtra(extra *Extra, name, value []byte) {
+	if *extra == nil {
+		*extra = Extra{}
+	}
+	(*extra)[string(name)] = value
 }

@@ -128,7 +128,9 @@ type Summary struct {
 }
 
 // Encode writes the summary as one line of JSON.
-func (s *Summary) Encode() []byte { return appendRecord(nil, s) }
+func (s *Summary) Encode() []byte { return appendRecord(make([]byte, 0, summarySize), s) }
+
+const summarySize = 512
 
 func (s *Summary) extra() *Extra { return &s.Extra }
 
@@ -239,7 +241,7 @@ func (r *Result) Identity() Identity { return Identity{Tenant: r.Tenant, Request
 // SetRequest stores the request body.
 func (r *Result) SetRequest(body []byte) {
 	r.BodyHash = BodyHash(body)
-	if json.Valid(body) {
+	if valid(body) {
 		r.Request = body
 	} else {
 		r.RequestRaw = body
@@ -256,6 +258,11 @@ const metadataSize = 768
 func (r *Result) extra() *Extra { return &r.Extra }
 
 func (r *Result) members(m *members) {
+	r.metadataMembers(m)
+	r.payloadMembers(m)
+}
+
+func (r *Result) metadataMembers(m *members) {
 	m.number("v", &r.V, always)
 	m.text("tenant", &r.Tenant, always)
 	m.text("request_id", &r.RequestID, always)
@@ -284,7 +291,6 @@ func (r *Result) members(m *members) {
 	m.number("cache_age", &r.CacheAge, optional)
 	m.text("cache_key", &r.CacheKey, optional)
 	m.text("body_hash", &r.BodyHash, optional)
-	r.payloadMembers(m)
 }
 
 func (r *Result) payloadMembers(m *members) {
@@ -294,18 +300,26 @@ func (r *Result) payloadMembers(m *members) {
 	m.events("events", &r.Events)
 }
 
+// metadata is the part of a result that tells what it was and how it went.
+type metadata struct{ *Result }
+
+func (d metadata) members(m *members) { d.metadataMembers(m) }
+
+func (d metadata) extra() *Extra { return new(Extra) }
+
 // payload is the part of a result that holds what was said. What a later version added belongs to it, because nobody
 // here knows what it holds.
 type payload struct{ *Result }
 
 func (p payload) members(m *members) { p.payloadMembers(m) }
 
-// EncodePayload writes the request, the response and the events as JSON, so that a store can keep them apart.
-func (r *Result) EncodePayload() []byte {
-	return appendRecord(make([]byte, 0, r.payloadSize()), payload{r})
-}
+// AppendMetadata writes all but the payload to b as JSON, so that a store can keep them apart. [DecodeResult] reads it.
+func (r *Result) AppendMetadata(b []byte) []byte { return appendRecord(b, metadata{r}) }
 
-// DecodePayload reads what [Result.EncodePayload] wrote into r, which shares data.
+// AppendPayload writes the request, the response and the events to b as JSON.
+func (r *Result) AppendPayload(b []byte) []byte { return appendRecord(b, payload{r}) }
+
+// DecodePayload reads what [Result.AppendPayload] wrote into r, which shares data.
 func (r *Result) DecodePayload(data []byte) error {
 	if err := decodeRecord(data, payload{r}); err != nil {
 		return fmt.Errorf("decode payload: %w", err)

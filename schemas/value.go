@@ -106,18 +106,6 @@ func decodeMoney(data []byte, v *Money) error {
 	return nil
 }
 
-func decodePointer[T any, P interface {
-	*T
-	record
-}](data []byte, v *P) error {
-	if data[0] == 'n' { // null
-		*v = nil
-		return nil
-	}
-	*v = new(T)
-	return decodeValid(data, *v)
-}
-
 // decodeList reads a list of items, or null.
 func decodeList[T any](data []byte, list *[]T, decodeItem func([]byte, *T) error) error {
 	if *list = nil; data[0] != '[' {
@@ -131,11 +119,4 @@ func decodeList[T any](data []byte, list *[]T, decodeItem func([]byte, *T) error
 		*list = append(*list, item)
 	}
 	return nil
-}
-
-func decodeTry(data []byte, t *Try) error {
-	if data[0] == 'n' { // null
-		return nil
-	}
-	return decodeValid(data, t)
 }

@@ -36,17 +36,25 @@ func NewCodec() (*Codec, error) {
 // plainBytes is the largest payload that is kept as it is: compressing less saves little and costs as much as storing it.
 const plainBytes = 1 << 10
 
-// Encode gives the metadata and, unless r has none, the payload, both JSON; a payload above 1 KiB is compressed.
-func (c *Codec) Encode(r *schemas.Result) (metadata, payload []byte) {
-	metadata = WithoutPayload(r).Encode()
+// Parts are the two parts of a record. They may be used for one record after another, and then take no new memory.
+type Parts struct {
+	Metadata []byte
+	Payload  []byte // nil if the record has none
+
+	plain, packed []byte // either is the payload
+}
+
+// Encode writes r into p: the metadata and the payload, both JSON; a payload above 1 KiB is compressed.
+func (c *Codec) Encode(p *Parts, r *schemas.Result) {
+	p.Metadata, p.Payload = r.AppendMetadata(p.Metadata[:0]), nil
 	if !HasPayload(r) {
-		return metadata, nil
+		return
 	}
-	payload = r.EncodePayload()
-	if len(payload) > plainBytes {
-		payload = c.encoder.EncodeAll(payload, make([]byte, 0, len(payload)))
+	p.plain = r.AppendPayload(p.plain[:0])
+	if p.Payload = p.plain; len(p.plain) > plainBytes {
+		p.packed = c.encoder.EncodeAll(p.plain, p.packed[:0])
+		p.Payload = p.packed
 	}
-	return metadata, payload
 }
 
 // Decode reads what Encode wrote; without a payload it gives the metadata.

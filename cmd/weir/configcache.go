@@ -76,10 +76,10 @@ func (c *Config) caching(policy func(tenant string) router.CachePolicy) router.C
 
 // cachePolicy is what a tenant wants of the cache.
 func (c *Config) cachePolicy(tenant string) router.CachePolicy {
-	t := c.Tenants[tenant].Cache
+	t := c.tenant(tenant)
 	return router.CachePolicy{
-		On: t.Mode == cacheOn, TTL: time.Duration(t.TTL), Namespace: t.Namespace, Sampled: t.Sampled,
-		Coalesce: coalesceMode(c.Tenants[tenant].Coalesce),
+		On: t.Cache.Mode == cacheOn, TTL: time.Duration(t.Cache.TTL), Namespace: t.Cache.Namespace, Sampled: t.Cache.Sampled,
+		Coalesce: coalesceMode(t.Coalesce),
 	}
 }
 
@@ -88,7 +88,7 @@ func (c *Config) cachePolicy(tenant string) router.CachePolicy {
 func (m Model) revision() string {
 	h := sha256.New()
 	for _, b := range m.Backends {
-		fmt.Fprintf(h, "%q %q %q %v %d %q %+v\n", b.Protocol, b.URL, b.Model, b.MaxCompletionTokens, b.MaxTokens, b.AnthropicVersion, b.Echo)
+		fmt.Fprintf(h, "%q %q %q %v %d %q %q %+v\n", b.Protocol, b.URL, b.Model, b.MaxCompletionTokens, b.MaxTokens, b.AnthropicVersion, b.Template, b.Echo)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }

@@ -89,7 +89,7 @@ func TestLimitsOverHTTP(t *testing.T) {
 	serve := limitedServer(t, t.TempDir(), `
   rejected: {requests_per_minute: 30, on_limit: reject}
   queued: {requests_per_minute: 60, max_queue_wait: 20s}
-  impatient: {requests_per_minute: 1, max_queue_wait: 300ms}
+  impatient: {requests_per_minute: 1, max_queue_wait: 300ms} # a request would have to wait a minute
   frugal: {budget: {tokens: 8, window: 24h}}
   poor: {budget: {money: 10, window: month}, on_limit: reject}
   narrow: {max_in_flight: 1, on_limit: reject}
@@ -153,7 +153,7 @@ func TestLimitsOverHTTP(t *testing.T) {
 		t.Parallel()
 		serve.as(t, "impatient", toChat, unaryChat)
 		got := serve.as(t, "impatient", toChat, unaryChat)
-		if got.StatusCode != http.StatusTooManyRequests || got.took < 300*time.Millisecond || got.retryAfter(t) < 30*time.Second {
+		if got.StatusCode != http.StatusTooManyRequests || got.retryAfter(t) < 30*time.Second {
 			t.Errorf("%d after %s, told to wait %s: %s", got.StatusCode, got.took, got.retryAfter(t), got.body)
 		}
 	})

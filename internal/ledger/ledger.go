@@ -96,7 +96,7 @@ type Verdict struct {
 	Over Over // OverNothing: it may
 	// Wait is how long it takes until the request may go if nothing else happens; 0 when that depends on what runs.
 	Wait time.Duration
-	// Spent says that nothing that happens can make the wait shorter.
+	// Spent says that nothing that happens can make the wait shorter: nothing runs that could give something back.
 	Spent bool
 }
 
@@ -120,9 +120,9 @@ func (l *Ledger) Check(tenant string, r *schemas.Reserve, now time.Time) Verdict
 	case runs && a.reserved():
 		return Verdict{Over: OverReserved}
 	case requests > 0 && requests >= tokens:
-		return Verdict{Over: OverRequests, Wait: requests}
+		return Verdict{Over: OverRequests, Wait: requests, Spent: a.inFlight == 0}
 	case tokens > 0:
-		return Verdict{Over: OverTokens, Wait: tokens}
+		return Verdict{Over: OverTokens, Wait: tokens, Spent: a.inFlight == 0}
 	}
 	return Verdict{}
 }

@@ -37,7 +37,8 @@ type Config struct {
 type Store struct {
 	path  string
 	codec *sink.Codec
-	write *sql.DB // one connection; nil if read-only
+	write *sql.DB    // one connection; nil if read-only
+	puts  statements // of write
 	read  *sql.DB
 	lock  *os.File
 }
@@ -97,16 +98,21 @@ func (s *Store) create() error {
 // fair while waiting for a lock is polling.
 //
 // WAL lets reads go on meanwhile. synchronous is FULL because what is committed is acknowledged to the bus, which
-// forgets it: NORMAL may lose the last commits when power fails. secure_delete overwrites what is erased.
+// forgets it: NORMAL may lose the last commits when power fails. secure_delete overwrites what is erased. The log is
+// folded into the file every 16 MiB: pages at the end of tables change with every commit, and each is written once.
 func (s *Store) openWriter(ctx context.Context) (err error) {
 	s.write, err = sql.Open("sqlite", s.dsn("rwc", "immediate",
 		"busy_timeout(10000)", "auto_vacuum(incremental)", "journal_mode(WAL)", "synchronous(FULL)",
-		"foreign_keys(1)", "secure_delete(1)", "journal_size_limit(67108864)"))
+		"foreign_keys(1)", "secure_delete(1)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)"))
 	if err != nil {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	return s.migrate(ctx)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	s.puts, err = prepare(ctx, s.write)
+	return err
 }
 
 func (s *Store) openReaders(ctx context.Context, mode string) (err error) {

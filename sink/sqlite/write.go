@@ -19,7 +19,7 @@ var errReadOnly = errors.New("the store was opened to read only")
 const (
 	insertResult = `INSERT INTO results (tenant, request_id, accepted, started, finished, model, op, priority, status, code,
 	prompt_tokens, completion_tokens, total_tokens, attempts, first_token_ms, duration_ms, worker, cache, bytes, erased_through, metadata, cost, currency)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)
 ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
 	insertPayload = `INSERT INTO payloads (id, payload) VALUES (?, ?)`
 	selectErasure = `SELECT EXISTS (SELECT 1 FROM results WHERE erased_through IS NOT NULL)`
@@ -34,8 +34,8 @@ ON CONFLICT (tenant, request_id, accepted) DO NOTHING`
 // Put implements [sink.Store].
 func (s *Store) Put(ctx context.Context, results []*schemas.Result) error {
 	return s.transact(ctx, "store results", func(ctx context.Context, tx *sql.Tx) error {
-		b := batch{tx: tx, codec: s.codec, now: time.Now()}
-		if err := b.prepare(ctx); err != nil {
+		b := batch{tx: tx, codec: s.codec, now: time.Now(), puts: s.puts.within(ctx, tx)}
+		if err := b.puts.erasure.QueryRowContext(ctx).Scan(&b.erasures); err != nil {
 			return err
 		}
 		for i, r := range results {
@@ -106,20 +106,32 @@ type batch struct {
 	codec *sink.Codec
 	now   time.Time
 
-	isErased, result, payload *sql.Stmt // prepared for puts; they end with the transaction
-
+	// Of puts alone.
+	puts     statements // they end with the transaction
+	parts    sink.Parts
 	erasures bool // there are tombstones, so that every record must be looked up among them
 }
 
-// prepare compiles what every record of a batch runs, because compiling costs more than running.
-func (b *batch) prepare(ctx context.Context) error {
-	for text, stmt := range map[string]**sql.Stmt{selectErased: &b.isErased, insertResult: &b.result, insertPayload: &b.payload} {
-		var err error
-		if *stmt, err = b.tx.PrepareContext(ctx, text); err != nil {
-			return err
+// statements are what puts run. They are compiled once, because compiling costs more than running.
+type statements struct{ erasure, isErased, result, payload *sql.Stmt }
+
+func prepare(ctx context.Context, db *sql.DB) (s statements, err error) {
+	for text, stmt := range map[string]**sql.Stmt{
+		selectErasure: &s.erasure, selectErased: &s.isErased, insertResult: &s.result, insertPayload: &s.payload,
+	} {
+		if *stmt, err = db.PrepareContext(ctx, text); err != nil {
+			return s, err
 		}
 	}
-	return b.tx.QueryRowContext(ctx, selectErasure).Scan(&b.erasures)
+	return s, nil
+}
+
+// within are the statements in a transaction, with which they end.
+func (s statements) within(ctx context.Context, tx *sql.Tx) statements {
+	return statements{
+		erasure: tx.StmtContext(ctx, s.erasure), isErased: tx.StmtContext(ctx, s.isErased),
+		result: tx.StmtContext(ctx, s.result), payload: tx.StmtContext(ctx, s.payload),
+	}
 }
 
 func (b *batch) put(ctx context.Context, r *schemas.Result) error {
@@ -129,23 +141,23 @@ func (b *batch) put(ctx context.Context, r *schemas.Result) error {
 		if _, err := b.erase(ctx, r.Identity(), through); err != nil {
 			return err
 		}
-		return b.insert(ctx, sink.Tombstone(r), &through)
+		return b.insert(ctx, sink.Tombstone(r), through)
 	}
 	erased := b.erasures
 	if erased {
-		if err := b.isErased.QueryRowContext(ctx, r.Tenant, r.RequestID, millis(r.Accepted)).Scan(&erased); err != nil {
+		if err := b.puts.isErased.QueryRowContext(ctx, r.Tenant, r.RequestID, millis(r.Accepted)).Scan(&erased); err != nil {
 			return err
 		}
 	}
 	if erased {
-		return b.insert(ctx, sink.Tombstone(r), &r.Accepted)
+		return b.insert(ctx, sink.Tombstone(r), r.Accepted)
 	}
-	return b.insert(ctx, r, nil)
+	return b.insert(ctx, r, time.Time{})
 }
 
-// insert keeps r unless it is there.
-func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *time.Time) error {
-	metadata, payload := b.codec.Encode(r)
+// insert keeps r unless it is there. erasedThrough is that of a tombstone, else zero.
+func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough time.Time) error {
+	b.codec.Encode(&b.parts, r)
 	var usage schemas.Usage
 	if r.Usage != nil {
 		usage = *r.Usage
@@ -154,25 +166,23 @@ func (b *batch) insert(ctx context.Context, r *schemas.Result, erasedThrough *ti
 	if r.Cost != nil {
 		cost = *r.Cost
 	}
-	var erased *int64
-	if erasedThrough != nil {
-		erased = new(millis(*erasedThrough))
-	}
-	done, err := b.result.ExecContext(ctx,
-		r.Tenant, r.RequestID, millis(r.Accepted), optional(r.Started), optional(r.Finished), r.Model, r.Op, r.Priority,
-		r.Status, sink.ErrorCode(r), usage.PromptTokens, usage.CompletionTokens, usage.TotalTokens, r.Attempts,
-		r.FirstTokenMS, r.DurationMS, r.Worker, string(r.Cache), len(payload), erased, string(metadata), cost.Amount, cost.Currency)
+	// Each value has the type that the driver takes, so that none is converted by reflection.
+	done, err := b.puts.result.ExecContext(ctx,
+		r.Tenant, r.RequestID, millis(r.Accepted), optional(r.Started), optional(r.Finished), r.Model, string(r.Op), string(r.Priority),
+		string(r.Status), string(sink.ErrorCode(r)), usage.PromptTokens, usage.CompletionTokens, usage.TotalTokens, int64(r.Attempts),
+		r.FirstTokenMS, r.DurationMS, r.Worker, string(r.Cache), int64(len(b.parts.Payload)), optional(erasedThrough), b.parts.Metadata,
+		int64(cost.Amount), cost.Currency)
 	if err != nil {
 		return err
 	}
-	if n, err := done.RowsAffected(); err != nil || n == 0 || payload == nil {
+	if n, err := done.RowsAffected(); err != nil || n == 0 || b.parts.Payload == nil {
 		return err
 	}
 	id, err := done.LastInsertId()
 	if err != nil {
 		return err
 	}
-	_, err = b.payload.ExecContext(ctx, id, payload)
+	_, err = b.puts.payload.ExecContext(ctx, id, b.parts.Payload)
 	return err
 }
 
@@ -236,9 +246,9 @@ func code(err error) int {
 func millis(t time.Time) int64 { return t.UnixMilli() }
 
 // optional stores the zero time as NULL.
-func optional(t time.Time) *int64 {
+func optional(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}
-	return new(t.UnixMilli())
+	return millis(t)
 }
