@@ -57,6 +57,26 @@ func TestAFollowerGivesItsPlaceToItsLeader(t *testing.T) {
 	})
 }
 
+// A request that was given a part of an answer is not answered from the cache, should its leader be lost: it runs behind that.
+func TestAPartOfAnAnswerIsGoneOnWith(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := flightBench(t, nil)
+		b.begin("lead")
+		b.say("lead", "a")
+		b.led("one", "lead")
+		b.say("one", "a")
+		looked := make(chan struct{})
+		b.bus.mu.Lock()
+		b.bus.cachedGate = looked // nobody comes by
+		b.bus.mu.Unlock()
+		b.share("one", func(it *item) { it.again, it.cache = true, &lookup{seek: true} })
+		b.fail("lead", schemas.Cancelled(schemas.CancelledByCaller))
+		b.keepBeating(slots(1000), 2*heirWait)
+		b.wantRuns("one")
+		close(looked)
+	})
+}
+
 // The only follower of a flight inherits its run while it is still looked how the leader stands. Who follows then is given the
 // answer of the heir.
 func TestALeaderThatChangesWhileItIsLookedAt(t *testing.T) {
