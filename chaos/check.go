@@ -147,7 +147,11 @@ func text(chain *bus.Chain) (string, error) {
 func describe(chain *bus.Chain) string {
 	var all strings.Builder
 	for _, f := range chain.Frames {
-		fmt.Fprintf(&all, "  %d %s %s\n", f.Sequence, f.Time.Format(time.StampMicro), f.Header())
+		fmt.Fprintf(&all, "  %d %s %s", f.Sequence, f.Time.Format(time.StampMicro), f.Header())
+		if f.Start != nil && f.Start.Leader != "" {
+			fmt.Fprintf(&all, " follows %s", f.Start.Leader)
+		}
+		all.WriteByte('\n')
 	}
 	return all.String()
 }

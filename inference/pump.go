@@ -18,9 +18,9 @@ type utterance struct {
 	err   error
 }
 
-func newPump(events said) *pump {
+func newPump(c *crew, events said) *pump {
 	p := &pump{said: make(chan utterance), onward: make(chan struct{})}
-	go p.run(events)
+	c.do(func() { p.run(events) })
 	return p
 }
 

@@ -28,7 +28,7 @@ type relay struct {
 
 	// Of the attempt.
 	stop   context.CancelCauseFunc // of its calls
-	claim  claim
+	claim  *claim
 	said   *answer
 	asked  atomic.Pointer[model] // that was called last; the calls' goroutine sets it
 	voice  *voice                // how the heir is told; nil before there is one
@@ -89,7 +89,7 @@ func (v *relay) attend(work *schemas.Work) {
 // the run can be handed on while the model is silent.
 func (v *relay) events(ctx context.Context, generate said) said {
 	return func(yield func(Event, error) bool) {
-		p := newPump(generate)
+		p := newPump(v.r.w.crew, generate)
 		defer p.close()
 		more := false
 		for {

@@ -236,7 +236,7 @@ func (r *run) try(ctx context.Context) (bus.Outcome, error) {
 type tried struct {
 	plan   *plan
 	seen   uint64 // index of the first event that it could say
-	claim  claim
+	claim  *claim
 	said   *answer
 	failed error
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"sync"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
@@ -16,23 +15,31 @@ type lostError struct{ err error }
 func (e *lostError) Error() string { return "write a frame: " + e.err.Error() }
 
 // claim is a start frame that is being appended while the model call is already under way.
-type claim struct{ wait func() error }
+type claim struct {
+	done chan struct{} // closed when err stands
+	err  error
+}
+
+// wait blocks until the chain is claimed, or is not to be had.
+func (c *claim) wait() error {
+	<-c.done
+	return c.err
+}
 
 // claim opens the attempt behind the chain. When the chain is not to be had, the model call is stopped.
-func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) claim {
+func (r *run) claim(ctx context.Context, mode schemas.Mode, stop func()) *claim {
 	frame := r.claimFrame(ctx, mode)
-	done := make(chan error, 1)
+	c := &claim{done: make(chan struct{})}
 	r.w.crew.do(func() {
-		err := r.write(ctx, frame)
-		if errors.Is(err, bus.ErrFenced) && r.behindAccepted(ctx) {
-			err = r.write(ctx, frame)
+		defer close(c.done)
+		if c.err = r.write(ctx, frame); errors.Is(c.err, bus.ErrFenced) && r.behindAccepted(ctx) {
+			c.err = r.write(ctx, frame)
 		}
-		if err != nil {
+		if c.err != nil {
 			stop()
 		}
-		done <- err
 	})
-	return claim{wait: sync.OnceValue(func() error { return <-done })}
+	return c
 }
 
 func (r *run) claimFrame(ctx context.Context, mode schemas.Mode) *schemas.Frame {
@@ -64,7 +71,7 @@ func (r *run) behindAccepted(ctx context.Context) bool {
 // stream writes what the model says until it ends. It reads on only when what it has read is committed, so that what
 // arrives during a write leaves together in the next: at a slow pace each token goes at once, and the faster they come the
 // less each costs. A unary answer is left to be committed with its end.
-func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], said *answer, claim claim) error {
+func (r *run) stream(ctx context.Context, events iter.Seq2[Event, error], said *answer, claim *claim) error {
 	gathered := r.w.takeFrame()
 	defer r.w.giveFrame(gathered)
 	for event, err := range events {
@@ -115,7 +122,7 @@ const maxAnswer = 128 << 20
 var errEndless = schemas.Errorf(schemas.CodeUpstreamError, "the answer has more than %d MiB of events, so that the model seems not to stop; set max_tokens", maxAnswer>>20)
 
 // flushed writes what came before an error, and returns the error.
-func (r *run) flushed(ctx context.Context, gathered *frameData, claim claim, failed error) error {
+func (r *run) flushed(ctx context.Context, gathered *frameData, claim *claim, failed error) error {
 	if err := r.flush(ctx, gathered, claim); err != nil {
 		return err
 	}
@@ -123,7 +130,7 @@ func (r *run) flushed(ctx context.Context, gathered *frameData, claim claim, fai
 }
 
 // flush commits the gathered events in one frame, once the chain is claimed.
-func (r *run) flush(ctx context.Context, gathered *frameData, claim claim) error {
+func (r *run) flush(ctx context.Context, gathered *frameData, claim *claim) error {
 	if gathered.count == 0 {
 		return nil
 	}

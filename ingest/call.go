@@ -38,11 +38,12 @@ type call struct {
 
 // newCall begins a call in the dialect of its route; nil is whichever the caller speaks.
 func (s *Ingest) newCall(w http.ResponseWriter, r *http.Request, path string, d *dialect) *call {
+	route := r.Method + " " + path
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, span := s.tracer.Start(ctx, r.Method+" "+path, trace.WithSpanKind(trace.SpanKindServer))
+	ctx, span := s.tracer.Start(ctx, route, trace.WithSpanKind(trace.SpanKindServer))
 	ctx, leave := context.WithCancelCause(ctx)
 	c := &call{
-		exchange: exchange{s: s, ctx: ctx, leave: leave, span: span, route: r.Method + " " + path, began: time.Now()},
+		exchange: exchange{s: s, ctx: ctx, leave: leave, span: span, route: route, began: time.Now()},
 		w:        w, r: r, control: http.NewResponseController(w),
 	}
 	if c.dialect = d; d == nil {

@@ -221,13 +221,23 @@ func (s *Ingest) submit(n *submission) error {
 			return !unknownOutcome(err), err
 		}
 		// A stream may be open for long, and the request is on the bus: what it has is not kept here too.
-		accepted := n.acceptedFrame()
+		var accepted *schemas.Frame
+		if n.waits() {
+			accepted = n.acceptedFrame()
+		}
 		n.forget()
 		if n.background {
 			s.makeFindable(n, accepted)
 		}
 		return n.answer(reader.Frames(n.ctx), func() { s.makeFindable(n, accepted) })
 	})
+}
+
+// waits reports whether the request may have to be found before anything has happened to it. A whole answer over HTTP has
+// nothing to tell before it is there.
+func (n *submission) waits() bool {
+	_, overHTTP := n.back.(*call)
+	return n.streams || n.async || n.background || !overHTTP
 }
 
 // forget lets go of what the bus has.

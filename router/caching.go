@@ -87,7 +87,7 @@ type lookup struct {
 	note   schemas.CacheNote // what is known so far; on the work item, with the order to keep the answer
 	seek   bool              // an entry is to be looked for
 	only   bool              // nothing but an entry will do
-	oldest int               // seconds that it may be old
+	oldest time.Duration     // that it may be old
 	replay cache.Replay      // how it would be said
 	flight string            // the key of requests that can share its run
 }
@@ -120,11 +120,11 @@ func (c *caching) plan(req *schemas.Request, parsed *openai.Request) *lookup {
 	}
 	l := &lookup{
 		note:   schemas.CacheNote{Status: schemas.CacheMiss, Key: key.String(), TTL: c.ttl(d, policy)},
-		flight: key.Flight(), seek: true, only: d.OnlyIfCached, oldest: schemas.MaxCacheTTL,
+		flight: key.Flight(), seek: true, only: d.OnlyIfCached, oldest: schemas.MaxCacheTTL * time.Second,
 		replay: cache.Replay{Request: req.Request, Stream: parsed.Stream, IncludeUsage: parsed.IncludeUsage},
 	}
 	if d.HasMaxAge {
-		l.oldest = d.MaxAge
+		l.oldest = time.Duration(d.MaxAge)*time.Second - 1 // none is new enough for 0
 	}
 	if d.NoCache || d.Mode == schemas.CacheRenew {
 		l.note.Status, l.seek = schemas.CacheRefresh, false
@@ -148,7 +148,7 @@ func (c *caching) remembered(tenant string, l *lookup) (*hit, bool) {
 		return nil, false
 	}
 	e, age, ok := c.memory.Get(tenant, l.note.Key)
-	if !ok || int(age/time.Second) > l.oldest {
+	if !ok || age > l.oldest {
 		return nil, false
 	}
 	return &hit{entry: e, age: age, level: levelMemory}, true
@@ -175,7 +175,7 @@ func (c *caching) found(tenant string, l *lookup, generation uint64, data []byte
 	if c.memory != nil {
 		c.memory.Put(generation, tenant, l.note.Key, data, age, ttl)
 	}
-	return &hit{entry: e, age: age, level: levelStream}, int(age/time.Second) <= l.oldest
+	return &hit{entry: e, age: age, level: levelStream}, age <= l.oldest
 }
 
 func (c *caching) generation() uint64 {

@@ -206,7 +206,13 @@ func (l *loop) ask(fl *flight) {
 // stands begins to copy, unless the leader had ended before a follower asked: that one runs by itself.
 func (l *loop) stands(fl *flight, leader schemas.Identity, last *schemas.Frame, result *schemas.Result) {
 	fl.asking = false
-	if l.draining || fl.leader != leader {
+	switch {
+	case l.draining:
+		return
+	case fl.leader != leader: // who followed meanwhile waits for this
+		if len(fl.followers) > 0 {
+			l.ask(fl)
+		}
 		return
 	}
 	if last != nil && last.Kind.Terminal() {

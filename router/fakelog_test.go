@@ -21,6 +21,7 @@ type fakeLog struct {
 	read     map[schemas.Identity]int // frames that readers took
 	changed  chan struct{}            // closed at the next write
 	gates    map[schemas.Identity]chan struct{}
+	look     chan struct{} // a look at a last frame waits for it, when set
 }
 
 func newFakeLog() *fakeLog {
@@ -59,6 +60,12 @@ func (g *fakeLog) Chain(_ context.Context, id schemas.Identity) (*bus.Chain, err
 }
 
 func (g *fakeLog) LastFrame(ctx context.Context, id schemas.Identity) (*schemas.Frame, error) {
+	g.mu.Lock()
+	look := g.look
+	g.mu.Unlock()
+	if look != nil {
+		<-look
+	}
 	chain, _ := g.Chain(ctx, id)
 	if last := chain.Last(); last != nil {
 		return last, nil

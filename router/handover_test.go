@@ -57,6 +57,52 @@ func TestAFollowerGivesItsPlaceToItsLeader(t *testing.T) {
 	})
 }
 
+// A request that was given a part of an answer is not answered from the cache, should its leader be lost: it runs behind that.
+func TestAPartOfAnAnswerIsGoneOnWith(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := flightBench(t, nil)
+		b.begin("lead")
+		b.say("lead", "a")
+		b.led("one", "lead")
+		b.say("one", "a")
+		looked := make(chan struct{})
+		b.bus.mu.Lock()
+		b.bus.cachedGate = looked // nobody comes by
+		b.bus.mu.Unlock()
+		b.share("one", func(it *item) { it.again, it.cache = true, &lookup{seek: true} })
+		b.fail("lead", schemas.Cancelled(schemas.CancelledByCaller))
+		b.keepBeating(slots(1000), 2*heirWait)
+		b.wantRuns("one")
+		close(looked)
+	})
+}
+
+// The only follower of a flight inherits its run while it is still looked how the leader stands. Who follows then is given the
+// answer of the heir.
+func TestALeaderThatChangesWhileItIsLookedAt(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := flightBench(t, nil)
+		b.share("lead", nil)
+		look := make(chan struct{})
+		b.log.mu.Lock()
+		b.log.look = look
+		b.log.mu.Unlock()
+		b.share("one", nil)
+		heirs := make(chan *schemas.Work, 1)
+		b.loop.heirs <- heirQuestion{named("lead"), func(w *schemas.Work) { heirs <- w }}
+		if heir := <-heirs; heir == nil || heir.Identity != named("one") {
+			t.Fatalf("the heir is %+v", heir)
+		}
+		two := b.share("two", nil)
+		close(look)
+		b.write("one", &schemas.Frame{Kind: schemas.KindStart, Start: &schemas.Start{Mode: schemas.ModeInherit, Work: 2, Dispatch: 1, Worker: "w"}})
+		b.say("one", "a")
+		b.finish("one")
+		b.wantEvents("two", 1, schemas.KindEnd)
+		b.wantSettled(two, "ack")
+	})
+}
+
 // A dispatch that fails after its partition has gone is not tried again here, where nothing lets it pass the limits any more.
 func TestADispatchThatFailsAfterItsPartitionHasGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -100,7 +100,7 @@ const keepPin = time.Second
 func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 	puller := r.cfg.Bus.Requests(partition)
 	defer puller.Close()
-	behind := true // until a fetch has returned, what comes may have waited for long
+	var seen newness
 	for {
 		most := permitted(ctx, l, puller)
 		if most == 0 {
@@ -109,7 +109,7 @@ func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 		asked := time.Now()
 		deliveries, err := puller.Fetch(ctx, most)
 		if len(deliveries) > 0 {
-			b := batch{partition: partition, pin: puller.Pin(), fresh: !behind && deliveries[0].Delivered == 1 && time.Since(asked) > fetchFresh}
+			b := batch{partition: partition, pin: puller.Pin(), fresh: seen.fresh(deliveries, time.Since(asked))}
 			for _, d := range deliveries {
 				it := read(d, r.caching, r.cfg.Count)
 				it.partition = partition
@@ -117,7 +117,6 @@ func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 				b.items = append(b.items, it)
 			}
 			l.arrivals <- b
-			behind = false
 		}
 		switch {
 		case err == nil || ctx.Err() != nil:
@@ -128,6 +127,19 @@ func (r *Router) fetch(ctx, work context.Context, partition int, l *loop) {
 			pause(ctx, fetchRetry)
 		}
 	}
+}
+
+// newness tells whether a message was published just now. It belongs to the goroutine that fetches.
+type newness struct {
+	order uint64 // of the last message in what the consumer delivered; 0 before the first fetch, whose messages may have waited for long
+}
+
+// fresh reports whether the first of what a fetch brought came while that was waiting. A consumer that was reset begins to
+// count anew, and delivers for the first time what it has delivered before.
+func (n *newness) fresh(deliveries []*bus.Delivery, waited time.Duration) bool {
+	first, before := deliveries[0], n.order
+	n.order = deliveries[len(deliveries)-1].Order
+	return before > 0 && first.Order > before && first.Delivered == 1 && waited > fetchFresh
 }
 
 // permitted waits until the loop takes more, and returns how many; 0 when ctx has ended. The pin is kept meanwhile: a

@@ -25,7 +25,7 @@ func TestAHitInMemoryWaitsForNoLookUp(t *testing.T) {
 		}
 		asks := func(key string) func(*item) {
 			return func(it *item) {
-				it.cache = &lookup{note: schemas.CacheNote{Status: schemas.CacheMiss, Key: key}, seek: true, oldest: schemas.MaxCacheTTL}
+				it.cache = &lookup{note: schemas.CacheNote{Status: schemas.CacheMiss, Key: key}, seek: true, oldest: schemas.MaxCacheTTL * time.Second}
 			}
 		}
 		var others []*fakeDelivery

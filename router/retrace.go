@@ -32,6 +32,9 @@ func (l *loop) retrace(it *item) {
 
 func (l *loop) retraced(it *item, chain *bus.Chain) {
 	it.again, it.traced = false, true
+	if chain.Start() != nil && it.cache != nil {
+		it.cache.seek = false // it was done before anybody began, and an entry cannot be said behind a part of an answer
+	}
 	reused := chain.BodyHash() != "" && chain.BodyHash() != it.req.BodyHash()
 	switch {
 	case it.back != nil:

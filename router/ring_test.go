@@ -78,7 +78,7 @@ func TestALookUpUnderWayWhenThePartitionGoes(t *testing.T) {
 				b.bus.cachedGate = make(chan struct{})
 				b.beat(slots(1))
 				asks := func(it *item) {
-					it.cache = &lookup{note: schemas.CacheNote{Status: schemas.CacheMiss, Key: "_.unknown"}, seek: true, oldest: schemas.MaxCacheTTL}
+					it.cache = &lookup{note: schemas.CacheNote{Status: schemas.CacheMiss, Key: "_.unknown"}, seek: true, oldest: schemas.MaxCacheTTL * time.Second}
 				}
 				looked := b.arrive(asks)
 				b.loop.arrivals <- batch{unpinned: true}
@@ -102,7 +102,7 @@ func TestALookUpOfAZombie(t *testing.T) {
 		b.bus.cachedGate = make(chan struct{})
 		b.beat(slots(1))
 		looked := b.arrive(func(it *item) {
-			it.cache = &lookup{note: schemas.CacheNote{Status: schemas.CacheMiss, Key: "_.unknown"}, seek: true, oldest: schemas.MaxCacheTTL}
+			it.cache = &lookup{note: schemas.CacheNote{Status: schemas.CacheMiss, Key: "_.unknown"}, seek: true, oldest: schemas.MaxCacheTTL * time.Second}
 		})
 		b.loop.finished <- func() { time.Sleep(testLease + time.Second) }
 		time.Sleep(testLease + 2*time.Second)

@@ -510,7 +510,6 @@ func TestTheVaultFails(t *testing.T) {
 	})
 }
 
-// TestAHitIsARequest counts answers without a model as requests, and as no tokens.
 // hit answers a request of acme without a model.
 func (b *bench) hit(n int) (refused *schemas.Error) {
 	done := make(chan struct{})
@@ -547,6 +546,7 @@ func TestHitsAreLimited(t *testing.T) {
 	})
 }
 
+// TestAHitIsARequest counts answers without a model as requests, and as no tokens.
 func TestAHitIsARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 3, TokensPerMinute: 1000, MaxInFlight: 2}, Reject: true})

@@ -72,7 +72,9 @@ func (r *Request) Encode() Header {
 	h := passed(r.Header)
 	set(h, HeaderRequestID, r.Request)
 	set(h, HeaderOp, string(r.Op))
-	set(h, HeaderPriority, string(r.Priority))
+	if r.Priority != PriorityNormal {
+		set(h, HeaderPriority, string(r.Priority))
+	}
 	set(h, HeaderDeadline, encodeTime(r.Deadline))
 	set(h, HeaderObject, r.Object.String())
 	return h

@@ -162,3 +162,16 @@ func TestEdgeSubjects(t *testing.T) {
 		t.Errorf("round trip: %q %q %v", tenant, token, ok)
 	}
 }
+
+func TestWorkNamesOnlyAPriorityThatIsNotNormal(t *testing.T) {
+	for _, priority := range []Priority{PriorityInteractive, PriorityNormal, PriorityBatch} {
+		w := &Work{Request: Request{Identity: Identity{Tenant: "acme", Request: "r1"}, ModelToken: "m", Op: OpChat, Priority: priority}, Dispatch: 1}
+		h := w.Encode()
+		if _, named := h[HeaderPriority]; named == (priority == PriorityNormal) {
+			t.Errorf("%s: header %s is %q", priority, HeaderPriority, h[HeaderPriority])
+		}
+		if read, err := DecodeWork("m", h, nil); err != nil || read.Priority != priority {
+			t.Errorf("%s: read as %+v, %v", priority, read, err)
+		}
+	}
+}

@@ -11,6 +11,7 @@ func FuzzValid(f *testing.F) {
 		"", " ", "{}", "[]", `""`, "0", "-0", "01", "-", "1.", ".5", "1.5e+10", "1e", "1E-7", "true", "truex", "nul", "\x00", "{}\x00", " null\r\n\t",
 		`{"a":1,}`, `{,}`, `[1,]`, `[,1]`, `[1 2]`, `{"a" : [ 1 , { } , null ] }`, `{"a"}`, `{1:2}`, `{"a":1 "b":2}`, `[}`, `[]]`, "{} {}",
 		`"\u12aF"`, `"\u12g4"`, `"\u12`, `"\x"`, `"\`, `"`, "\"\x1f\"", "\"\x7f\xff\"", `"\\\"\/\b\f\n\r\t"`, "\ufeff{}", "[1,\v2]",
+		`"0123456789abcdefgh\\"`, `"0123456789abcdef"`, `"0123456789abcdef`, "\"01234567é\x0189 \"", "\"0123456789\x7f\x80\xff!#[]\"", `{"01234567":"89","0123456":1}`,
 		strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth), strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
 		strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth), strings.Repeat(`{"a":`, maxDepth+1) + "1" + strings.Repeat("}", maxDepth+1),
 		string(resultSample().Encode()),

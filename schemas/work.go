@@ -73,11 +73,19 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	if reserve, err := ParseReserve(get(h, HeaderReserve)); err == nil {
 		w.Reserve = reserve // without one, the result counts for all that the router has reserved
 	}
-	if n, err := strconv.Atoi(get(h, HeaderFailures)); err == nil && n > 0 {
-		w.Failures = n // one that cannot be read costs a few more retries
-	}
-	if cost, err := strconv.ParseInt(get(h, HeaderCost), 10, 64); err == nil && cost > 0 {
-		w.Cost = cost // an estimate, for statistics: one that cannot be read is none
-	}
+	w.Failures = int(positive(get(h, HeaderFailures), 31)) // one that cannot be read costs a few more retries
+	w.Cost = positive(get(h, HeaderCost), 63)              // an estimate, for statistics: one that cannot be read is none
 	return w, nil
+}
+
+// positive reads a number of at most so many bits from a header; what is none is 0.
+func positive(s string, bits int) int64 {
+	if s == "" { // as most are, and an error costs more than the rest
+		return 0
+	}
+	n, err := strconv.ParseUint(s, 10, bits)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
 }

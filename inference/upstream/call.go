@@ -49,11 +49,13 @@ func (c *Call) Send(method, path string, body []byte, header http.Header) (*http
 	if c.request.Stream {
 		c.AwaitFirst()
 	}
-	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, nil)
+	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, bytes.NewReader(body)) // sent with the head in one write
 	if err != nil {
 		return nil, schemas.AsError(err)
 	}
-	defer send(request, body).forget()
+	if c.request.Stream {
+		defer send(request, body).forget()
+	}
 	c.setHeaders(request.Header, method, header)
 	reply, err := c.client.http.Do(request)
 	if err != nil {

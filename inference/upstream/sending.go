@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// sending is the body of a request on its way. The transport keeps the request until the reply has been read, which may take
-// minutes, and can repeat it until the reply has begun: only so long is the body needed. It is safe for concurrent use.
+// sending is the body of a request on its way whose reply is a stream. The transport keeps the request until the reply has been
+// read, which may take minutes, and can repeat it until the reply has begun: only so long is the body needed. Head and body leave in
+// two writes. It is safe for concurrent use.
 type sending struct {
 	mu   sync.Mutex
 	data []byte

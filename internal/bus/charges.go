@@ -116,14 +116,15 @@ func (c *charges) upToDate() {
 	}
 }
 
-// check reports whether the consumer is gone, or has delivered what never came. A server that does not answer is asked again.
+// check reports whether the consumer is gone, or has delivered what never came. One that does not answer may be on a server that
+// is lost, since it has no replicas, and is made anew.
 func (c *charges) check(ctx context.Context) (again bool, err error) {
 	info, err := c.consumer.Info(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 		return true, nil
 	case err != nil:
-		return false, nil
+		return false, err
 	case info.Delivered.Consumer != c.order:
 		return true, nil
 	case info.NumPending == 0:

@@ -107,23 +107,30 @@ func (d *Delivery) Settle(o Outcome) {
 // ($JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>) or the second, which has the
 // domain and the account hash after $JS.ACK.
 func newDelivery(acks *acker, lease time.Duration, msg *nats.Msg) (*Delivery, error) {
-	tokens := strings.Split(msg.Reply, ".")
-	if len(tokens) >= 11 {
-		tokens = append(tokens[:2:2], tokens[4:]...)
+	rest, ours := strings.CutPrefix(msg.Reply, "$JS.ACK.")
+	next := func() (token string) {
+		token, rest, _ = strings.Cut(rest, ".")
+		return token
 	}
-	if len(tokens) < 9 || tokens[0] != "$JS" || tokens[1] != "ACK" {
+	if strings.Count(rest, ".") >= 8 {
+		next() // the domain
+		next() // the account hash
+	}
+	if !ours || strings.Count(rest, ".") < 6 {
 		return nil, fmt.Errorf("message on %s carries no delivery metadata", msg.Subject)
 	}
+	stream := next()
+	next() // the consumer
 	var numbers [5]uint64
 	for i := range numbers {
-		n, err := strconv.ParseUint(tokens[4+i], 10, 64)
+		n, err := strconv.ParseUint(next(), 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("delivery metadata %q: %w", msg.Reply, err)
 		}
 		numbers[i] = n
 	}
 	return &Delivery{
-		Subject: msg.Subject, Header: msg.Header, Data: msg.Data, Stream: tokens[2],
+		Subject: msg.Subject, Header: msg.Header, Data: msg.Data, Stream: stream,
 		Delivered: int(numbers[0]), Sequence: numbers[1], Order: numbers[2], Time: time.Unix(0, int64(numbers[3])), Pending: numbers[4],
 		conn: acks.conn, acks: acks, reply: msg.Reply, lease: lease,
 	}, nil

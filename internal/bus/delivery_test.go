@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
 	"github.com/weir-llm/weir/schemas"
@@ -74,6 +76,28 @@ func TestDeliverySaysWhatItIs(t *testing.T) {
 		}
 		if exists, err := b.WorkExists(t.Context(), d.Sequence); err != nil || !exists {
 			t.Errorf("delivery %d is not item %d of %s: %v", i, d.Sequence, d.Stream, err)
+		}
+	}
+}
+
+func TestMetadataOfADelivery(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []string{
+		"$JS.ACK.LLM_WORK.worker.2.7.9.1700000000000000001.3",
+		"$JS.ACK.domain.hash.LLM_WORK.worker.2.7.9.1700000000000000001.3.token",
+	} {
+		d, err := bus.ReadDelivery(&nats.Msg{Reply: reply})
+		if err != nil {
+			t.Errorf("%s: %v", reply, err)
+			continue
+		}
+		if d.Stream != "LLM_WORK" || d.Delivered != 2 || d.Sequence != 7 || d.Order != 9 || d.Time.UnixNano() != 1700000000000000001 || d.Pending != 3 {
+			t.Errorf("%s: %+v", reply, d)
+		}
+	}
+	for _, reply := range []string{"", "reply", "$JS.ACK.LLM_WORK.worker.2.7.9.1700000000000000001", "$JS.ACK.LLM_WORK.worker.2.7.x.1700000000000000001.3"} {
+		if d, err := bus.ReadDelivery(&nats.Msg{Reply: reply}); err == nil {
+			t.Errorf("%q is taken for %+v", reply, d)
 		}
 	}
 }

@@ -35,3 +35,6 @@ func (b *Bus) Conn() *nats.Conn { return b.control.Conn }
 func (b *Bus) Acknowledge(reply string) { b.acks.ack(reply) }
 
 func (b *Bus) FlushAcks() { b.acks.flush() }
+
+// ReadDelivery reads a message as a puller does.
+func ReadDelivery(msg *nats.Msg) (*Delivery, error) { return newDelivery(&acker{}, 0, msg) }

@@ -31,6 +31,7 @@ type Puller struct {
 	sub   *nats.Subscription
 	in    chan *nats.Msg
 	inbox string
+	timer *time.Timer // of the pull that is waited for
 
 	number  uint64 // of the last pull
 	pulls   map[uint64]*pull
@@ -111,6 +112,7 @@ func (p *Puller) open() error {
 	}
 	p.inbox = p.bus.control.NewInbox()
 	p.in = make(chan *nats.Msg, 3*maxPull)
+	p.timer = time.NewTimer(pullHeartbeat)
 	sub, err := p.bus.control.ChanSubscribe(p.inbox+".*", p.in)
 	if err != nil {
 		return fmt.Errorf("open a pull of %s: %w", p.consumer, err)
@@ -162,12 +164,12 @@ func (p *Puller) pull(ctx context.Context, want int) error {
 
 // receive waits for a first message or for a reason to pull again, then takes what else has arrived.
 func (p *Puller) receive(ctx context.Context, want int) (batch []*Delivery, err error) {
-	timer := time.NewTimer(pullHeartbeat)
-	defer timer.Stop()
+	p.timer.Reset(pullHeartbeat)
+	defer p.timer.Stop()
 	select {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
-	case <-timer.C:
+	case <-p.timer.C:
 		return nil, nil
 	case msg := <-p.in:
 		batch = p.take(batch, msg)

@@ -76,11 +76,13 @@ func (b *Bus) openTail(ctx context.Context, tenant string, since time.Time) (*ta
 	return t, t.open(ctx)
 }
 
-func (t *tail) open(ctx context.Context) (err error) {
-	if t.consumer, err = t.bus.js.CreateConsumer(ctx, schemas.StreamResults, t.config); err != nil {
+func (t *tail) open(ctx context.Context) error {
+	consumer, err := t.bus.js.CreateConsumer(ctx, schemas.StreamResults, t.config)
+	if err != nil {
 		return fmt.Errorf("follow results: %w", err)
 	}
-	info := t.consumer.CachedInfo()
+	t.consumer = consumer
+	info := consumer.CachedInfo()
 	t.last = max(t.last, info.Delivered.Stream)
 	t.done = info.NumPending == 0
 	t.puller = t.bus.puller(schemas.StreamResults, info.Name, "")
@@ -112,16 +114,22 @@ func (t *tail) next(ctx context.Context) ([]*Delivery, error) {
 	return batch, nil
 }
 
-// check makes the consumer anew when the server has forgotten it. A server that does not answer is asked again later.
+// check makes the consumer anew when the server has forgotten it, or does not answer: it has no replicas, and may be on a server
+// that is lost. While that cannot be done it is asked again later.
 func (t *tail) check(ctx context.Context) error {
 	info, err := t.consumer.Info(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		t.done = info.NumPending+uint64(info.NumAckPending) == 0
-	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		t.puller.Close()
-		t.config.DeliverPolicy, t.config.OptStartTime, t.config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, nil, t.last+1
-		return t.open(ctx)
+		return nil
+	}
+	before := t.puller
+	t.config.DeliverPolicy, t.config.OptStartTime, t.config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, nil, t.last+1
+	failed := t.open(ctx)
+	if failed == nil {
+		before.Close()
+	}
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return failed
 	}
 	return nil
 }

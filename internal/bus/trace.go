@@ -18,7 +18,7 @@ type carrier schemas.Header
 
 func (c carrier) Get(key string) string {
 	for name, values := range c {
-		if len(values) > 0 && strings.EqualFold(name, key) {
+		if len(name) == len(key) && len(values) > 0 && strings.EqualFold(name, key) {
 			return values[0]
 		}
 	}

@@ -127,8 +127,8 @@ func (m *Memory) Generation() uint64 {
 }
 
 // Put keeps an encoded entry that was stored elsewhere an age ago and ends at ttl, unless something was removed since the
-// generation. It reports whether it did: one that is too large, over, damaged, of another version or of another request is not
-// kept.
+// generation, or is there that was stored later: what is read from elsewhere may be overtaken by what is heard. It reports
+// whether it did: one that is too large, over, damaged, of another version or of another request is not kept.
 func (m *Memory) Put(generation uint64, tenant, key string, entry []byte, age, ttl time.Duration) bool {
 	if len(entry) > m.cfg.MaxEntry || age >= ttl {
 		return false
@@ -136,14 +136,24 @@ func (m *Memory) Put(generation uint64, tenant, key string, entry []byte, age, t
 	if _, err := schemas.DecodeCacheEntry(tenant, key, entry); err != nil { // so that no hit pays for it
 		return false
 	}
-	now := m.cfg.Now()
+	stored := m.cfg.Now() - age
 	b := make([]byte, heads, heads+len(entry))
-	binary.BigEndian.PutUint64(b, uint64(now-age))
-	binary.BigEndian.PutUint64(b[8:], uint64(now-age+ttl))
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return generation == m.generation && m.ring.Set(m.name(tenant, key), append(b, entry...)) == nil
+	binary.BigEndian.PutUint64(b, uint64(stored))
+	binary.BigEndian.PutUint64(b[8:], uint64(stored+ttl))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if generation != m.generation {
+		return false
+	}
+	name := m.name(tenant, key)
+	if there, err := m.ring.Get(name); err == nil && storedAt(there) > stored {
+		return false
+	}
+	return m.ring.Set(name, append(b, entry...)) == nil
 }
+
+// storedAt is when what is in the ring was stored elsewhere, by the clock of the Memory.
+func storedAt(b []byte) time.Duration { return time.Duration(binary.BigEndian.Uint64(b)) }
 
 // Get is the entry of a tenant under a key, and its age. One that is over is none.
 func (m *Memory) Get(tenant, key string) (*schemas.CacheEntry, time.Duration, bool) {
@@ -154,7 +164,7 @@ func (m *Memory) Get(tenant, key string) (*schemas.CacheEntry, time.Duration, bo
 		return nil, 0, false
 	}
 	now := m.cfg.Now()
-	stored, end := time.Duration(binary.BigEndian.Uint64(b)), time.Duration(binary.BigEndian.Uint64(b[8:]))
+	stored, end := storedAt(b), time.Duration(binary.BigEndian.Uint64(b[8:]))
 	if now >= end {
 		return nil, 0, false
 	}

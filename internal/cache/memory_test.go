@@ -230,6 +230,24 @@ func TestNothingComesBackAfterARemoval(t *testing.T) {
 	}
 }
 
+// An entry that was read from elsewhere does not take the place of one that was heard of meanwhile.
+func TestTheLatestEntryStays(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, cache.MemoryConfig{})
+	read := c.Generation()
+	c.put("_.k", 10, 0, time.Minute)
+	c.pass(time.Second)
+	if c.Put(read, "acme", "_.k", entry("acme", "_.k", `"old"`).Encode(), 5*time.Second, time.Hour) {
+		t.Error("an older entry was put in the place of a newer one")
+	}
+	if _, age, ok := c.Get("acme", "_.k"); !ok || age != time.Second {
+		t.Errorf("the age is %s, found: %t; want the newer one", age, ok)
+	}
+	if !c.put("_.k", 10, 0, time.Minute) {
+		t.Error("the newest entry was not put in")
+	}
+}
+
 func TestAPurgeIsOfOneTenant(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, cache.MemoryConfig{})

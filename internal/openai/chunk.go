@@ -77,7 +77,7 @@ func (c *Chunk) Peek(data []byte) error {
 	if c.repeats(data) {
 		return nil
 	}
-	c.pattern.at = 0
+	c.pattern.forget()
 	*c = Chunk{Choices: c.Choices[:0], pattern: c.pattern}
 	root, err := ParseObject(data)
 	if err != nil {
@@ -110,6 +110,8 @@ func (c *Chunk) Peek(data []byte) error {
 			if !empty(value) {
 				c.Error = value.Raw
 			}
+		default:
+			c.pattern.ignore(value)
 		}
 		return true
 	})

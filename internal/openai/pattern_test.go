@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,6 +42,16 @@ func TestPeekAfterOthers(t *testing.T) {
 	chunk := func(content string) string {
 		return `{"id":"a","choices":[{"index":0,"delta":{"content":"` + content + `"},"finish_reason":null}],"created":1,"model":"m"}`
 	}
+	padded := func(content, padding string) string {
+		return `{"sent":"` + padding + `",` + chunk(content)[1:len(chunk(content))-1] + `,"obfuscation":"` + padding + `"}`
+	}
+	many := func(content, other string) string {
+		var members strings.Builder
+		for i := range 2 * maxHoles {
+			fmt.Fprintf(&members, `,"m%d":%q`, i, other)
+		}
+		return `{"first":"` + other + `"` + members.String() + `,` + chunk(content)[1:]
+	}
 	for name, events := range map[string][]string{
 		"contents":          {chunk("one"), chunk(""), chunk(" three times"), chunk("ü😀"), chunk("four")},
 		"escapes":           {chunk(`a\n`), chunk("b"), chunk(`\"`), chunk(`\\`), chunk("c"), chunk(`\u0041`)},
@@ -53,6 +65,9 @@ func TestPeekAfterOthers(t *testing.T) {
 		"broken between":    {chunk("a"), `{"choices":`, chunk("b"), `[]`, chunk("c")},
 		"null content":      {chunk("a"), `{"choices":[{"delta":{"content":null}}]}`, `{"choices":[{"delta":{"content":"nul"}}]}`},
 		"tools":             {`{"choices":[{"delta":{"content":"a","tool_calls":[{"id":"x"}]}}]}`, `{"choices":[{"delta":{"content":"b","tool_calls":[{"id":"x"}]}}]}`},
+		"padding":           {padded("a", "xxx"), padded("bcd", "x"), padded("", ""), padded("e", `\"`), padded("f", "xx"), padded("g", `x","model":"n`), padded("h", "y")},
+		"padding, no end":   {padded("a", "x"), strings.TrimSuffix(padded("b", "x"), `x"}`), padded("c", "x")},
+		"many members":      {many("a", "b"), many("cc", "dd"), many("", "")},
 		"error":             {`{"error":{"message":"x"},"choices":[{"delta":{"content":"a"}}]}`, `{"error":{"message":"x"},"choices":[{"delta":{"content":"b"}}]}`},
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); checkSame(t, events...) })
@@ -62,5 +77,6 @@ func TestPeekAfterOthers(t *testing.T) {
 func FuzzPeekAfterOthers(f *testing.F) {
 	f.Add(`{"choices":[{"delta":{"content":"a"}}]}`, `{"choices":[{"delta":{"content":"bc"}}]}`, `{"choices":[{"delta":{"content":"d\n"}}],"model":"m"}`)
 	f.Add(`{"content":"a","choices":[{"delta":{"content":""}}],"id":"x"}`, `{"content":"b","choices":[{"delta":{"content":"a"}}],"id":"x"}`, ``)
+	f.Add(`{"pad":"x","choices":[{"delta":{"content":"a"}}],"sent":"1"}`, `{"pad":"","choices":[{"delta":{"content":"bc"}}],"sent":"23"}`, `{"pad":"\"","choices":[{"delta":{"content":"d"}}],"sent":"23"}`)
 	f.Fuzz(func(t *testing.T, a, b, c string) { checkSame(t, a, b, c, a) })
 }
