@@ -57,6 +57,7 @@ const (
 	cacheFailed   cache.Reason = "failed"   // the bus did not take it
 	cacheAttempts cache.Reason = "attempts" // it was put together from several runs
 	cacheFallback cache.Reason = "fallback" // another model gave it
+	cacheLeftOut  cache.Reason = "left_out" // events of it could not be read
 	cachePurged   cache.Reason = "purged"   // the tenant's entries were purged while it was given
 )
 
@@ -66,6 +67,8 @@ func (r *run) cacheAnswer(ctx context.Context, order *schemas.CacheNote, said *a
 		return cacheAttempts
 	case r.by != r.m:
 		return cacheFallback
+	case said.leftOut > 0:
+		return cacheLeftOut
 	case !r.purged.known:
 		return cacheFailed
 	}

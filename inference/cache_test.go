@@ -23,6 +23,7 @@ func TestOnlyAWholeAnswerIsKept(t *testing.T) {
 		"length":         {&fake{whole: []byte(strings.Replace(good, `"stop"`, `"length"`, 1))}, false},
 		"content_filter": {&fake{whole: []byte(strings.Replace(good, `"stop"`, `"content_filter"`, 1))}, false},
 		"tool_calls":     {&fake{whole: []byte(strings.Replace(good, `"stop"`, `"tool_calls"`, 1))}, false},
+		"left out":       {&fake{whole: []byte(good), leftOut: 1}, false},
 		"failed": {&fake{gate: func(context.Context, int, int) error {
 			return schemas.Errorf(schemas.CodeInvalidValue, "no")
 		}}, false},

@@ -23,6 +23,7 @@ type fake struct {
 	gate          func(ctx context.Context, call, i int) error // before word i, and before the end of the answer
 	unfinished    bool                                         // a stream says no finish_reason
 	whole         []byte                                       // a unary answer; default one of words
+	leftOut       int                                          // events before a unary answer that could not be read
 
 	calls   atomic.Int32
 	running atomic.Int32
@@ -87,7 +88,9 @@ func (f *fake) say(ctx context.Context, call int, r *inference.GenerateRequest, 
 	if data == nil {
 		data = unary(strings.Join(f.words, ""))
 	}
-	yield(eventOf(data), nil)
+	answer := eventOf(data)
+	answer.LeftOut = f.leftOut
+	yield(answer, nil)
 	return nil
 }
 
