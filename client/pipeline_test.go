@@ -39,6 +39,7 @@ const (
 // TestMain runs one pipeline for all of the package: a server, something that answers, and a door. It fails when
 // goroutines are left after all tests.
 func TestMain(m *testing.M) {
+	bustest.Parallel()
 	before := bustest.Goroutines()
 	code, err := withPipeline(m.Run)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 
 // TestMain fails the package when goroutines are left after all tests.
 func TestMain(m *testing.M) {
+	bustest.Parallel()
 	before := bustest.Goroutines()
 	code := m.Run()
 	if code == 0 && !settled(before) {

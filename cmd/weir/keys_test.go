@@ -75,6 +75,7 @@ func natsAdmits(t *testing.T, p *process, with ...nats.Option) bool {
 
 // TestKeys drives keys as an operator does: open, the first key, both doors, rotation, revocation, a restart.
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	serve := start(t, nil, "serve", "--data-dir", dir, "--nats", "127.0.0.1:0")
 	if !natsAdmits(t, serve) || serve.models(t, "Authorization", "Bearer anything") != 200 {

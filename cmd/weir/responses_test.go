@@ -79,6 +79,7 @@ func (p *process) await(t *testing.T, id, what string, condition func(responseSt
 // TestBackgroundResponseSurvivesKill kills all of Weir in the middle of a background response, with another one waiting.
 // After the next start both go on, and the events that were are the same.
 func TestBackgroundResponseSurvivesKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	serve := startServe(t, dir)
 	whole := serve.respond(t, `{"model":"echo","input":"done before"}`)

@@ -307,6 +307,7 @@ func shape(frames []frame) (counts []string) {
 const slowly = `,"stream":true,"temperature":0,"x_echo":{"tokens":60,"interval_ms":100}`
 
 func TestGracefulStopFinishesStreams(t *testing.T) {
+	t.Parallel()
 	serve := start(t, nil, "serve", "--data-dir", t.TempDir(), "--nats", "127.0.0.1:0")
 	body := bufio.NewReader(serve.post(t, chat("a b c d e f", slowly)).Body)
 	first := firstEvent(t, body)
@@ -339,6 +340,7 @@ func firstEvent(t *testing.T, body *bufio.Reader) string {
 
 // TestStopBeforeTheEndResumes stops before a stream can finish: its caller is told, and the next serve goes on with it.
 func TestStopBeforeTheEndResumes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	env := []string{"WEIR_DRAIN_TIMEOUT=1s"}
 	serve := start(t, env, "serve", "--data-dir", dir, "--nats", "127.0.0.1:0")

@@ -110,6 +110,7 @@ func TestKeysOpenTheEmbeddedServer(t *testing.T) {
 }
 
 func TestExpiryEndsConnections(t *testing.T) {
+	t.Parallel()
 	s, manager, _ := guarded(t)
 	expires := time.Now().Add(5 * time.Second) // far enough for a connection to be made
 	key, _, err := manager.Create(t.Context(), keys.Request{Tenant: "acme", Expires: expires})
