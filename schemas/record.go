@@ -51,7 +51,7 @@ func appendExtra(b []byte, extra Extra) []byte {
 
 // decodeRecord reads a record and keeps the members that r does not have as its extra. Raw members share data.
 func decodeRecord(data []byte, r record) error {
-	if !valid(data) {
+	if !json.Valid(data) {
 		return json.Unmarshal(data, new(any)) // which tells where
 	}
 	return decodeValid(bytes.TrimLeft(data, " \t\r\n"), r)

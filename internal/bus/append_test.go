@@ -133,9 +133,10 @@ func TestServerRestartsUnderAppend(t *testing.T) {
 				t.Fatal(got.err)
 			}
 			last := write(t, b, alice, got.sequence, end("a", 1))
-			if c := chain(t, b, alice); c.Sequence() != last || len(c.Frames) != 3 {
-				t.Errorf("the chain has %d frames", len(c.Frames))
-			}
+			eventually(t, "the connection that reads to be back, and a chain of three frames", func() bool {
+				c, err := b.Chain(t.Context(), alice)
+				return err == nil && c.Sequence() == last && len(c.Frames) == 3
+			})
 		})
 	}
 }

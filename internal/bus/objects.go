@@ -66,7 +66,7 @@ func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, er
 	if err != nil {
 		return nil, fmt.Errorf("look up body %s: %w", object.Name, err)
 	}
-	data, err := store.GetBytes(ctx, object.Name)
+	data, err := getBytes(ctx, store, object.Name)
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, fmt.Errorf("body %s: %w", object.Name, ErrNotFound)
 	}
@@ -80,6 +80,14 @@ func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, er
 		return nil, fmt.Errorf("body %s does not match its digest: %w", object.Name, ErrDamaged)
 	}
 	return data, nil
+}
+
+// getBytes reads an object. It is not cancelled with ctx: the library leaves a goroutine behind for ever when that happens while
+// the read begins.
+func getBytes(ctx context.Context, store jetstream.ObjectStore, name string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*tryTimeout)
+	defer cancel()
+	return store.GetBytes(ctx, name)
 }
 
 // eraseObjects removes every body of a request: those that messages name, and those of writers that never got to write
