@@ -173,7 +173,7 @@ func (i *inbox) tick() {
 func (i *inbox) due() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return !i.closed && !i.running && time.Since(i.wrote) >= i.s.cfg.Heartbeat
+	return !i.closed && !i.running && i.status < 400 && time.Since(i.wrote) >= i.s.cfg.Heartbeat
 }
 
 // begun notes that a worker has begun, so that the request waits no more.

@@ -192,7 +192,7 @@ func (e *eventStream) tick() {
 func (e *eventStream) due() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return !e.closed && !e.running && (!e.open || time.Since(e.wrote) >= e.c.s.cfg.Heartbeat)
+	return !e.closed && !e.running && e.c.status < 400 && (!e.open || time.Since(e.wrote) >= e.c.s.cfg.Heartbeat)
 }
 
 // begun notes that a worker has begun.

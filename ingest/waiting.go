@@ -14,7 +14,7 @@ import (
 // waiting is where the exchange's request stands in the queue, or nil when it is not known to wait. It is asked only for a
 // caller who has heard nothing for as long as a heartbeat.
 func (x *exchange) waiting() *schemas.Waiting {
-	if x.status >= 400 || context.Cause(x.ctx) != nil {
+	if context.Cause(x.ctx) != nil {
 		return nil
 	}
 	w, err := x.s.cfg.Bus.Waiting(x.ctx, x.id)
