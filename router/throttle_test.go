@@ -1,11 +1,9 @@
 package router
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,106 +12,6 @@ import (
 	"github.com/weir-llm/weir/internal/ledger"
 	"github.com/weir-llm/weir/schemas"
 )
-
-// fakeVault is a vault in memory.
-type fakeVault struct {
-	mu       sync.Mutex
-	records  map[int]bus.Balances
-	events   []string
-	failures int               // of reads of records, to come
-	counted  map[string]uint64 // sequence of the result, by request
-	unseen   int               // looks for a result that fail, to come
-
-	results chan bus.Charged
-	next    uint64
-}
-
-func newFakeVault() *fakeVault {
-	return &fakeVault{records: make(map[int]bus.Balances), counted: make(map[string]uint64), results: make(chan bus.Charged, 100)}
-}
-
-func (v *fakeVault) Balances(_ context.Context, partition int) (bus.Balances, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.failures > 0 {
-		v.failures--
-		return bus.Balances{}, context.DeadlineExceeded
-	}
-	return v.records[partition], nil
-}
-
-func (v *fakeVault) PutBalances(_ context.Context, partition int, value []byte, revision uint64) (uint64, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.records[partition].Revision != revision {
-		return 0, bus.ErrConflict
-	}
-	v.records[partition] = bus.Balances{Value: value, Revision: revision + 1, Stored: time.Now().Round(0)}
-	return revision + 1, nil
-}
-
-// steal writes a partition's record as another router does.
-func (v *fakeVault) steal(partition int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	r := v.records[partition]
-	r.Revision++
-	r.Value = []byte(strings.Replace(string(r.Value), `"writer":"`, `"writer":"other-`, 1))
-	v.records[partition] = r
-}
-
-func (v *fakeVault) WorkUnderWay(context.Context) ([]*schemas.Work, error) { return nil, nil }
-func (v *fakeVault) LastResult(context.Context) (uint64, error)            { return 0, nil }
-
-func (v *fakeVault) ResultSequence(_ context.Context, id schemas.Identity) (uint64, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.unseen > 0 {
-		v.unseen--
-		return 0, context.DeadlineExceeded
-	}
-	if sequence := v.counted[id.Request]; sequence > 0 {
-		return sequence, nil
-	}
-	return 0, bus.ErrNotFound
-}
-
-// count lets a request have a result, and blind lets some looks for results fail.
-func (v *fakeVault) count(request string, sequence uint64) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.counted[request] = sequence
-}
-
-func (v *fakeVault) blind(looks int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.unseen = looks
-}
-
-func (v *fakeVault) Charges(ctx context.Context, _ uint64, caught func(), fn func(bus.Charged) bool) error {
-	if caught != nil {
-		caught()
-		<-ctx.Done()
-		return context.Cause(ctx)
-	}
-	for {
-		select {
-		case c := <-v.results:
-			if !fn(c) {
-				return nil
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (v *fakeVault) Event(kind string, data []byte) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.events = append(v.events, kind+" "+string(data))
-}
 
 // end lets a request have used so many tokens.
 func (b *bench) end(tenant, id string, tokens int64) {
@@ -507,63 +405,5 @@ func TestTheVaultFails(t *testing.T) {
 		b.after(4 * time.Second)
 		b.wantDispatched("idk_3", "idk_1")
 		b.wantAnswer("idk_2", schemas.CodeDeadline)
-	})
-}
-
-// hit answers a request of acme without a model.
-func (b *bench) hit(n int) (refused *schemas.Error) {
-	done := make(chan struct{})
-	b.loop.finished <- func() {
-		it := &item{
-			req: &schemas.Request{Identity: schemas.Identity{Tenant: "acme", Request: fmt.Sprint("hit_", n)}, ModelToken: "m"}, estimate: 500, input: 500,
-			partition: schemas.PartitionOf("acme"), deadline: time.Now().Add(time.Minute),
-		}
-		b.loop.books.ready(it)
-		refused = b.loop.books.hit(it)
-		close(done)
-	}
-	<-done
-	return refused
-}
-
-// TestHitsAreLimited lets a tenant whose policy is to queue have hits that it would not have to wait for too long, and no more.
-func TestHitsAreLimited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 60}, MaxQueueWait: 30 * time.Second})
-		b.from("acme", 10)
-		for n := range 89 {
-			if refused := b.hit(n); refused != nil {
-				t.Fatalf("hit %d: %v", n, refused)
-			}
-		}
-		if refused := b.hit(89); refused == nil || refused.Code != schemas.CodeRateLimit || refused.RetryAfter != 31*time.Second {
-			t.Errorf("a hit that would have to wait for 31 s: %+v", refused)
-		}
-		time.Sleep(time.Second)
-		if refused := b.hit(90); refused != nil {
-			t.Errorf("a second later: %v", refused)
-		}
-	})
-}
-
-// TestAHitIsARequest counts answers without a model as requests, and as no tokens.
-func TestAHitIsARequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := limitedBench(t, Limits{Limits: ledger.Limits{RequestsPerMinute: 3, TokensPerMinute: 1000, MaxInFlight: 2}, Reject: true})
-		b.from("acme", 10)
-		b.wantDispatched("idk_1")
-		for n := range 2 {
-			if refused := b.hit(n); refused != nil {
-				t.Errorf("hit %d: %v", n, refused)
-			}
-		}
-		if refused := b.hit(3); refused == nil || refused.Code != schemas.CodeRateLimit || refused.RetryAfter != 20*time.Second {
-			t.Errorf("the fourth request of three: %v", refused)
-		}
-		b.from("acme", 10)
-		b.wantAnswer("idk_2", schemas.CodeRateLimit)
-		b.after(20 * time.Second)
-		b.from("acme", 980) // the hits took no tokens, and no place in flight
-		b.wantDispatched("idk_1", "idk_3")
 	})
 }
