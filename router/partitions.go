@@ -110,15 +110,15 @@ func (l *loop) inherited(it *item) bool {
 // disown gives back what is held of a partition that another router has now. It comes at once to that one, which may have it
 // already.
 func (l *loop) disown(partition int) {
-	l.giveUpAll(func(it *item) bool { return it.partition == partition }, bus.Nak)
+	l.giveBackIf(func(it *item) bool { return it.partition == partition }, bus.Nak)
 	if l.books != nil {
 		l.books.leave(partition)
 	}
 }
 
-// giveUpAll gives back the requests for which yes says so. A step that a job has in hand is finished first, since none does
+// giveBackIf gives back the requests for which yes says so. A step that a job has in hand is finished first, since none does
 // harm when it is done twice.
-func (l *loop) giveUpAll(yes func(*item) bool, outcome bus.Outcome) {
+func (l *loop) giveBackIf(yes func(*item) bool, outcome bus.Outcome) {
 	l.disinherit(yes, outcome)
 	for it := range l.held.all() {
 		if !yes(it) {
@@ -193,7 +193,7 @@ func (l *loop) wake(now time.Time) {
 		return
 	}
 	l.log.Warn("the router was stopped for longer than a lease; what it held is left to others", keyCount, l.queue.len())
-	l.giveUpAll(func(*item) bool { return true }, bus.Silent)
+	l.giveBackIf(func(*item) bool { return true }, bus.Silent)
 	if l.books != nil {
 		for partition := range l.books.partitions {
 			l.books.leave(partition)
