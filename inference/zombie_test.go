@@ -2,6 +2,7 @@ package inference_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/weir-llm/weir/schemas"
 )
@@ -32,7 +33,7 @@ func TestZombie(t *testing.T) {
 			live := p.reader(id)
 			between := newProxy(t, p.server)
 			asleep, successor := stallAt(1, c.at), stallAt(1, 2)
-			a := p.workerOn(between.connect(t), "a", &fake{words: words, deterministic: true, gate: asleep.gate}, slots(1))
+			a := p.workerOn(between.connect(t, lease), "a", &fake{words: words, deterministic: true, gate: asleep.gate}, slots(1))
 			item := p.dispatch(work("r1", 1, c.body))
 			wait(t, "the call", asleep.reached)
 			p.until("the claim", func() bool { return p.chain(id).Start() != nil })
@@ -64,6 +65,61 @@ func TestZombie(t *testing.T) {
 			p.until("the successor's word", func() bool { return len(p.tap.words(item, p.tap.deliveries(item))) > 0 })
 			if says := p.tap.words(item, p.tap.deliveries(item)); len(says) != 1 || says[0] != "+ACK" {
 				t.Errorf("its successor said %v", says)
+			}
+		})
+	}
+}
+
+// A worker that was paused with its claim under way, on its first delivery, leaves the chain to who has claimed it since.
+func TestZombieWithItsClaimUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		passes bool // the claim got to the server, and its answer did not come back
+		early  bool // the item was given back before its lease was over, and what was under way is lost
+		lease  time.Duration
+		modes  string
+	}{
+		"the claim was made":                            {passes: true, lease: lease, modes: "fresh fresh"},
+		"the claim was made, the item was given back":   {passes: true, early: true, lease: time.Minute, modes: "fresh fresh"},
+		"the claim was not made before the lease ended": {lease: lease, modes: "fresh"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := setup(t)
+			id := identity("r1")
+			live := p.reader(id)
+			between := newProxy(t, p.server)
+			successor := stallAt(1, 2)
+			backend := &fake{words: three}
+			a := p.workerOn(between.connect(t, c.lease), "a", backend, slots(1))
+			paused := between.pauseAt("HPUB "+id.Chunks(), c.passes)
+			item := p.dispatch(work("r1", 1, sampled))
+			wait(t, "the claim", paused.sprung)
+			if c.passes {
+				p.until("the claim", func() bool { return p.chain(id).Start() != nil })
+			}
+			if c.early {
+				p.tap.nak(item, 1)
+			}
+			p.worker("b", &fake{words: three, gate: successor.gate})
+			wait(t, "the successor's call", successor.reached)
+			p.visible(id, 2)
+			if c.early {
+				between.hangUp()
+			}
+			between.resume()
+			p.until("the zombie to notice", func() bool { return a.counter(t, "weir_inference_lost_runs_total") == 1 })
+			successor.open()
+			if seen := live(); seen.text != "one two three" || seen.code() != "" {
+				t.Errorf("the reader saw %q and %q", seen.text, seen.code())
+			}
+			p.ended(id)
+			p.gone(item)
+			if got := modes(p.chain(id)); got != c.modes {
+				t.Errorf("attempts: %s, want %s", got, c.modes)
+			}
+			if n := backend.calls.Load(); n != 1 {
+				t.Errorf("the zombie called the model %d times", n)
 			}
 		})
 	}
