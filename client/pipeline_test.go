@@ -183,6 +183,9 @@ func (p *pipeline) serve(ctx context.Context, puller *bus.Puller) {
 	defer puller.Close()
 	for {
 		deliveries, err := puller.Fetch(ctx, 16)
+		if errors.Is(err, bus.ErrUnpinned) {
+			continue // the process was not heard of for a while
+		}
 		if err != nil {
 			return
 		}
