@@ -58,8 +58,10 @@ func (r *run) givenUp(failed *schemas.Error) *schemas.Error {
 
 // hold puts the request off: its attempt is given up in the chain, the item that is to follow is stored with the time at
 // which it is due, and only then is this one done. Whoever gets this item again after a crash in between tries again, and
-// holds the request anew if need be, under a number that no dispatch has had.
+// holds the request anew if need be, under a number that no dispatch has had. Then the item is no longer this run's to
+// acknowledge.
 func (r *run) hold(ctx context.Context, failed *schemas.Error) bus.Outcome {
+	ctx = context.WithoutCancel(ctx) // each write has its own bound
 	if err := r.mark(ctx); err != nil {
 		return r.lost(ctx, err)
 	}
@@ -73,9 +75,16 @@ func (r *run) hold(ctx context.Context, failed *schemas.Error) bus.Outcome {
 	if deadline := r.deadline(); at.After(deadline) {
 		at = deadline
 	}
-	if err := r.w.bus.Hold(context.WithoutCancel(ctx), &next, at); err != nil {
+	if err := r.w.bus.Hold(ctx, &next, at); err != nil {
 		r.log().Error("the request could not be put off; it is tried again after the lease", "error", err)
 		return bus.Silent
+	}
+	last, err := r.w.bus.LastFrame(ctx, r.work.Identity)
+	switch {
+	case err != nil:
+		return r.puzzled(ctx, "looking whether the request that was put off has gone on", err)
+	case last.Sequence != r.chain.Sequence():
+		return r.lost(ctx, bus.ErrFenced)
 	}
 	r.w.meters.held.WithLabelValues(r.m.name).Inc()
 	r.log().Info("no model can answer the request now; it is tried again later", "code", failed.Code, "attempt", r.attempt, "at", at.UTC())

@@ -159,6 +159,60 @@ func TestDeathAroundTheHold(t *testing.T) {
 	}
 }
 
+// A worker that is paused while it puts a request off loses it to another, which puts it off as well. What the first then stores
+// takes the place of what is held, and it must be as good.
+func TestHoldOfAZombie(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	id := identity("r1")
+	between := newProxy(t, p.server)
+	a := p.workerOn(between.connect(t, lease), "a", newOutage(away()), slots(1))
+	paused := between.pauseAt("HPUB llm.retry.hold", false)
+	item := p.dispatch(batch("r1", 1))
+	wait(t, "the hold", paused.sprung)
+	p.tap.nak(item, 1)
+	b := p.worker("b", newOutage(away()))
+	p.dispatch(p.held(id, 3))
+	p.held(id, 4)
+	between.resume()
+	late := p.held(id, 2)
+	p.until("the zombie to notice", func() bool { return a.counter(t, "weir_inference_lost_runs_total") == 1 })
+	if says := p.tap.words(item, 1); len(says) != 1 { // the test's own
+		t.Errorf("the zombie said %v", says)
+	}
+	a.stop()
+	b.stop()
+	p.worker("c", &fake{words: three})
+	p.dispatch(late)
+	if got := p.read(id); got.text != "one two three" || got.code() != "" {
+		t.Errorf("got %q and %q", got.text, got.code())
+	}
+	p.ended(id)
+}
+
+// What is held is due before the worker that put it off has acknowledged its item.
+func TestDueBeforeTheAcknowledgement(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	id := identity("r1")
+	beats := p.beats()
+	between := newProxy(t, p.server)
+	p.workerOn(between.connect(t, lease), "a", newOutage(away()), slots(1))
+	paused := between.pauseAt("HPUB llm.retry.hold", true)
+	first := p.dispatch(batch("r1", 1))
+	wait(t, "the hold", paused.sprung)
+	due := p.held(id, 2)
+	p.worker("b", &fake{words: three})
+	second := p.dispatch(due)
+	p.until("it is let go", func() bool { return beats.released(second) > 0 })
+	between.resume()
+	p.gone(first)
+	if got := p.read(id); got.text != "one two three" || got.code() != "" {
+		t.Errorf("got %q and %q", got.text, got.code())
+	}
+	p.ended(id)
+}
+
 // A draining worker hands back what another can continue from its text.
 func TestDrainHandsBackWhatGoesOn(t *testing.T) {
 	t.Parallel()

@@ -37,20 +37,18 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if start.Start.Work == r.d.Sequence || start.Start.Leader != "" { // a router has given the request up to this item
 			return r.takeOver(ctx)
 		}
-		if start.Start.Dispatch > r.work.Dispatch {
-			return false, bus.Ack // the newer dispatch has it
-		}
 		exists, err := r.w.bus.WorkExists(ctx, start.Start.Work)
-		if err != nil {
+		switch {
+		case err != nil:
 			return false, r.puzzled(ctx, "looking up the other item", err)
-		}
-		if exists && start.Start.Mode == schemas.ModeInherit {
+		case exists && start.Start.Mode == schemas.ModeInherit:
 			return false, bus.Silent // another's item, which nobody would run for this request if its worker were lost
-		}
-		if exists {
+		case exists && start.Start.Dispatch < r.work.Dispatch:
+			return false, bus.Silent // who has it may have put the request off, and be about to acknowledge it for this one
+		case exists:
 			return false, bus.Ack // the other item has it, and this one is a duplicate
 		}
-		// The other item is gone: it was finished after the chain was read, or it is lost.
+		// The other item is gone: it was finished after the chain was read, or put off, or it is lost.
 		again, err := r.w.bus.Chain(ctx, r.work.Identity)
 		if err != nil {
 			return false, r.puzzled(ctx, "reading the chain", err)

@@ -34,8 +34,10 @@ func TestSecondItemOfARunningRequest(t *testing.T) {
 			p.dispatch(work("r1", numbers[0], sampled))
 			wait(t, "the call", held.reached)
 			p.visible(identity("r1"), 1)
+			beats := p.beats()
 			p.worker("w2", backend)
-			p.gone(p.dispatch(work("r1", numbers[1], sampled)))
+			second := p.dispatch(work("r1", numbers[1], sampled))
+			p.until("it is let go", func() bool { return beats.released(second) > 0 })
 			held.open()
 			p.once(identity("r1"))
 		})
@@ -170,24 +172,35 @@ func started(work uint64, dispatch int) *schemas.Frame {
 func TestItemBehindAnotherItem(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
-	backend := &fake{words: three}
-	p.worker("w1", backend)
+	beats := p.beats()
+	p.worker("w1", &fake{words: three})
 	waiting := work("wait", 1, sampled)
 	waiting.ModelToken = "served-elsewhere"
 	other := p.dispatch(waiting)
 	for name, c := range map[string]struct {
 		start *schemas.Frame
 		runs  bool
+		waits bool
 	}{
-		"that is newer":                 {start: started(1<<40, 7)},
-		"that is still there":           {start: started(other, 1)},
-		"that is gone":                  {start: started(1<<40, 1), runs: true},
-		"that is gone, of an older one": {start: started(1<<40, 0), runs: true},
+		"that is newer":            {start: started(other, 7)},
+		"that is as old":           {start: started(other, 2)},
+		"that is older":            {start: started(other, 1), waits: true},
+		"that is gone, of a newer": {start: started(1<<40, 7), runs: true},
+		"that is gone, as old":     {start: started(1<<40, 2), runs: true},
+		"that is gone":             {start: started(1<<40, 1), runs: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			id := fmt.Sprintf("r-%d-%t-%d", c.start.Start.Dispatch, c.runs, c.start.Start.Work)
+			id := fmt.Sprintf("r-%d-%t", c.start.Start.Dispatch, c.runs)
 			p.append(identity(id), c.start)
-			p.gone(p.dispatch(work(id, 2, sampled)))
+			item := p.dispatch(work(id, 2, sampled))
+			if c.waits {
+				p.until("it is let go", func() bool { return beats.released(item) > 0 })
+				if exists, err := p.bus.WorkExists(t.Context(), item); err != nil || !exists {
+					t.Errorf("the item exists: %t, %v", exists, err)
+				}
+			} else {
+				p.gone(item)
+			}
 			if got := modes(p.chain(identity(id))); got != map[bool]string{false: "fresh", true: "fresh fresh"}[c.runs] {
 				t.Errorf("attempts: %s", got)
 			}

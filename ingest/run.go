@@ -140,7 +140,7 @@ func recordedFailure(r *schemas.Result) *schemas.Error {
 func (r run) replay(from uint64) frames {
 	switch {
 	case r.deleted():
-		return failed(schemas.Errorf(schemas.CodeStreamExpired, "the answer was deleted: send the request again under another id"))
+		return failed(schemas.Deleted())
 	case len(r.chain.Frames) > 0 && r.chain.Frames[0].Index <= from:
 		return cut(chainFrames(r.chain), from)
 	case r.result != nil:

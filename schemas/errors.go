@@ -78,6 +78,11 @@ func ReusedID(request string) *Error {
 	return Errorf(CodeIdempotencyMismatch, "the request id %q was used for another body: choose another id", request)
 }
 
+// Deleted says that what was answered was erased.
+func Deleted() *Error {
+	return Errorf(CodeStreamExpired, "the answer was deleted: send the request again under another id")
+}
+
 // WithParam names the request field at fault.
 func (e *Error) WithParam(param string) *Error { e.Param = param; return e }
 

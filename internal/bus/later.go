@@ -13,7 +13,8 @@ import (
 )
 
 // Hold keeps a work item until a time, by the server's clock and a second late at most, and makes it due then ([Bus.Due]).
-// A request is held once: holding it again replaces what is held of it. It blocks until JetStream has acknowledged it.
+// A request is held once: holding it again replaces what is held of it, unless that is for a dispatch for which it was held a
+// moment ago. It blocks until JetStream has acknowledged it.
 func (b *Bus) Hold(ctx context.Context, w *schemas.Work, until time.Time) error {
 	item := *w
 	var err error
@@ -21,6 +22,7 @@ func (b *Bus) Hold(ctx context.Context, w *schemas.Work, until time.Time) error 
 		return fmt.Errorf("hold %s: %w", w.Identity, err)
 	}
 	msg := &nats.Msg{Subject: schemas.RetryHoldSubject(w.Identity, w.ModelToken), Header: item.EncodeHeld(until), Data: item.Body}
+	msg.Header[schemas.HeaderMsgID] = []string{w.MsgID()} // a second try must not replace what is held since the first
 	inject(ctx, msg.Header)
 	_, err = b.publishStored(ctx, msg, transient)
 	return wrap("hold "+w.Identity.String(), err)

@@ -38,6 +38,11 @@ func TestHoldUntilDue(t *testing.T) {
 	if err := b.Hold(t.Context(), held, until); err != nil { // instead of the first
 		t.Fatal(err)
 	}
+	late := *held
+	late.Dispatch = 2
+	if err := b.Hold(t.Context(), &late, time.Now().Add(time.Hour)); err != nil { // a second try of the first, whose answer was lost
+		t.Fatal(err)
+	}
 	if any, err := b.AnyHeld(t.Context()); err != nil || !any {
 		t.Errorf("nothing is held: error %v", err)
 	}

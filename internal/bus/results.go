@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -97,14 +98,10 @@ func (b *Bus) decodeResult(ctx context.Context, h schemas.Header, data []byte) (
 	return r, nil
 }
 
-// Erase removes the payloads of a finished request from the log and leaves a tombstone as its result. The terminal frame
-// of an unfinished answer stays, so that an item that is still queued finds the request ended.
+// Erase removes the payloads of a finished request from the log and leaves a tombstone as its result. Of the chain an error
+// stays, so that an item that is still queued, and a worker that has it and was asleep, find the request ended.
 func (b *Bus) Erase(ctx context.Context, id schemas.Identity) error {
 	b.awaitResult(ctx, id)
-	last, err := b.lastFrame(ctx, id)
-	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
-		return err
-	}
 	cacheKey, err := b.bury(ctx, id)
 	if err != nil {
 		return err
@@ -112,14 +109,40 @@ func (b *Bus) Erase(ctx context.Context, id schemas.Identity) error {
 	if err := b.forgetAnswer(ctx, id.Tenant, cacheKey); err != nil {
 		return err
 	}
-	keep := uint64(0)
-	if last != nil && last.Kind == schemas.KindError {
-		keep = 1
-	}
-	if err := b.purge(ctx, schemas.StreamReplies, id.Replies(), keep); err != nil {
+	if err := b.seal(ctx, id); err != nil {
 		return err
 	}
 	return b.eraseObjects(ctx, id)
+}
+
+// seal leaves nothing of a chain but an error at its end. One that ended otherwise is given the error first, and the rest is
+// removed then: an empty chain could be claimed by a worker that slept since before its first claim. Readers stop at the first
+// end, so that they do not see two.
+func (b *Bus) seal(ctx context.Context, id schemas.Identity) error {
+	for {
+		last, err := b.lastFrame(ctx, id)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			if err := b.purge(ctx, schemas.StreamReplies, id.Replies(), 0); err != nil {
+				return err
+			}
+			continue
+		case errors.Is(err, ErrNotFound):
+			last = &schemas.Frame{}
+		case err != nil:
+			return err
+		case last.Kind == schemas.KindError:
+			return b.purge(ctx, schemas.StreamReplies, id.Replies(), 1)
+		}
+		reason := schemas.Deleted()
+		_, err = b.Append(ctx, id, last.Sequence, &schemas.Frame{
+			Kind: schemas.KindError, Attempt: last.Attempt, Writer: rand.Text()[:12], Index: last.Next(), Op: last.Op, Data: reason.Encode(),
+			Summary: (&schemas.Summary{Status: schemas.StatusOf(reason), Attempts: last.Attempt}).Encode(),
+		})
+		if err != nil && !errors.Is(err, ErrFenced) {
+			return err
+		}
+	}
 }
 
 // awaitResult gives whoever ends the request a moment to store its record, from which the tombstone takes what the request

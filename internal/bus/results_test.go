@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -172,9 +173,7 @@ func TestEraseLeavesATombstone(t *testing.T) {
 	if err != nil || !after.Accepted.Equal(before.Accepted) || after.Model != "echo" || after.Op != schemas.OpChat {
 		t.Errorf("%+v, error %v", after, err)
 	}
-	if n := len(chain(t, b, alice).Frames); n != 0 {
-		t.Errorf("%d frames are left", n)
-	}
+	wantSealed(t, b, alice)
 	if err := b.PutResult(t.Context(), result(alice.Request, large("y"))); err != nil {
 		t.Errorf("who finishes late: %v", err)
 	}
@@ -197,6 +196,94 @@ func TestEraseKeepsTheEndOfAFailedAnswer(t *testing.T) {
 		t.Errorf("%d frames are left", len(c.Frames))
 	}
 	wantErased(t, server, b, alice)
+}
+
+// Whatever there is of a chain, an erasure leaves it closed, and nothing in it that was said.
+func TestErasedChainIsClosed(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	b := bustest.Connect(t, server, bus.Config{})
+	_, js := raw(t, server)
+	for name, frames := range map[string][]*schemas.Frame{
+		"streamed": {start("a"), delta("a", 0, "secret"), end("a", 1)},
+		"whole":    {start("a"), {Kind: schemas.KindEnd, Attempt: 1, Writer: "a", Count: 1, Data: []byte(`"secret"`)}},
+		"large":    {start("a"), {Kind: schemas.KindEnd, Attempt: 1, Writer: "a", Count: 1, Data: large("secret")}},
+		"a hit":    {{Kind: schemas.KindEnd, Writer: "router", Count: 2, Data: []byte("secret\nsecret"), BodyHash: "h"}},
+		"damaged":  {start("a"), delta("a", 0, "secret")},
+		"no more":  nil,
+	} {
+		id := schemas.Identity{Tenant: "acme", Request: "r-" + strings.ReplaceAll(name, " ", "-")}
+		write(t, b, id, 0, frames...)
+		if name == "damaged" {
+			if _, err := js.Publish(t.Context(), id.Chunks(), []byte("secret")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.PutResult(t.Context(), result(id.Request, nil)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // it can be repeated
+			if err := b.Erase(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			wantErased(t, server, b, id)
+			wantSealed(t, b, id)
+		}
+		if _, err := b.Append(t.Context(), id, 0, start("late")); !errors.Is(err, bus.ErrFenced) {
+			t.Errorf("%s: a late claim: %v", name, err)
+		}
+		for f, err := range b.Read(deadline(t, patience), id, bus.ReadOptions{}) {
+			if err == nil && f.Kind == schemas.KindError { // of a chain without a beginning it is the first frame
+				err = decodeError(t, f)
+			}
+			if schemas.AsError(err).Code != schemas.CodeStreamExpired {
+				t.Errorf("%s: a reader sees %+v, %v", name, f, err)
+			}
+		}
+	}
+}
+
+// An erasure that was cut off before it removed the frames is made up for by the next.
+func TestErasureThatWasCutOff(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	b := bustest.Connect(t, server, bus.Config{})
+	write(t, b, alice, 0, start("a"), delta("a", 0, "secret"), end("a", 1), failure("eraser", 1, schemas.Deleted()))
+	var seen []schemas.Kind
+	for f, err := range b.Read(deadline(t, patience), alice, bus.ReadOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen = append(seen, f.Kind)
+	}
+	if want := []schemas.Kind{schemas.KindStart, schemas.KindDelta, schemas.KindEnd}; !slices.Equal(seen, want) {
+		t.Errorf("a reader meanwhile sees %v, want %v", seen, want)
+	}
+	if err := b.Erase(t.Context(), alice); err != nil {
+		t.Fatal(err)
+	}
+	wantSealed(t, b, alice)
+}
+
+// wantSealed checks that of a chain only an error is left.
+func wantSealed(t testing.TB, b *bus.Bus, id schemas.Identity) {
+	t.Helper()
+	c := chain(t, b, id)
+	if len(c.Frames) != 1 || c.Last().Kind != schemas.KindError || c.Last().Count != 0 {
+		t.Fatalf("%s: %d frames are left, the last of them %+v", id, len(c.Frames), c.Last())
+	}
+	if e := decodeError(t, c.Last()); e.Code != schemas.CodeStreamExpired {
+		t.Errorf("%s: it ends in %v", id, e)
+	}
+}
+
+func decodeError(t testing.TB, f *schemas.Frame) *schemas.Error {
+	t.Helper()
+	e, err := schemas.DecodeError(f.Data)
+	if err != nil {
+		t.Fatalf("%s: %v", f.Data, err)
+	}
+	return e
 }
 
 // Whoever finishes the request between the look of who erases it and the tombstone has been faster, and loses all the same.
