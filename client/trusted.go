@@ -49,12 +49,15 @@ func (t *trusted) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, erro
 			return
 		}
 		defer reader.Close()
-		if err := t.accept(ctx, r, r.chosen); err != nil {
+		if _, err := t.accept(ctx, r, r.chosen); err != nil {
 			yield(Event{}, err)
 			return
 		}
+		if r.chosen { // it may have been sent before, by a caller who has left
+			_ = t.bus.Attach(r.Identity)
+		}
 		defer t.attend(r.Identity)()
-		events(r.Identity, reader.Frames(ctx))(yield)
+		events(r.Identity, r.own(reader.Frames(ctx)))(yield)
 	}
 }
 
