@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -165,7 +164,8 @@ func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
 func (r *run) do(ctx context.Context) bus.Outcome {
 	mine, outcome := true, bus.Silent
 	r.markPurges(ctx)
-	looked := r.d.Delivered > 1 || r.work.Dispatch > 1
+	forgotten := r.d.Time.Sub(r.work.Accepted) > bus.DedupeWindow // another item may have had its id
+	looked := r.d.Delivered > 1 || r.work.Dispatch > 1 || forgotten
 	if looked {
 		mine, outcome = r.whoseTurn(ctx)
 	}
@@ -193,22 +193,12 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 			return outcome
 		}
 		// Two deliveries of one item must not take the chain from each other in turn: who came first keeps it.
-		if start := r.chain.whole().Start(); start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen && (looked || r.overtaken()) {
-			return r.lost(ctx, bus.ErrFenced)
+		if start := r.chain.whole().Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
+			return bus.Silent
 		}
 		looked = true
 	}
 	return bus.Silent
-}
-
-// overtaken reports whether the chain that an unlooked claim ran into is of a later delivery of the item, which has come
-// because this one was not heard of for its lease, or was taken for lost. Otherwise it is of an earlier one, of which a
-// server that was killed has forgotten.
-func (r *run) overtaken() bool {
-	if time.Since(r.began) >= r.w.bus.Lease()/2 {
-		return true
-	}
-	return slices.ContainsFunc(r.chain.whole().Frames, func(f *schemas.Frame) bool { return f.Writer == r.writer })
 }
 
 // open begins an attempt behind the chain.

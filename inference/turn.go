@@ -34,6 +34,9 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if start == nil {
 			return r.unlessFinished(ctx)
 		}
+		if start.Start.Work == r.d.Sequence && start.Start.Redelivered >= r.d.Delivered {
+			return false, r.lost(ctx, bus.ErrFenced) // this delivery was not heard of for its lease, or was given back
+		}
 		if start.Start.Work == r.d.Sequence || start.Start.Leader != "" { // a router has given the request up to this item
 			return r.takeOver(ctx)
 		}
