@@ -132,6 +132,9 @@ func (t *trusted) result(ctx context.Context, id schemas.Identity) (*schemas.Res
 
 func (t *trusted) await(ctx context.Context, id schemas.Identity) error {
 	for _, err := range t.bus.Read(ctx, id, bus.ReadOptions{Tail: true}) {
+		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamExpired {
+			return nil // it was deleted meanwhile, as its result says
+		}
 		if err != nil {
 			return err
 		}
