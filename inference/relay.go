@@ -3,6 +3,7 @@ package inference
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -154,7 +155,7 @@ func (v *relay) overtaken(ctx context.Context, refused error, f *schemas.Frame) 
 		return &lostError{refused}
 	}
 	v.settle(ctx, nil)
-	before := v.voice
+	before, said := v.voice, slices.ContainsFunc(v.r.chain.whole().Frames, f.Same)
 	heir, err := v.ask(ctx)
 	if err == nil && heir == nil {
 		v.over = true
@@ -162,6 +163,9 @@ func (v *relay) overtaken(ctx context.Context, refused error, f *schemas.Frame) 
 	}
 	if err := v.handOn(ctx, cause, heir); err != nil {
 		return err
+	}
+	if said { // it was committed before the end, and the heir has been told it with the rest
+		return nil
 	}
 	if v.voice != before {
 		f.Data = v.voice.sayAll(f)
@@ -172,14 +176,15 @@ func (v *relay) overtaken(ctx context.Context, refused error, f *schemas.Frame) 
 	return nil
 }
 
-// cancelled reads the chain and returns why somebody else has ended it without its answer.
+// cancelled reads the chain and returns why somebody else has ended it without its answer. It is [bus.ErrFenced] when it has
+// ended otherwise, or another worker had it before: that one passes it on.
 func (v *relay) cancelled(ctx context.Context) (*schemas.Error, error) {
 	chain, err := v.r.w.bus.Chain(context.WithoutCancel(ctx), v.r.work.Identity)
 	if err != nil {
 		return nil, err
 	}
-	terminal := chain.Terminal()
-	if terminal == nil || terminal.Kind != schemas.KindError {
+	start, terminal := chain.Start(), chain.Terminal()
+	if start == nil || start.Writer != v.r.writer || terminal == nil || terminal.Kind != schemas.KindError {
 		return nil, bus.ErrFenced
 	}
 	cause, err := schemas.DecodeError(terminal.Data)
@@ -309,7 +314,7 @@ func (v *relay) handOn(ctx context.Context, cause *schemas.Error, heir *schemas.
 }
 
 // take claims the chain of an heir, behind what it has been given of the answer, and gives it the rest. It reports false
-// when the heir has ended or another worker has it.
+// when the heir has ended. When another worker runs it, whoever follows it is that one's.
 func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 	r := v.r
 	v.attend(heir)
@@ -323,8 +328,11 @@ func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 		if err != nil {
 			return false, &lostError{err}
 		}
-		if start := chain.Start(); chain.Terminal() != nil || start != nil && start.Start.Leader == "" {
+		if chain.Terminal() != nil {
 			return false, nil
+		}
+		if start := chain.Start(); start != nil && start.Start.Leader == "" {
+			return false, &lostError{bus.ErrFenced}
 		}
 		work, of, said, attempt, single := r.work, r.body, r.chain, r.attempt, r.single()
 		r.work, r.body = heir, body // and what follows, and nothing else while the calls go on

@@ -275,11 +275,16 @@ func (r *run) ending(ctx, calling context.Context, t *tried) (bus.Outcome, error
 	return r.finish(ctx, t.said, failed), nil
 }
 
-// callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
+// callContext lives as long as the model call may: as the request, unless it is handed on.
 func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 	if r.relay != nil {
 		return r.relay.callContext(ctx)
 	}
+	return r.ownContext(ctx)
+}
+
+// ownContext lives until the deadline of the request, the total time of its model, or a cancel hint.
+func (r *run) ownContext(ctx context.Context) (context.Context, func()) {
 	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
 	end, cause := r.deadline(), errDeadline
 	if total := r.began.Add(r.m.total); total.Before(end) {
