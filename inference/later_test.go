@@ -172,7 +172,10 @@ func TestHoldOfAZombie(t *testing.T) {
 	wait(t, "the hold", paused.sprung)
 	p.tap.nak(item, 1)
 	b := p.worker("b", newOutage(away()))
-	p.dispatch(p.held(id, 3))
+	next := p.held(id, 3)
+	b.stop() // it would take nothing for as long as its model asks for
+	c := p.worker("c", newOutage(away()))
+	p.dispatch(next)
 	p.held(id, 4)
 	between.resume()
 	late := p.held(id, 2)
@@ -181,8 +184,8 @@ func TestHoldOfAZombie(t *testing.T) {
 		t.Errorf("the zombie said %v", says)
 	}
 	a.stop()
-	b.stop()
-	p.worker("c", &fake{words: three})
+	c.stop()
+	p.worker("d", &fake{words: three})
 	p.dispatch(late)
 	if got := p.read(id); got.text != "one two three" || got.code() != "" {
 		t.Errorf("got %q and %q", got.text, got.code())
