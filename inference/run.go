@@ -165,7 +165,8 @@ func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
 func (r *run) do(ctx context.Context) bus.Outcome {
 	mine, outcome := true, bus.Silent
 	r.markPurges(ctx)
-	looked := r.d.Delivered > 1 || r.work.Dispatch > 1
+	forgotten := r.d.Time.Sub(r.work.Accepted) > bus.DedupeWindow // another item may have had its id
+	looked := r.d.Delivered > 1 || r.work.Dispatch > 1 || forgotten
 	if looked {
 		mine, outcome = r.whoseTurn(ctx)
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -52,6 +54,23 @@ func TestSecondItemOfAFinishedRequest(t *testing.T) {
 		p.once(identity(id))
 		p.gone(p.dispatch(work(id, numbers[1], sampled)))
 		p.once(identity(id))
+	}
+}
+
+// The stream may have forgotten the id of an item of a request that is older than its memory of ids: no call is made in vain.
+func TestItemOfAnOldRequestThatIsFinished(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	backend := &fake{words: three}
+	p.worker("w1", backend)
+	p.dispatch(work("r1", 2, sampled))
+	p.once(identity("r1"))
+	again := work("r1", 1, sampled)
+	again.Accepted, again.Deadline = time.Now().Add(-bus.DedupeWindow-time.Second), time.Now().Add(time.Minute)
+	p.gone(p.dispatch(again))
+	p.once(identity("r1"))
+	if n := backend.calls.Load(); n != 1 {
+		t.Errorf("%d calls", n)
 	}
 }
 

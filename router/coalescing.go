@@ -329,11 +329,11 @@ func (l *loop) detach(f *follower) {
 		fl.reset()
 	}
 	c.mu.Unlock()
+	if fl.handing == f {
+		l.forgo(fl, f)
+	}
 	if abandoned && fl.work == 0 && len(l.held.with(fl.leader)) == 0 { // nothing will tell that the leader has ended
 		l.flights.linger(fl, time.Now())
-	}
-	if fl.handing == f {
-		fl.handing = nil
 	}
 	if fl.heir == f {
 		fl.heir = nil

@@ -49,6 +49,9 @@ func (l *loop) pumpAll() {
 	}
 }
 
+// errStale is that a dispatch waited for so long that the request may be another router's, and done. Nothing was sent.
+var errStale = errors.New("the dispatch waited for longer than a lease")
+
 // dispatch publishes a request to the workers of its model and takes up room from now on.
 func (l *loop) dispatch(it *item) {
 	l.fleet.sending(it.model())
@@ -56,7 +59,11 @@ func (l *loop) dispatch(it *item) {
 		l.books.sending(it)
 	}
 	work := it.work(max(it.dispatch, it.retried, firstDispatch))
+	ordered := time.Now()
 	l.dispatches.submit(func() func() {
+		if time.Since(ordered) > l.lease {
+			return func() { l.dispatched(it, 0, errStale) }
+		}
 		sequence, err := l.bus.Dispatch(it.ctx, work)
 		return func() { l.dispatched(it, sequence, err) }
 	})
@@ -86,7 +93,7 @@ func (l *loop) dispatched(it *item, sequence uint64, err error) {
 		return
 	}
 	l.fleet.unsent(it.model())
-	if l.books != nil {
+	if l.books != nil && it.back == nil { // else the balances, if they are here again, count what others have sent
 		l.books.unsent(it, err)
 	}
 	l.log.Warn("dispatch failed", keyRequest, it.req.Request, keyTenant, it.req.Tenant, keyModel, it.model(), keyError, err)

@@ -35,6 +35,7 @@ type flight struct {
 	until    time.Time          // the leader's deadline, by the stream's clock
 	born     time.Time          // here, by a request that no other router had; zero otherwise
 	handing  *follower          // who is about to inherit it
+	named    bool               // whether the end of the leader says so
 	question heirQuestion       // of the worker that waits for that
 	patience time.Time          // until when its worker may ask who inherits the run of a leader that has ended
 	landed   time.Time          // when it ended; zero while it goes on

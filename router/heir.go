@@ -35,7 +35,7 @@ type bequest struct {
 // tellHeir answers a worker. While this router may not know all followers it says nothing, and is asked again.
 func (l *loop) tellHeir(q heirQuestion) {
 	s := l.partitions[schemas.PartitionOf(q.id.Tenant)]
-	if s == nil || s.leaving || l.draining {
+	if s == nil || s.leaving || s.unpinned || l.draining {
 		return
 	}
 	fl := l.flights.byLeader[q.id]
@@ -62,7 +62,8 @@ func (l *loop) knowsAll(fl *flight, s *served) bool {
 	if fl != nil && !fl.born.IsZero() && !s.since.IsZero() && fl.born.After(s.since) {
 		return true
 	}
-	return !s.whole.IsZero() && !time.Now().Before(s.whole) && l.retracing == 0
+	now := time.Now()
+	return !s.whole.IsZero() && !now.Before(s.whole) && now.Sub(s.moved) >= adoptSettle && l.retracing == 0
 }
 
 // bequeath has the follower that came first inherit the run of its leader, as soon as nothing is being written to it. It
@@ -114,7 +115,7 @@ func (l *loop) hand(fl *flight, heir *follower) {
 func (l *loop) bequeathed(fl *flight, heir string) {
 	for f := range fl.followers {
 		if f.it.req.Request == heir {
-			fl.handing = f
+			fl.handing, fl.named = f, true
 			l.copier.reclaim(f, false, func() { l.hand(fl, f) })
 			return
 		}
@@ -122,6 +123,16 @@ func (l *loop) bequeathed(fl *flight, heir string) {
 	id := schemas.Identity{Tenant: fl.leader.Tenant, Request: heir}
 	l.passTo(fl, id)
 	l.regroup(fl)
+}
+
+// forgo notes that a follower leaves that was about to inherit. When the end of the leader names it, its worker has been told,
+// so that its own end says who is next.
+func (l *loop) forgo(fl *flight, f *follower) {
+	fl.handing = nil
+	if fl.named {
+		l.passTo(fl, f.it.req.Identity)
+		l.regroup(fl)
+	}
 }
 
 // inherits makes a request the leader of a flight whose run a worker goes on with in its chain.
@@ -145,7 +156,7 @@ func (l *loop) inherits(it *item, fl *flight) {
 
 // passTo gives a flight another leader, whose chain holds the same events and goes on.
 func (l *loop) passTo(fl *flight, id schemas.Identity) {
-	fl.leader, fl.doubt, fl.landed, fl.patience = id, time.Time{}, time.Time{}, time.Time{}
+	fl.leader, fl.named, fl.doubt, fl.landed, fl.patience = id, false, time.Time{}, time.Time{}, time.Time{}
 	fl.names = append(fl.names, id)
 	l.flights.add(fl)
 	c := l.copier

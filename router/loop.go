@@ -113,7 +113,7 @@ func newLoop(cfg Config, lease time.Duration, broker broker, clerk registrar, ca
 		permits: make(chan int), arrivals: make(chan batch), finished: finished,
 		beats: make(chan *schemas.Heartbeat, hintsBehind), routers: make(chan *schemas.RouterBeat, hintsBehind), cancels: make(chan hint, hintsBehind),
 		asked: make(chan question, hintsBehind), heirs: make(chan heirQuestion, hintsBehind), bequests: make(map[schemas.Identity]*bequest), retries: make(chan *schemas.RetryEvent, hintsBehind), due: newDue(), learnt: newCorrections(), paces: make(map[string]*pace), told: make(map[string]time.Time),
-		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), configured: newCatalog(cfg.Models),
+		held: newHeld(lease, tick), queue: newQueue(cfg.Weight), fleet: newFleet(now), clock: streamClock{base: now}, configured: newCatalog(cfg.Models),
 		dispatches: &lane{width: dispatchWidth, finished: finished},
 		answers:    &lane{width: answerWidth, finished: finished},
 		checks:     &lane{width: checkWidth, finished: finished},

@@ -229,21 +229,26 @@ func (b *bench) arriveAtOnce(edits ...func(*item)) (deliveries []*fakeDelivery) 
 	b.t.Helper()
 	var items []*item
 	for _, edit := range edits {
-		d := &fakeDelivery{}
-		id := schemas.Identity{Tenant: "acme", Request: fmt.Sprintf("idk_%d", b.next)}
-		it := &item{
-			req: &schemas.Request{Identity: id, ModelToken: "m", Op: schemas.OpChat}, ctx: b.t.Context(), end: func() {}, delivery: d,
-			sequence: b.next, accepted: time.Now(), arrived: time.Now(), deadline: time.Now().Add(schemas.DefaultDeadline), size: 100,
-		}
-		b.next++
-		if edit != nil {
-			edit(it)
-		}
+		it, d := b.request(edit)
 		items, deliveries = append(items, it), append(deliveries, d)
 	}
 	b.loop.arrivals <- batch{items: items}
 	synctest.Wait()
 	return deliveries
+}
+
+func (b *bench) request(edit func(*item)) (*item, *fakeDelivery) {
+	d := &fakeDelivery{}
+	id := schemas.Identity{Tenant: "acme", Request: fmt.Sprintf("idk_%d", b.next)}
+	it := &item{
+		req: &schemas.Request{Identity: id, ModelToken: "m", Op: schemas.OpChat}, ctx: b.t.Context(), end: func() {}, delivery: d,
+		sequence: b.next, accepted: time.Now(), arrived: time.Now(), deadline: time.Now().Add(schemas.DefaultDeadline), size: 100,
+	}
+	b.next++
+	if edit != nil {
+		edit(it)
+	}
+	return it, d
 }
 
 func (b *bench) beat(h *schemas.Heartbeat) {

@@ -22,12 +22,20 @@ const (
 
 // served is a partition of LLM_REQUESTS that this router fetches from.
 type served struct {
-	stop    func()    // ends the fetching; a last batch says when it has ended
-	leaving bool      // stop was called
-	pin     string    // the server's proof that it serves this router, as far as the loop knows
-	since   time.Time // the pin, here; what was accepted before may have been another router's
-	adopt   time.Time // when to look for what another router left; zero when that is done
-	whole   time.Time // when all that another left will be here; zero while that is not known
+	stop     func()    // ends the fetching; a last batch says when it has ended
+	leaving  bool      // stop was called
+	pin      string    // the server's proof that it serves this router, as far as the loop knows
+	unpinned bool      // another router was served, and nothing has come here since
+	since    time.Time // the pin, here; what was accepted before may have been another router's
+	moved    time.Time // when requests last went back to the stream, or came here from another reign: more may be on their way
+	adopt    time.Time // when to look for what another router left; zero when that is done
+	whole    time.Time // when all that another left will be here; zero while that is not known
+}
+
+// move notes that what was accepted so far may be on its way from one router to another, or back to this one.
+func (s *served) move() {
+	now := time.Now()
+	s.since, s.moved = now, now
 }
 
 // allot begins and ends the serving of partitions, as the routers that live now have it.
@@ -86,14 +94,17 @@ func (l *loop) note(b batch) {
 		l.disown(b.partition)
 		l.soon = true
 	case b.unpinned:
-		s.pin = ""
+		s.pin, s.unpinned = "", true
 		l.log.Info("another router is served the partition now", keyPartition, b.partition)
 		l.disown(b.partition)
 	default:
-		if s.pin != b.pin || s.since.IsZero() {
+		switch {
+		case s.since.IsZero():
 			s.since = time.Now()
+		case s.pin != b.pin:
+			s.move()
 		}
-		s.pin = b.pin
+		s.pin, s.unpinned = b.pin, false
 	}
 }
 
@@ -110,6 +121,9 @@ func (l *loop) inherited(it *item) bool {
 // disown gives back what is held of a partition that another router has now. It comes at once to that one, which may have it
 // already.
 func (l *loop) disown(partition int) {
+	if s := l.partitions[partition]; s != nil {
+		s.move()
+	}
 	l.giveBackIf(func(it *item) bool { return it.partition == partition }, bus.Nak)
 	if l.books != nil {
 		l.books.leave(partition)
@@ -193,6 +207,9 @@ func (l *loop) wake(now time.Time) {
 		return
 	}
 	l.log.Warn("the router was stopped for longer than a lease; what it held is left to others", keyCount, l.queue.len())
+	for _, s := range l.partitions {
+		s.move()
+	}
 	l.giveBackIf(func(*item) bool { return true }, bus.Silent)
 	if l.books != nil {
 		for partition := range l.books.partitions {

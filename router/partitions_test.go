@@ -155,35 +155,3 @@ func TestADeafRouterBlamesNobody(t *testing.T) {
 		}
 	})
 }
-
-// What a router holds that was stopped for longer than a lease is no longer its own.
-func TestAZombieForgetsWhatItHeld(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, nil)
-		d := b.arrive(nil)
-		b.stop()
-		<-b.done
-		b.wantSettled(d, "nak")
-
-		z := newBench(t, nil) // its loop is driven by hand from here on
-		z.stop()
-		<-z.done
-		l := z.loop
-		l.draining = false
-		it := &item{
-			req: &schemas.Request{Identity: schemas.Identity{Tenant: "acme", Request: "idk_z"}, ModelToken: "m"}, ctx: t.Context(), end: func() {},
-			delivery: &fakeDelivery{}, sequence: 9, arrived: time.Now(), deadline: time.Now().Add(time.Hour),
-		}
-		l.hold(it, 1)
-		l.queue.push(it)
-		l.expiries.add(it)
-		l.ticked = time.Now()
-		time.Sleep(testLease + time.Second)
-		l.beat(slots(8))
-		z.wantDispatched()
-		l.tick(t.Context(), time.Now())
-		l.beat(slots(8))
-		z.wantDispatched()
-		z.wantSettled(it.delivery.(*fakeDelivery), "silent")
-	})
-}

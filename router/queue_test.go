@@ -87,35 +87,6 @@ func TestExpiriesGiveTheEarliestDeadlineFirst(t *testing.T) {
 	}
 }
 
-func TestStreamClock(t *testing.T) {
-	t.Parallel()
-	local := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	for _, test := range []struct {
-		name  string
-		learn func(c *streamClock)
-		want  time.Duration // stream minus local
-	}{
-		{"nothing known: the clocks are equal", func(*streamClock) {}, 0},
-		{"an old message says nothing about a slow stream", func(c *streamClock) { c.observe(local, local.Add(-time.Hour), false) }, 0},
-		{"a stamp from the future proves that the stream is ahead", func(c *streamClock) { c.observe(local, local.Add(time.Minute), false) }, time.Minute},
-		{"a fresh message tells the skew", func(c *streamClock) { c.observe(local, local.Add(-time.Minute), true) }, -time.Minute},
-		{"a later stamp corrects a fresh one that was late", func(c *streamClock) {
-			c.observe(local, local.Add(-time.Minute), true)
-			c.observe(local, local.Add(-time.Second), false)
-		}, -time.Second},
-		{"a fresh message follows a clock that was set", func(c *streamClock) {
-			c.observe(local, local, true)
-			c.observe(local, local.Add(-time.Minute), true)
-		}, -time.Minute},
-	} {
-		var c streamClock
-		test.learn(&c)
-		if got := c.at(local).Sub(local); got != test.want {
-			t.Errorf("%s: stream minus local = %v, want %v", test.name, got, test.want)
-		}
-	}
-}
-
 func TestHeldRenewsEveryRequestOncePerRound(t *testing.T) {
 	t.Parallel()
 	h := newHeld(2*time.Second, tick)

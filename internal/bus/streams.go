@@ -20,7 +20,6 @@ const (
 	workPerSubject     = 4096
 	workWaiting        = 16_384 // open pulls; it cannot be changed later
 	requestsAckPending = schemas.Partitions * RequestsOut
-	dedupeWindow       = 15 * time.Minute
 	repliesAge         = 2 * time.Hour
 	resultsAge         = 24 * time.Hour
 	cacheAge           = 24 * time.Hour
@@ -29,6 +28,9 @@ const (
 	eventsAge          = 7 * 24 * time.Hour
 	pinnedTTL          = 4 * time.Second
 )
+
+// DedupeWindow is how long the id of a message is known by which a second one of LLM_REQUESTS or LLM_WORK is not stored.
+const DedupeWindow = 15 * time.Minute
 
 // RequestsOut is how many requests of a partition may be with a router at once.
 const RequestsOut = 5_000
@@ -98,14 +100,14 @@ func (b *Bus) streamConfigs() []jetstream.StreamConfig {
 			Name: schemas.StreamRequests, Subjects: []string{schemas.RequestsAll},
 			SubjectTransform: &jetstream.SubjectTransformConfig{Source: schemas.RequestsAll, Destination: schemas.QueueTransform},
 			Retention:        jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-			MaxMsgsPerSubject: requestsPerSubject, MaxMsgs: requestsTotal, MaxBytes: b.share(15), Duplicates: dedupeWindow,
+			MaxMsgsPerSubject: requestsPerSubject, MaxMsgs: requestsTotal, MaxBytes: b.share(15), Duplicates: DedupeWindow,
 			// A recreated stream must not repeat a sequence, because it is the id of a request without one.
 			FirstSeq: uint64(time.Now().UnixMilli()), AllowDirect: true,
 		},
 		{
 			Name: schemas.StreamWork, Subjects: []string{schemas.WorkAll},
 			Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-			MaxMsgsPerSubject: workPerSubject, MaxBytes: b.share(15), Duplicates: dedupeWindow, AllowDirect: true,
+			MaxMsgsPerSubject: workPerSubject, MaxBytes: b.share(15), Duplicates: DedupeWindow, AllowDirect: true,
 		},
 		{
 			Name: schemas.StreamReplies, Subjects: []string{schemas.ChunksAll},
@@ -130,7 +132,7 @@ func (b *Bus) streamConfigs() []jetstream.StreamConfig {
 		{
 			// No bound on its size: discarding old would evict accepted requests.
 			Name: schemas.StreamRetry, Subjects: []string{schemas.RetryHoldAll, schemas.RetryDueAll},
-			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxAge: retryAge, Duplicates: dedupeWindow,
+			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxAge: retryAge, Duplicates: DedupeWindow,
 			AllowMsgSchedules: true, AllowMsgTTL: true, AllowDirect: true,
 		},
 		{
