@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-llm/weir/client"
+	"github.com/weir-llm/weir/internal/bus/bustest"
 	"github.com/weir-llm/weir/schemas"
 )
 
@@ -60,6 +61,36 @@ func TestATrustedClientWaits(t *testing.T) {
 	}
 	if got, err := read(c.Resume(t.Context(), "acme", "a.b", 9)); len(got) > 0 || code(err) != schemas.CodeInvalidValue {
 		t.Errorf("resume of no id: %v, %v", got, err)
+	}
+}
+
+// A request that is erased while a trusted client waits for it has a result: that it was.
+func TestATrustedClientWaitsForWhatIsErased(t *testing.T) {
+	t.Parallel()
+	p := bustest.NewProxy(t, serverURL)
+	c, ctx := ways()[0].connect(t, p.URL())
+	id := schemas.Identity{Tenant: "acme", Request: "erased-" + unique()}
+	held := p.At(bustest.ToServer, "MSG.GET."+schemas.StreamReplies, bustest.Hold)
+	var got *schemas.Result
+	var err error
+	done := make(chan struct{})
+	go func() { defer close(done); got, err = c.Wait(ctx, id.Tenant, id.Request) }()
+	select {
+	case <-held:
+	case <-ctx.Done():
+		t.Fatal("it does not look for the end")
+	}
+	end := &schemas.Frame{Kind: schemas.KindEnd, Writer: "w", Data: (&schemas.Summary{Status: schemas.StatusCompleted}).Encode()}
+	if _, err := pipelineBus.Append(ctx, id, 0, end); err != nil {
+		t.Fatal(err)
+	}
+	if err := pipelineBus.Erase(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	p.Set(bustest.ToServer, bustest.Pass)
+	<-done
+	if err != nil || got.Status != schemas.StatusDeleted {
+		t.Errorf("%+v, error %v", got, err)
 	}
 }
 

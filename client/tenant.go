@@ -171,18 +171,13 @@ func traceOf(ctx context.Context) propagation.MapCarrier {
 
 // lost is a failure of the connection, which comes back by itself, or one that a repetition does not mend.
 func lost(err error) error {
-	if closed(err) {
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription) {
 		return schemas.Errorf(schemas.CodeUnavailable, "the client is closed").WithCause(err)
 	}
 	if errors.Is(err, nats.ErrMaxPayload) {
 		return schemas.Errorf(schemas.CodeRequestTooLarge, "the body is larger than a message of this NATS server: send it over HTTP").WithCause(err)
 	}
 	return &broken{cause: err}
-}
-
-// closed reports whether an error is that of a client which was closed.
-func closed(err error) bool {
-	return errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription)
 }
 
 // next is the next message of the answer; nil is its end. A door that is not heard of for too long is gone.
@@ -221,36 +216,30 @@ func serviceError(msg *nats.Msg) error {
 
 // once asks a door for an answer of one message.
 func (t *tenant) once(ctx context.Context, subject string, header schemas.Header, body []byte) (answer *nats.Msg, err error) {
-	i, err := t.ask(ctx, subject, header, body)
-	if err != nil {
-		return nil, err
-	}
-	defer i.close()
-	var whole assembly
-	for {
-		msg, err := i.next()
-		if err != nil {
-			return nil, err
-		}
-		if msg == nil {
-			break
-		}
-		if whole.add(msg) {
-			answer = msg
-		}
-	}
-	if answer == nil {
-		return nil, &broken{cause: errCut}
-	}
-	answer.Data = whole.data
-	return answer, nil
-}
-
-// call does what may be done twice, until a door has answered. One that cannot now is asked again.
-func (t *tenant) call(ctx context.Context, subject string, body []byte) (answer *nats.Msg, err error) {
 	err = t.retry(ctx, func() error {
-		answer, err = t.once(ctx, subject, nil, body)
-		return later(err)
+		i, err := t.ask(ctx, subject, header, body)
+		if err != nil {
+			return err
+		}
+		defer i.close()
+		var whole assembly
+		for {
+			msg, err := i.next()
+			if err != nil {
+				return err
+			}
+			if msg == nil {
+				break
+			}
+			if whole.add(msg) {
+				answer = msg
+			}
+		}
+		if answer == nil {
+			return &broken{cause: errCut}
+		}
+		answer.Data = whole.data
+		return nil
 	})
 	return answer, err
 }
@@ -264,7 +253,7 @@ func (t *tenant) readSubject(id schemas.Identity) string {
 }
 
 func (t *tenant) result(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
-	msg, err := t.call(ctx, t.readSubject(id), []byte(schemas.AskResult))
+	msg, err := t.once(ctx, t.readSubject(id), nil, []byte(schemas.AskResult))
 	if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamNotFound {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
@@ -286,6 +275,6 @@ func (t *tenant) await(ctx context.Context, id schemas.Identity) error {
 }
 
 func (t *tenant) cancel(ctx context.Context, id schemas.Identity) error {
-	_, err := t.call(ctx, id.Cancel(), nil)
+	_, err := t.once(ctx, id.Cancel(), nil, nil)
 	return err
 }

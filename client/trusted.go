@@ -49,12 +49,15 @@ func (t *trusted) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, erro
 			return
 		}
 		defer reader.Close()
-		if err := t.accept(ctx, r, r.chosen); err != nil {
+		if _, err := t.accept(ctx, r, r.chosen); err != nil {
 			yield(Event{}, err)
 			return
 		}
+		if r.chosen { // it may have been sent before, by a caller who has left
+			_ = t.bus.Attach(r.Identity)
+		}
 		defer t.attend(r.Identity)()
-		events(r.Identity, reader.Frames(ctx))(yield)
+		events(r.Identity, r.own(reader.Frames(ctx)))(yield)
 	}
 }
 
@@ -129,6 +132,9 @@ func (t *trusted) result(ctx context.Context, id schemas.Identity) (*schemas.Res
 
 func (t *trusted) await(ctx context.Context, id schemas.Identity) error {
 	for _, err := range t.bus.Read(ctx, id, bus.ReadOptions{Tail: true}) {
+		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamExpired {
+			return nil // it was deleted meanwhile, as its result says
+		}
 		if err != nil {
 			return err
 		}

@@ -1,9 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
+	"iter"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/schemas"
@@ -19,30 +21,71 @@ func (t *trusted) send(ctx context.Context, r *outgoing) error {
 			return err
 		}
 	}
-	return t.accept(ctx, r, true)
-}
-
-// accept stores the request. With findable it leaves a first frame, so that whoever asks for the request while it is
-// queued learns that there is one.
-func (t *trusted) accept(ctx context.Context, r *outgoing, findable bool) error {
-	accepted, err := t.bus.Accept(ctx, r.Request)
-	if err != nil {
+	certain, err := t.accept(ctx, r, true)
+	if err != nil || certain || !r.chosen {
 		return err
 	}
-	if accepted.Duplicate {
-		there, err := t.find(ctx, r.Identity)
+	return t.confirm(ctx, r)
+}
+
+// accept stores the request, unless it was stored before. With findable it leaves a first frame, so that whoever asks for the
+// request while it is queued learns that there is one. It is certain to be this one only while it waits.
+func (t *trusted) accept(ctx context.Context, r *outgoing, findable bool) (certain bool, err error) {
+	accepted, err := t.bus.Accept(ctx, r.Request)
+	if err != nil {
+		return false, err
+	}
+	if findable && accepted.Waits {
+		frame := &schemas.Frame{Kind: schemas.KindAccepted, Op: r.Op, Writer: rand.Text()[:12], BodyHash: schemas.BodyHash(r.Body), Trace: bus.TraceParent(ctx)}
+		// The request is accepted whatever becomes of the frame, and a fence only means that it has begun.
+		_, _ = t.bus.Append(ctx, r.Identity, 0, frame)
+	}
+	return accepted.Waits, nil
+}
+
+// confirm waits for what tells that the request which was taken up under the id of r is r.
+func (t *trusted) confirm(ctx context.Context, r *outgoing) error {
+	for f, err := range t.bus.Read(ctx, r.Identity, bus.ReadOptions{}) {
 		if err != nil {
 			return err
 		}
-		return there.check(r)
+		if f.BodyHash != "" {
+			return r.differs(f.BodyHash, f.Op)
+		}
 	}
-	if !findable {
+	there, err := t.find(ctx, r.Identity)
+	if err != nil {
+		return err
+	}
+	return there.check(r)
+}
+
+// own is all, unless a frame tells that the request is not r.
+func (r *outgoing) own(all iter.Seq2[*schemas.Frame, error]) iter.Seq2[*schemas.Frame, error] {
+	return func(yield func(*schemas.Frame, error) bool) {
+		known := false
+		for f, err := range all {
+			if err == nil && !known && f.BodyHash != "" {
+				known = true
+				if err = r.differs(f.BodyHash, f.Op); err != nil {
+					yield(nil, err)
+					return
+				}
+			}
+			if !yield(f, err) {
+				return
+			}
+		}
+	}
+}
+
+// differs is an error when a request under the id of r that has such a body, of such an op, is another. What is not known is
+// taken for the same.
+func (r *outgoing) differs(hash string, op schemas.Op) error {
+	if hash == "" || hash == schemas.BodyHash(r.Body) && cmp.Or(op, schemas.OpChat) == cmp.Or(r.Op, schemas.OpChat) {
 		return nil
 	}
-	frame := &schemas.Frame{Kind: schemas.KindAccepted, Op: r.Op, Writer: rand.Text()[:12], BodyHash: schemas.BodyHash(r.Body), Trace: bus.TraceParent(ctx)}
-	// The request is accepted whatever becomes of the frame, and a fence only means that it has begun.
-	_, _ = t.bus.Append(ctx, r.Identity, 0, frame)
-	return nil
+	return schemas.ReusedID(r.Identity.Request)
 }
 
 // earlier is what the bus holds of a request that may have been sent before. Both parts are empty when it was not.
@@ -108,14 +151,10 @@ func (e earlier) freed() *schemas.Error {
 	return nil
 }
 
-// check compares the body with that of the earlier request.
+// check compares the request with the earlier one.
 func (e earlier) check(r *outgoing) error {
-	hash := e.chain.BodyHash()
 	if e.result != nil {
-		hash = e.result.BodyHash
+		return r.differs(e.result.BodyHash, e.result.Op)
 	}
-	if hash == "" || hash == schemas.BodyHash(r.Body) {
-		return nil
-	}
-	return schemas.ReusedID(r.Identity.Request)
+	return r.differs(e.chain.BodyHash(), e.chain.Op())
 }

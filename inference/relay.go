@@ -3,6 +3,7 @@ package inference
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -157,7 +158,7 @@ func (v *relay) overtaken(ctx context.Context, refused error, f *schemas.Frame) 
 		return &lostError{refused}
 	}
 	v.settle(ctx, nil)
-	before := v.voice
+	before, said := v.voice, slices.ContainsFunc(v.r.chain.whole().Frames, f.Same)
 	heir, err := v.ask(ctx)
 	if err == nil && heir == nil {
 		v.over = true
@@ -165,6 +166,9 @@ func (v *relay) overtaken(ctx context.Context, refused error, f *schemas.Frame) 
 	}
 	if err := v.handOn(ctx, cause, heir); err != nil {
 		return err
+	}
+	if said { // it was committed before the end, and the heir has been told it with the rest
+		return nil
 	}
 	if v.voice != before {
 		f.Data = v.voice.sayAll(f)
@@ -175,14 +179,15 @@ func (v *relay) overtaken(ctx context.Context, refused error, f *schemas.Frame) 
 	return nil
 }
 
-// cancelled reads the chain and returns why somebody else has ended it without its answer.
+// cancelled reads the chain and returns why somebody else has ended it without its answer. It is [bus.ErrFenced] when it has
+// ended otherwise, or another worker had it before: that one passes it on.
 func (v *relay) cancelled(ctx context.Context) (*schemas.Error, error) {
 	chain, err := v.r.w.bus.Chain(context.WithoutCancel(ctx), v.r.work.Identity)
 	if err != nil {
 		return nil, err
 	}
-	terminal := chain.Terminal()
-	if terminal == nil || terminal.Kind != schemas.KindError {
+	start, terminal := chain.Start(), chain.Terminal()
+	if start == nil || start.Writer != v.r.writer || terminal == nil || terminal.Kind != schemas.KindError {
 		return nil, bus.ErrFenced
 	}
 	cause, err := schemas.DecodeError(terminal.Data)
@@ -312,7 +317,7 @@ func (v *relay) handOn(ctx context.Context, cause *schemas.Error, heir *schemas.
 }
 
 // take claims the chain of an heir, behind what it has been given of the answer, and gives it the rest. It reports false
-// when the heir has ended, another worker has it, or it was given a part of another answer.
+// when the heir has ended, or was given a part of another answer. When another worker runs it, whoever follows it is that one's.
 func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 	r := v.r
 	v.attend(heir)
@@ -327,8 +332,11 @@ func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 		if err != nil {
 			return false, &lostError{err}
 		}
-		if start := chain.Start(); chain.Terminal() != nil || start != nil && start.Start.Leader == "" {
+		if chain.Terminal() != nil {
 			return false, nil
+		}
+		if start := chain.Start(); start != nil && start.Start.Leader == "" {
+			return false, &lostError{bus.ErrFenced}
 		}
 		if chain.Visible() && !v.had[chain.Leader()] {
 			return false, nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -194,22 +193,12 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 			return outcome
 		}
 		// Two deliveries of one item must not take the chain from each other in turn: who came first keeps it.
-		if start := r.chain.whole().Start(); start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen && (looked || r.overtaken()) {
-			return r.lost(ctx, bus.ErrFenced)
+		if start := r.chain.whole().Start(); looked && start != nil && start.Start.Work == r.d.Sequence && start.Sequence > seen {
+			return bus.Silent
 		}
 		looked = true
 	}
 	return bus.Silent
-}
-
-// overtaken reports whether the chain that an unlooked claim ran into is of a later delivery of the item, which has come
-// because this one was not heard of for its lease, or was taken for lost. Otherwise it is of an earlier one, of which a
-// server that was killed has forgotten.
-func (r *run) overtaken() bool {
-	if time.Since(r.began) >= r.w.bus.Lease()/2 {
-		return true
-	}
-	return slices.ContainsFunc(r.chain.whole().Frames, func(f *schemas.Frame) bool { return f.Writer == r.writer })
 }
 
 // open begins an attempt behind the chain.
@@ -286,11 +275,16 @@ func (r *run) ending(ctx, calling context.Context, t *tried) (bus.Outcome, error
 	return r.finish(ctx, t.said, failed), nil
 }
 
-// callContext lives as long as the model call may: until the deadline, the total time, or a cancel hint.
+// callContext lives as long as the model call may: as the request, unless it is handed on.
 func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 	if r.relay != nil {
 		return r.relay.callContext(ctx)
 	}
+	return r.ownContext(ctx)
+}
+
+// ownContext lives until the deadline of the request, the total time of its model, or a cancel hint.
+func (r *run) ownContext(ctx context.Context) (context.Context, func()) {
 	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
 	end, cause := r.deadline(), errDeadline
 	if total := r.began.Add(r.m.total); total.Before(end) {

@@ -156,7 +156,7 @@ func (r *run) suspect() bool { return vanished(r.chain.whole()) == maxAttempts-1
 // isolate waits until the run is the only one of the worker, so that it takes nobody with it if it kills this worker too.
 // When it may not run now, the outcome says what becomes of the item.
 func (r *run) isolate(ctx context.Context) (release func(), outcome bus.Outcome) {
-	waiting, stop := r.callContext(ctx)
+	waiting, stop := r.ownContext(ctx) // nothing runs yet that an heir could be given
 	defer stop()
 	patient, enough := context.WithTimeout(waiting, aloneWait)
 	defer enough()

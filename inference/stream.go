@@ -46,7 +46,7 @@ func (r *run) claimFrame(ctx context.Context, mode schemas.Mode) *schemas.Frame 
 	frame := &schemas.Frame{
 		Kind: schemas.KindStart, Op: r.work.Op, Cache: r.work.Cache.Shown(), BodyHash: schemas.BodyHash(r.body), Trace: bus.TraceParent(ctx),
 		Allowance: r.work.Allowance,
-		Start:     &schemas.Start{Mode: mode, Work: r.d.Sequence, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
+		Start:     &schemas.Start{Mode: mode, Work: r.d.Sequence, Redelivered: r.d.Delivered - 1, Dispatch: r.work.Dispatch, Worker: r.w.cfg.Name},
 	}
 	if r.work.Op == schemas.OpResponses {
 		frame.Start.Accepted = r.work.Accepted // when the response was created

@@ -34,6 +34,9 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if start == nil {
 			return r.unlessFinished(ctx)
 		}
+		if start.Start.Work == r.d.Sequence && start.Start.Redelivered >= r.d.Delivered {
+			return false, r.lost(ctx, bus.ErrFenced) // this delivery was not heard of for its lease, or was given back
+		}
 		if start.Start.Work == r.d.Sequence || start.Start.Leader != "" { // a router has given the request up to this item
 			return r.takeOver(ctx)
 		}
@@ -111,7 +114,7 @@ func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
 	}
 	grown := chain.Sequence() != r.chain.Sequence()
 	r.chain.set(chain)
-	if chain.Terminal() != nil {
+	if terminal := chain.Terminal(); terminal != nil && terminal.Heir == "" {
 		return false, r.conclude(ctx)
 	}
 	return !grown, bus.Silent
@@ -119,7 +122,11 @@ func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
 
 // conclude makes sure of the result of a finished chain, and of the DLQ record that whoever ended it may not have got to.
 func (r *run) conclude(ctx context.Context) bus.Outcome {
-	if terminal := r.chain.whole().Terminal(); terminal.Kind == schemas.KindError {
+	terminal := r.chain.whole().Terminal()
+	if terminal.Heir != "" && r.writer != "" { // who took the chain from this run holds the item, for the heir
+		return bus.Silent
+	}
+	if terminal.Kind == schemas.KindError {
 		e, err := schemas.DecodeError(terminal.Data)
 		if err == nil && (e.Code == schemas.CodePoison || r.refused != nil && r.refused.Code == e.Code) {
 			r.dead = e.Error()

@@ -251,7 +251,7 @@ func (s *Ingest) accept(n *submission) (bus.Accepted, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
 	accepted, err := s.cfg.Bus.Accept(ctx, n.request)
-	n.object, n.placed = accepted.Object, err == nil && !accepted.Duplicate
+	n.object, n.placed = accepted.Object, err == nil
 	return accepted, err
 }
 

@@ -84,7 +84,7 @@ func (s *Ingest) joinRun(n *submission, there run) error {
 		op := n.request.Op
 		n.forget()
 		finished, err = n.answer(sameBody(reader.Frames(n.ctx), n.id, op, hash), nil)
-		if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeIdempotencyMismatch {
+		if mismatched(err) {
 			finished = true // the request is somebody else's: it does not miss this reader
 			n.back.attached(false)
 		}
@@ -97,24 +97,45 @@ func (s *Ingest) attached(n *submission) {
 	n.back.attached(true)
 }
 
-// acceptNamed stores the request and makes it findable. When somebody else was first, the first frame of the chain tells
-// whether it was the same request.
+// acceptNamed stores the request and makes it findable. It may have been stored before without having been made so: by a try
+// of this very call whose answer was lost, or by an ingest that died. When it was taken up since, the first frame of the chain
+// tells whether it was the same request.
 func (s *Ingest) acceptNamed(n *submission) error {
 	accepted, err := s.accept(n)
+	if mismatched(err) {
+		return mismatch(n.id)
+	}
 	if err != nil {
 		return err
 	}
-	if accepted.Duplicate { // somebody sent it a moment ago
-		s.attached(n)
-		return nil
+	first := !accepted.Duplicate
+	if accepted.Duplicate { // who stored it may take it for one that nobody reads
+		s.readers.share(n.id)
+		s.announce(n.ctx, n.id)
 	}
+	if accepted.Waits {
+		told, err := s.tellAccepted(n)
+		if err != nil {
+			return err
+		}
+		first = first || told
+	}
+	if n.placed = first; !first {
+		s.attached(n)
+	}
+	return nil
+}
+
+// tellAccepted writes the accepted frame and reports whether it is the first of the chain. Without it the request is accepted
+// all the same, and its frames will tell.
+func (s *Ingest) tellAccepted(n *submission) (first bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), s.cfg.AcceptTimeout)
 	defer cancel()
 	_, err = s.cfg.Bus.Append(ctx, n.id, 0, n.acceptedFrame())
 	if errors.Is(err, bus.ErrFenced) || errors.Is(err, bus.ErrUnresolved) || ctx.Err() != nil {
-		return nil // the request is accepted all the same, and its frames will tell
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // sameBody is all, unless its first frame belongs to a request with another body, or of another op.
@@ -132,6 +153,11 @@ func sameBody(all frames, id identity, op schemas.Op, hash string) frames {
 			}
 		}
 	}
+}
+
+func mismatched(err error) bool {
+	e, ok := errors.AsType[*schemas.Error](err)
+	return ok && e.Code == schemas.CodeIdempotencyMismatch
 }
 
 func mismatch(id identity) error {

@@ -75,6 +75,15 @@ func (r *readers) keep(id identity) {
 	}
 }
 
+// share says of a request that is read here that it may have, or have had, a reader in another process.
+func (r *readers) share(id identity) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.entries[id]; a != nil {
+		a.shared = true
+	}
+}
+
 // detach counts a reader out; finished says that it saw the request's end, or that there is no request. It reports
 // whether it was the last one of a request that goes on, and for how long that one waits for another.
 func (r *readers) detach(id identity, finished bool) (last bool, patience time.Duration) {

@@ -147,6 +147,12 @@ func TestSharedRequestsAreAnnounced(t *testing.T) {
 		if n := l.announced[bob]; n != 0 {
 			t.Errorf("announced %d times although nobody else reads it", n)
 		}
+		r.share(bob)
+		l.after(time.Hour, bob)
+		if n := l.announced[bob]; n < 30 || n > 40 {
+			t.Errorf("announced %d times in an hour since somebody else may read it", n)
+		}
+		r.share(identity{Tenant: "t", Request: "nobody's"})
 		r.detach(alice, false)
 		before := l.announced[alice]
 		l.after(time.Hour, alice)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-llm/weir/ingest"
+	"github.com/weir-llm/weir/internal/bus"
+	"github.com/weir-llm/weir/internal/bus/bustest"
 	"github.com/weir-llm/weir/internal/eventlog"
 	"github.com/weir-llm/weir/internal/keys"
 	"github.com/weir-llm/weir/schemas"
@@ -286,6 +289,38 @@ func TestDelete(t *testing.T) {
 		w.ask("POST", "/v1/streams/"+id+"/cancel", "").wants(t, 200, `"status":"deleted"`)
 	}
 	read(running).wants(t, 200, "request_cancelled")
+}
+
+// A reader that an erasure overtakes is told so, and does not wait for the end of what it read of the answer.
+func TestDeletedWhileLookedUp(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(w *bench) answer{
+		"resume":       func(w *bench) answer { return w.ask("GET", "/v1/streams/long", "") },
+		"unary repeat": func(w *bench) answer { return w.chat(unary, "Llm-Request-Id", "long") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := bustest.Server(t)
+			near := bustest.Connect(t, server, bus.Config{})
+			p := bustest.NewProxy(t, server.ClientURL())
+			w := setupOn(t, bustest.Connect(t, server, bus.Config{URL: p.URL()}), tokens(slices.Repeat([]int{1}, 40)...))
+			w.chat(unary, "Llm-Request-Id", "long")
+			eventually(t, "the result", func() bool { return w.ask("GET", "/v1/streams/long/result", "").status == 200 })
+			held := p.At(bustest.ToServer, `{"seq":33,`, bustest.Hold) // which is behind the first batch of frames
+			got := make(chan answer, 1)
+			go func() { got <- ask(w) }()
+			select {
+			case <-held:
+			case <-time.After(longEnough):
+				t.Fatal("the second batch was not asked for")
+			}
+			if err := near.Erase(t.Context(), of("long")); err != nil {
+				t.Fatal(err)
+			}
+			p.Set(bustest.ToServer, bustest.Pass)
+			(<-got).wants(t, 410, "stream_expired")
+		})
+	}
 }
 
 // Only a response can be in background, so of anything else the work item is not looked at.

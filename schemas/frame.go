@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"iter"
 	"strconv"
@@ -71,12 +72,13 @@ type Frame struct {
 
 // Start is what a start frame says of its attempt.
 type Start struct {
-	Mode     Mode
-	Work     uint64 // LLM_WORK sequence of the item being run, of mode inherit that of another request; 0 when not a worker
-	Dispatch int
-	Worker   string    // or the router, of mode follow
-	Leader   string    // of mode follow: the request of the same tenant whose events are copied, each at its own index
-	Accepted time.Time // of the request; only where readers need it (docs/adr/0009)
+	Mode        Mode
+	Work        uint64 // LLM_WORK sequence of the item being run, of mode inherit that of another request; 0 when not a worker
+	Redelivered int    // how often that item had been delivered before
+	Dispatch    int
+	Worker      string    // or the router, of mode follow
+	Leader      string    // of mode follow: the request of the same tenant whose events are copied, each at its own index
+	Accepted    time.Time // of the request; only where readers need it (docs/adr/0009)
 }
 
 // Streamed reports whether the frame holds events of a stream: a delta, or the one frame of an answer that was whole before
@@ -169,6 +171,9 @@ func (f *Frame) Encode() Header {
 		set(h, HeaderVersion, strconv.Itoa(Version))
 		set(h, HeaderMode, string(f.Start.Mode))
 		set(h, HeaderWork, strconv.FormatUint(f.Start.Work, 10))
+		if f.Start.Redelivered > 0 {
+			set(h, HeaderRedelivered, strconv.Itoa(f.Start.Redelivered))
+		}
 		set(h, HeaderDispatch, strconv.Itoa(f.Start.Dispatch))
 		set(h, HeaderWorker, f.Start.Worker)
 		set(h, HeaderLeader, f.Start.Leader)
@@ -236,11 +241,15 @@ func (f *Frame) decodeStart(h Header) error {
 	if err1 != nil || err2 != nil {
 		return fmt.Errorf("decode start frame: %s %q or %s %q is not a number", HeaderWork, get(h, HeaderWork), HeaderDispatch, get(h, HeaderDispatch))
 	}
+	redelivered, err := strconv.ParseUint(cmp.Or(get(h, HeaderRedelivered), "0"), 10, 31)
+	if err != nil {
+		return fmt.Errorf("decode start frame: %s: %w", HeaderRedelivered, err)
+	}
 	accepted, err := ParseDeadline(get(h, HeaderAccepted))
 	if err != nil {
 		return fmt.Errorf("decode start frame: %w", err)
 	}
-	f.Start = &Start{Mode: Mode(get(h, HeaderMode)), Work: work, Dispatch: dispatch, Worker: get(h, HeaderWorker), Leader: get(h, HeaderLeader), Accepted: accepted}
+	f.Start = &Start{Mode: Mode(get(h, HeaderMode)), Work: work, Redelivered: int(redelivered), Dispatch: dispatch, Worker: get(h, HeaderWorker), Leader: get(h, HeaderLeader), Accepted: accepted}
 	return nil
 }
 

@@ -40,24 +40,25 @@ const (
 	// HeaderAllowance is on a work item, a start and an error frame of a tenant with limits: what is left (docs/adr/0015).
 	HeaderAllowance = "Llm-Allowance"
 
-	HeaderVersion    = "Llm-V"
-	HeaderFrame      = "Llm-Frame"
-	HeaderMode       = "Llm-Mode"
-	HeaderWork       = "Llm-Work"
-	HeaderBodyHash   = "Llm-Body-Hash"
-	HeaderWorker     = "Llm-Worker"
-	HeaderLeader     = "Llm-Leader"         // on a start frame of mode follow: the request whose answer this one is given (docs/adr/0023)
-	HeaderHeir       = "Llm-Heir"           // on an error frame: the request in whose chain the run goes on (docs/adr/0023)
-	HeaderSummary    = "Llm-Summary"        // on an error frame and a unary end (docs/adr/0003)
-	HeaderObject     = "Llm-Object"         // the body is in LLM_OBJECTS (docs/adr/0003)
-	HeaderCharge     = "Llm-Charge"         // on a result of a tenant with limits: what it has used (docs/adr/0015)
-	HeaderReason     = "Llm-Reason"         // on a DLQ record: why (docs/adr/0003)
-	HeaderTokenIDs   = "Llm-Token-Ids"      // on a delta frame: what its events were decoded from (docs/adr/0019)
-	HeaderPrompt     = "Llm-Prompt-Ids"     // on a delta frame: a part of what the prompt was encoded to (docs/adr/0019)
-	HeaderUsage      = "Llm-Usage"          // on a delta frame: the usage so far (docs/adr/0019)
-	HeaderQueuePlace = "Llm-Queue-Position" // on an answer: the place among the requests of its tenant that wait (docs/adr/0022)
-	HeaderQueueWait  = "Llm-Queue-Wait"     // on an answer: how long it is likely to wait, in seconds (docs/adr/0022)
-	HeaderPart       = "Llm-Part"           // on an answer to a NATS caller: `<n>/<of>` of an event too large for a message (docs/adr/0007)
+	HeaderVersion     = "Llm-V"
+	HeaderFrame       = "Llm-Frame"
+	HeaderMode        = "Llm-Mode"
+	HeaderWork        = "Llm-Work"
+	HeaderBodyHash    = "Llm-Body-Hash"
+	HeaderRedelivered = "Llm-Redelivered" // on a start frame: how often its work item had been delivered before, if at all (docs/adr/0001)
+	HeaderWorker      = "Llm-Worker"
+	HeaderLeader      = "Llm-Leader"         // on a start frame of mode follow: the request whose answer this one is given (docs/adr/0023)
+	HeaderHeir        = "Llm-Heir"           // on an error frame: the request in whose chain the run goes on (docs/adr/0023)
+	HeaderSummary     = "Llm-Summary"        // on an error frame and a unary end (docs/adr/0003)
+	HeaderObject      = "Llm-Object"         // the body is in LLM_OBJECTS (docs/adr/0003)
+	HeaderCharge      = "Llm-Charge"         // on a result of a tenant with limits: what it has used (docs/adr/0015)
+	HeaderReason      = "Llm-Reason"         // on a DLQ record: why (docs/adr/0003)
+	HeaderTokenIDs    = "Llm-Token-Ids"      // on a delta frame: what its events were decoded from (docs/adr/0019)
+	HeaderPrompt      = "Llm-Prompt-Ids"     // on a delta frame: a part of what the prompt was encoded to (docs/adr/0019)
+	HeaderUsage       = "Llm-Usage"          // on a delta frame: the usage so far (docs/adr/0019)
+	HeaderQueuePlace  = "Llm-Queue-Position" // on an answer: the place among the requests of its tenant that wait (docs/adr/0022)
+	HeaderQueueWait   = "Llm-Queue-Wait"     // on an answer: how long it is likely to wait, in seconds (docs/adr/0022)
+	HeaderPart        = "Llm-Part"           // on an answer to a NATS caller: `<n>/<of>` of an event too large for a message (docs/adr/0007)
 )
 
 // Headers of NATS itself that the pipeline reads or writes.

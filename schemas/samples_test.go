@@ -118,6 +118,10 @@ func samples() map[string]sample {
 			Kind: KindStart, Attempt: 2, Writer: "W4", Index: 3, BodyHash: digest[:32],
 			Start: &Start{Mode: ModeInherit, Work: 41, Dispatch: 1, Worker: "worker-1"},
 		}),
+		"frame-start-again": frameSample(&Frame{
+			Kind: KindStart, Attempt: 2, Writer: "W2", BodyHash: digest[:32], Trace: trace,
+			Start: &Start{Mode: ModeFresh, Work: 41, Redelivered: 1, Dispatch: 1, Worker: "worker-1"},
+		}),
 		"frame-error-heir": frameSample(&Frame{
 			Kind: KindError, Attempt: 1, Writer: "W1", Index: 3, Data: Cancelled(CancelledByCaller).Encode(), Heir: "req_3",
 			Summary: (&Summary{Status: StatusCancelled, CancelledBy: CancelledByCaller, Attempts: 1}).Encode(),

@@ -17,12 +17,15 @@ import (
 // Accepted is the receipt of a stored request.
 type Accepted struct {
 	Sequence  uint64          // in LLM_REQUESTS
-	Duplicate bool            // the same request had been accepted before
+	Duplicate bool            // its id had been accepted before, perhaps by a try of this call whose answer was lost
+	Waits     bool            // it is the request that waits, and may have no frame; else it was taken up, and a frame is near
 	Object    *schemas.Object // where the body is, when it is too large for a message
 }
 
 // Accept stores a request. It blocks until JetStream has acknowledged it, which is the moment of acceptance; on any error
-// the request may or may not have been accepted, and the same call may be repeated. The error is a [schemas.Error].
+// the request may or may not have been accepted, and the same call may be repeated. Another request under an id that is in
+// use is not stored: while the earlier one waits the error is [schemas.ReusedID], and later its frames tell that it is another.
+// The error is a [schemas.Error].
 func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) {
 	// Without an id, the second request of a tenant would look like a copy of its first.
 	if err := validateCaller(r.Identity); err != nil {
@@ -45,7 +48,12 @@ func (b *Bus) Accept(ctx context.Context, r *schemas.Request) (Accepted, error) 
 		span.RecordError(err)
 		return Accepted{}, acceptError(err)
 	}
-	return Accepted{Sequence: acked.Sequence, Duplicate: acked.Duplicate, Object: stored.Object}, nil
+	accepted := Accepted{Sequence: acked.Sequence, Duplicate: acked.Duplicate, Waits: true, Object: stored.Object}
+	if acked.Duplicate {
+		accepted, err = b.repeated(ctx, accepted, &stored)
+		span.RecordError(err)
+	}
+	return accepted, err
 }
 
 func validateCaller(id schemas.Identity) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -258,7 +259,13 @@ func TestAcceptOverALostAnswer(t *testing.T) {
 	p.Set(bustest.ToClient, bustest.Hold)
 	done := make(chan error, 1)
 	ctx := deadline(t, patience)
-	go func() { _, err := b.Accept(ctx, request("r-1")); done <- err }()
+	go func() {
+		got, err := b.Accept(ctx, request("r-1"))
+		if err == nil && !(got.Duplicate && got.Waits) {
+			err = fmt.Errorf("%+v", got)
+		}
+		done <- err
+	}()
 	eventually(t, "the commit", func() bool {
 		d := takeRequest(t, near, "acme")
 		defer d.Settle(bus.Silent)

@@ -49,6 +49,9 @@ func (b *Bus) writeCancel(ctx context.Context, id schemas.Identity, reason *sche
 			return err
 		}
 		if last == nil {
+			if _, err := b.getLast(ctx, schemas.StreamResults, id.Result()); !errors.Is(err, ErrNotFound) {
+				return err // it has ended, and its frames are erased
+			}
 			last = &schemas.Frame{}
 		}
 		if last.Kind.Terminal() {

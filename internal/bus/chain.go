@@ -13,9 +13,22 @@ type Chain struct {
 	Frames []*schemas.Frame
 }
 
+// rereads is how often a chain is read again that was being removed.
+const rereads = 2
+
 // Chain reads the chain of a request up to the frame that its leader says is the last. It is empty when nothing was
-// written, or when retention has removed it.
+// written, or when retention or erasure has removed it; it is never what a removal under way has left so far.
 func (b *Bus) Chain(ctx context.Context, id schemas.Identity) (*Chain, error) {
+	for read := 0; ; read++ {
+		chain, err := b.readChain(ctx, id)
+		removed := errors.Is(err, errRemoved) || errors.Is(err, ErrNotFound) || err == nil && !chain.whole()
+		if !removed || read == rereads {
+			return chain, err
+		}
+	}
+}
+
+func (b *Bus) readChain(ctx context.Context, id schemas.Identity) (*Chain, error) {
 	chain := &Chain{}
 	last, err := b.lastFrame(ctx, id)
 	if errors.Is(err, ErrNotFound) {
@@ -40,6 +53,16 @@ func (b *Bus) Chain(ctx context.Context, id schemas.Identity) (*Chain, error) {
 // [ErrNotFound] when nothing was written, or retention has removed it.
 func (b *Bus) LastFrame(ctx context.Context, id schemas.Identity) (*schemas.Frame, error) {
 	return b.lastFrame(ctx, id)
+}
+
+// whole reports whether no events are missing in the middle, as they are when a removal leaves only the last frame.
+func (c *Chain) whole() bool {
+	for i, f := range c.Frames {
+		if i > 0 && f.Index > c.Frames[i-1].Next() {
+			return false
+		}
+	}
+	return true
 }
 
 // Last is the last frame, or nil.

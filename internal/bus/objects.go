@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +19,9 @@ import (
 
 // objectsStream is what the object store is made of.
 const objectsStream = "OBJ_" + schemas.BucketObjects
+
+// objectSubjects is before the encoded name in the subject of an object's metadata.
+const objectSubjects = "$O." + schemas.BucketObjects + ".M."
 
 // putObject stores a body under a name that is never used twice: writing an existing name would purge the bytes that a
 // committed message points to. A server that does not answer is asked again for as long as a write may take.
@@ -48,8 +54,23 @@ func (b *Bus) putBytes(ctx context.Context, name string, data []byte) error {
 	return err
 }
 
-// getObject reads and verifies a body.
-func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, error) {
+// getObject reads and verifies a body, also from a replica that lags. It is [ErrNotFound] by the word of the leader alone.
+func (b *Bus) getObject(ctx context.Context, object *schemas.Object) (data []byte, err error) {
+	err = b.overLag(ctx, object.Name, func() error {
+		data, err = b.tryObject(ctx, object)
+		return err
+	})
+	switch {
+	case errors.Is(err, jetstream.ErrDigestMismatch):
+		return nil, fmt.Errorf("read body %s: %w: %w", object.Name, ErrDamaged, err)
+	case err != nil:
+		return nil, fmt.Errorf("read body %s: %w", object.Name, err)
+	}
+	return data, nil
+}
+
+// tryObject makes one try, of a replica.
+func (b *Bus) tryObject(ctx context.Context, object *schemas.Object) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*tryTimeout)
 	defer cancel()
 	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
@@ -57,29 +78,67 @@ func (b *Bus) getObject(ctx context.Context, object *schemas.Object) ([]byte, er
 		return nil, fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
 	}
 	info, err := store.GetInfo(ctx, object.Name)
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, fmt.Errorf("body %s: %w", object.Name, ErrNotFound)
-	}
-	if err == nil && info.Size != uint64(object.Size) { // before it takes memory: anyone may store one and name it
-		return nil, fmt.Errorf("body %s has %d bytes instead of %d: %w", object.Name, info.Size, object.Size, ErrDamaged)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("look up body %s: %w", object.Name, err)
+		return nil, err
+	}
+	if info.Size != uint64(object.Size) { // before it takes memory: anyone may store one and name it
+		return nil, fmt.Errorf("it has %d bytes instead of %d: %w", info.Size, object.Size, ErrDamaged)
 	}
 	data, err := getBytes(ctx, store, object.Name)
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, fmt.Errorf("body %s: %w", object.Name, ErrNotFound)
-	}
-	if errors.Is(err, jetstream.ErrDigestMismatch) {
-		return nil, fmt.Errorf("read body %s: %w: %w", object.Name, ErrDamaged, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("read body %s: %w", object.Name, err)
+		return nil, err
 	}
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != object.Digest {
-		return nil, fmt.Errorf("body %s does not match its digest: %w", object.Name, ErrDamaged)
+		return nil, fmt.Errorf("it does not match its digest: %w", ErrDamaged)
 	}
 	return data, nil
+}
+
+const (
+	// replicaLag is for how long a replica may be behind before a call gives up on it.
+	replicaLag = 5 * time.Second
+	lagWait    = 50 * time.Millisecond
+)
+
+// overLag repeats a call that a replica fails because it does not have an object, or not all of it yet. The error is
+// [ErrNotFound] when the leader does not have the object either; otherwise it is that of the last call.
+func (b *Bus) overLag(ctx context.Context, name string, call func() error) error {
+	deadline := time.Now().Add(replicaLag)
+	for {
+		err := call()
+		if !errors.Is(err, jetstream.ErrObjectNotFound) && !errors.Is(err, jetstream.ErrDigestMismatch) {
+			return err
+		}
+		unconfirmed := b.confirmObject(ctx, name)
+		if errors.Is(unconfirmed, ErrNotFound) {
+			return unconfirmed
+		}
+		if unconfirmed != nil {
+			err = fmt.Errorf("%v: ask the leader: %w", err, unconfirmed) // which is no fault of the object
+		}
+		if time.Now().After(deadline) || hopeless(unconfirmed) {
+			return err
+		}
+		if waitErr := sleep(ctx, lagWait); waitErr != nil {
+			return fmt.Errorf("%w: %v", waitErr, err)
+		}
+	}
+}
+
+// confirmObject is nil when the leader has an object, and [ErrNotFound] when it does not.
+func (b *Bus) confirmObject(ctx context.Context, name string) error {
+	m, err := b.getLast(ctx, objectsStream, objectSubjects+base64.URLEncoding.EncodeToString([]byte(name)))
+	if err != nil {
+		return err
+	}
+	var info jetstream.ObjectInfo
+	if err := json.Unmarshal(m.Data, &info); err != nil {
+		return fmt.Errorf("the metadata of an object: %w", err)
+	}
+	if info.Deleted {
+		return ErrNotFound
+	}
+	return nil
 }
 
 // getBytes reads an object. It is not cancelled with ctx: the library leaves a goroutine behind for ever when that happens while
@@ -91,43 +150,44 @@ func getBytes(ctx context.Context, store jetstream.ObjectStore, name string) ([]
 }
 
 // eraseObjects removes every body of a request: those that messages name, and those of writers that never got to write
-// one. It looks through the names of all objects, as only erasure can afford.
+// one. It looks through the names of all objects, as only erasure can afford, by the word of the leader.
 func (b *Bus) eraseObjects(ctx context.Context, id schemas.Identity) error {
-	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
+	stream, err := b.js.Stream(ctx, objectsStream)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
+		return fmt.Errorf("look up stream %s: %w", objectsStream, err)
 	}
-	objects, err := store.List(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return nil
-	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(objectSubjects+">"))
 	if err != nil {
 		return fmt.Errorf("list %s: %w", schemas.BucketObjects, err)
 	}
-	for _, info := range objects {
-		if object := (&schemas.Object{Name: info.Name}); !object.BelongsTo(id) {
+	for subject := range info.State.Subjects {
+		name, err := base64.URLEncoding.DecodeString(strings.TrimPrefix(subject, objectSubjects))
+		if object := (&schemas.Object{Name: string(name)}); err != nil || !object.BelongsTo(id) {
 			continue
 		}
-		if err := eraseFrom(ctx, store, info.Name); err != nil {
+		if err := b.eraseObject(ctx, string(name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// eraseObject erases an object that the leader has.
 func (b *Bus) eraseObject(ctx context.Context, name string) error {
-	store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", schemas.BucketObjects, err)
+	err := b.confirmObject(ctx, name)
+	if err == nil {
+		err = b.overLag(ctx, name, func() error {
+			store, err := b.js.ObjectStore(ctx, schemas.BucketObjects)
+			if err != nil {
+				return err
+			}
+			return store.Delete(ctx, name)
+		})
 	}
-	return eraseFrom(ctx, store, name)
-}
-
-func eraseFrom(ctx context.Context, store jetstream.ObjectStore, name string) error {
-	if err := store.Delete(ctx, name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
-		return fmt.Errorf("erase body %s: %w", name, err)
+	if errors.Is(err, ErrNotFound) {
+		return nil
 	}
-	return nil
+	return wrap("erase body "+name, err)
 }
 
 // offloadRequest gives the request as it is stored: with a large body in LLM_OBJECTS.

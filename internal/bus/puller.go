@@ -218,6 +218,7 @@ func (p *Puller) used() {
 	}
 	if open := p.pulls[oldest]; open != nil {
 		open.left--
+		open.sign = time.Now() // the server sends no heartbeat to a pull that it has served within one
 	}
 }
 

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/bus/bustest"
@@ -92,6 +95,60 @@ func TestPullExpires(t *testing.T) {
 	nothing(t, puller, 2500*time.Millisecond)
 	dispatch(t, b, 0, 1)
 	take(t, puller, 1, atOnce)
+}
+
+// A pull that is served gets no heartbeats. It is open all the same, and what it asks for is not asked for again.
+func TestPullThatIsServedSteadily(t *testing.T) {
+	t.Parallel()
+	server := bustest.Server(t)
+	b := bustest.Connect(t, server, bus.Config{Lease: longLease})
+	dispatch(t, b, 0, 0)
+	for !servedSteadily(t, server, b) {
+		t.Log("the machine was too busy to serve a pull steadily")
+	}
+}
+
+// servedSteadily serves a pull until shortly before it expires and counts what is asked for meanwhile. It reports false when
+// the pull went without a sign of life for so long that it had to be taken for lost.
+func servedSteadily(t *testing.T, server *natsd.Server, b *bus.Bus) bool {
+	conn, _ := raw(t, server)
+	defer conn.Close()
+	var pulls atomic.Int32
+	if _, err := conn.Subscribe("$JS.API.CONSUMER.MSG.NEXT."+schemas.StreamWork+".>", func(*nats.Msg) { pulls.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	puller := b.Work("echo")
+	defer puller.Close()
+	const want = 40
+	pace := time.NewTicker(100 * time.Millisecond)
+	defer pace.Stop()
+	began := time.Now()
+	for n, last := 0, began; time.Since(began) < 1800*time.Millisecond; n++ {
+		<-pace.C
+		item := work("paced-"+rand.Text(), []byte("{}"))
+		if _, err := b.Dispatch(t.Context(), item); err != nil {
+			t.Fatal(err)
+		}
+		batch, err := puller.Fetch(deadline(t, patience), want-n)
+		if err != nil || len(batch) != 1 {
+			t.Fatalf("%d deliveries, error %v", len(batch), err)
+		}
+		batch[0].Settle(bus.Ack)
+		if time.Since(last) > 500*time.Millisecond {
+			return false
+		}
+		last = time.Now()
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if time.Since(began) < 2*time.Second && pulls.Load() != 1 {
+		t.Errorf("%d pulls, want one", pulls.Load())
+	}
+	return true
 }
 
 func TestPullAcrossLostConnections(t *testing.T) {

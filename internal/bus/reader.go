@@ -75,9 +75,9 @@ func (b *Bus) Read(ctx context.Context, id schemas.Identity, opt ReadOptions) it
 }
 
 // Frames yields the frames in the order of the stream, without a gap or a duplicate, and ends after the terminal frame.
-// It waits for frames that are not yet written, also when there are none. An error is the last thing yielded: a
-// [schemas.Error] with [schemas.CodeStreamExpired] when the events from From on are no longer in the log, or the cause of
-// ctx. Frames may be called once; it is not safe for concurrent use.
+// It waits for frames that are not yet written, also when there are none, unless the request has a result: then they are
+// gone. An error is the last thing yielded: a [schemas.Error] with [schemas.CodeStreamExpired] when the events from From on
+// are no longer in the log, or the cause of ctx. Frames may be called once; it is not safe for concurrent use.
 func (r *Reader) Frames(ctx context.Context) iter.Seq2[*schemas.Frame, error] { return r.frames(ctx) }
 
 func (r *Reader) frames(ctx context.Context) iter.Seq2[*schemas.Frame, error] {
@@ -141,13 +141,12 @@ func (r *Reader) receive(ctx context.Context, msg *nats.Msg, emit emit) bool {
 
 // catchUp reads what the stream holds beyond what was seen.
 func (r *Reader) catchUp(ctx context.Context, emit emit) bool {
-	last, err := r.bus.lastFrame(ctx, r.id)
+	last, err := r.lastFrame(ctx)
 	switch {
+	case errors.Is(err, errRemoved):
+		return emit(nil, r.removed())
 	case errors.Is(err, ErrNotFound):
 		r.tail = false
-		if r.next > 0 {
-			return emit(nil, r.expired(r.next)) // erased while it was read
-		}
 		return true
 	case errors.Is(err, ErrDamaged):
 		return emit(nil, err)
@@ -166,6 +165,26 @@ func (r *Reader) catchUp(ctx context.Context, emit emit) bool {
 	return r.fill(ctx, last.Sequence, emit)
 }
 
+// lastFrame is the last frame by the word of the leader: [ErrNotFound] while nothing was written, and errRemoved when it
+// is no longer there.
+func (r *Reader) lastFrame(ctx context.Context) (*schemas.Frame, error) {
+	last, err := r.bus.lastFrame(ctx, r.id)
+	if !errors.Is(err, ErrNotFound) || r.last == 0 && r.opt.Fresh {
+		return last, err
+	}
+	if r.last == 0 {
+		if _, missing := r.bus.getLast(ctx, schemas.StreamResults, r.id.Result()); missing != nil {
+			return nil, err
+		}
+		// A record follows the frames, which may have been written since they were looked for.
+		last, err = r.bus.lastFrame(ctx, r.id)
+	}
+	if errors.Is(err, ErrNotFound) {
+		err = errRemoved
+	}
+	return last, err
+}
+
 // fill reads the frames up to sequence from the stream. A server that does not answer leaves the gap for the next try.
 func (r *Reader) fill(ctx context.Context, sequence uint64, emit emit) bool {
 	for f, err := range r.bus.storedFrames(ctx, r.id, r.last+1, sequence) {
@@ -175,6 +194,9 @@ func (r *Reader) fill(ctx context.Context, sequence uint64, emit emit) bool {
 			}
 			if errors.Is(err, ErrDamaged) {
 				return emit(nil, err)
+			}
+			if errors.Is(err, errRemoved) {
+				return true // the next silence tells what is left
 			}
 			r.bus.log.Warn("reading a stream back failed and is tried again", "request_id", r.id.Request, "error", err)
 			return true
@@ -207,4 +229,8 @@ func (r *Reader) deliver(ctx context.Context, f *schemas.Frame, emit emit) bool 
 
 func (r *Reader) expired(index uint64) error {
 	return schemas.Errorf(schemas.CodeStreamExpired, "the events of %s before index %d are no longer in the log; read its result instead", r.id.Request, index)
+}
+
+func (r *Reader) removed() error {
+	return schemas.Errorf(schemas.CodeStreamExpired, "the events of %s are no longer in the log; read its result instead", r.id.Request)
 }

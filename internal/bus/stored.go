@@ -78,28 +78,27 @@ func (b *Bus) lastFrame(ctx context.Context, id schemas.Identity) (*schemas.Fram
 	return decodeFrame(m.Header, m.Data, m.Sequence, m.Time)
 }
 
+// errRemoved says that frames which the leader had named are no longer there.
+var errRemoved = errors.New("frames were removed while they were read")
+
 // storedFrames reads the frames of a chain from the stream sequence from on, up to and including sequence last, which the
-// leader has named. A replica that lags is asked again.
+// leader has named. A replica that lags is asked again. It ends with errRemoved when erasure or retention was faster.
 func (b *Bus) storedFrames(ctx context.Context, id schemas.Identity, from, last uint64) iter.Seq2[*schemas.Frame, error] {
 	return func(yield func(*schemas.Frame, error) bool) {
 		for from <= last {
 			frames, err := b.storedBatch(ctx, id, from)
+			if err == nil && len(frames) == 0 {
+				err = b.awaitReplica(ctx, id, from)
+			}
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if len(frames) == 0 {
-				if err := sleep(ctx, 20*time.Millisecond); err != nil {
-					yield(nil, err)
-					return
-				}
-				// Retention may have removed what the leader named.
-				if current, err := b.lastFrame(ctx, id); errors.Is(err, ErrNotFound) || err == nil && current.Sequence < from {
-					return
-				}
-			}
 			for _, f := range frames {
 				if f.Sequence > last {
+					if from <= last {
+						yield(nil, errRemoved)
+					}
 					return
 				}
 				if !yield(f, nil) {
@@ -109,6 +108,17 @@ func (b *Bus) storedFrames(ctx context.Context, id schemas.Identity, from, last 
 			}
 		}
 	}
+}
+
+// awaitReplica gives a replica that has nothing from a sequence on a moment, unless its leader has nothing any more either.
+func (b *Bus) awaitReplica(ctx context.Context, id schemas.Identity, from uint64) error {
+	if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		return err
+	}
+	if current, err := b.lastFrame(ctx, id); errors.Is(err, ErrNotFound) || err == nil && current.Sequence < from {
+		return errRemoved
+	}
+	return nil
 }
 
 // storedBatch reads the next frames of a chain at or after a stream sequence, at most storedBatch of them.

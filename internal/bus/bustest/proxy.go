@@ -28,6 +28,12 @@ const (
 	Drop      // bytes are swallowed; [Proxy.Cut] before they pass again, or the protocol is torn
 )
 
+// swap is what is left of a [Proxy.Swap].
+type swap struct {
+	old, new []byte
+	left     int
+}
+
 type watch struct {
 	text []byte
 	flow Flow
@@ -45,6 +51,7 @@ type Proxy struct {
 	server  string
 	flow    [2]Flow
 	watch   [2]*watch
+	swap    [2]swap
 	conns   map[net.Conn]bool
 	closed  bool
 }
@@ -90,6 +97,13 @@ func (p *Proxy) At(d Direction, text string, f Flow) <-chan struct{} {
 	defer p.mu.Unlock()
 	p.watch[d] = w
 	return w.seen
+}
+
+// Swap puts another text of the same length in the place of a text, the next times that it goes by.
+func (p *Proxy) Swap(d Direction, old, new string, times int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.swap[d] = swap{old: []byte(old), new: []byte(new), left: times}
 }
 
 // Cut ends all connections, with what is held of them, and lets later ones pass. Clients may connect again at once.
@@ -172,6 +186,13 @@ func (p *Proxy) passes(d Direction, conn net.Conn, b []byte) bool {
 	if w := p.watch[d]; w != nil && bytes.Contains(b, w.text) {
 		p.flow[d], p.watch[d] = w.flow, nil
 		close(w.seen)
+	}
+	for s := &p.swap[d]; s.left > 0; s.left-- {
+		i := bytes.Index(b, s.old)
+		if i < 0 {
+			break
+		}
+		copy(b[i:], s.new)
 	}
 	for p.flow[d] == Hold && p.conns[conn] {
 		p.changed.Wait()
