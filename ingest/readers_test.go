@@ -44,6 +44,13 @@ func (l *ledger) after(d time.Duration, id identity) time.Duration {
 	return l.cancelled[id]
 }
 
+// times tells how often the request was announced.
+func (l *ledger) times(id identity) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.announced[id]
+}
+
 func within(got, want time.Duration) bool { return got >= want && got <= want+2*time.Second }
 
 func TestReaders(t *testing.T) {
@@ -141,22 +148,22 @@ func TestSharedRequestsAreAnnounced(t *testing.T) {
 		r.attach(alice, true, true)
 		r.attach(bob, false, false)
 		l.after(time.Hour, alice)
-		if n := l.announced[alice]; n < 30 || n > 40 {
+		if n := l.times(alice); n < 30 || n > 40 {
 			t.Errorf("announced %d times in an hour", n)
 		}
-		if n := l.announced[bob]; n != 0 {
+		if n := l.times(bob); n != 0 {
 			t.Errorf("announced %d times although nobody else reads it", n)
 		}
 		r.share(bob)
 		l.after(time.Hour, bob)
-		if n := l.announced[bob]; n < 30 || n > 40 {
+		if n := l.times(bob); n < 30 || n > 40 {
 			t.Errorf("announced %d times in an hour since somebody else may read it", n)
 		}
 		r.share(identity{Tenant: "t", Request: "nobody's"})
 		r.detach(alice, false)
-		before := l.announced[alice]
+		before := l.times(alice)
 		l.after(time.Hour, alice)
-		if l.announced[alice] != before {
+		if l.times(alice) != before {
 			t.Error("announced although nobody reads it here")
 		}
 	})
