@@ -39,6 +39,7 @@ type relay struct {
 	unwatch func()
 	paid    *schemas.Usage    // what the requests before this one are charged for
 	owed    []*schemas.Result // theirs, not stored yet
+	had     map[string]bool   // the requests whose answer is this run's
 	over    bool              // the request has ended, and nobody has the run
 	passed  bool              // the run is no longer that of the item's request
 }
@@ -49,7 +50,9 @@ type leaving struct {
 	cause *schemas.Error
 }
 
-func newRelay(r *run) *relay { return &relay{r: r, left: make(chan leaving, 2), unwatch: func() {}} }
+func newRelay(r *run) *relay {
+	return &relay{r: r, left: make(chan leaving, 2), unwatch: func() {}, had: make(map[string]bool)}
+}
 
 // callContext lives until the total time of the model is over, whatever becomes of the request.
 func (v *relay) callContext(ctx context.Context) (context.Context, func()) {
@@ -314,10 +317,11 @@ func (v *relay) handOn(ctx context.Context, cause *schemas.Error, heir *schemas.
 }
 
 // take claims the chain of an heir, behind what it has been given of the answer, and gives it the rest. It reports false
-// when the heir has ended. When another worker runs it, whoever follows it is that one's.
+// when the heir has ended, or was given a part of another answer. When another worker runs it, whoever follows it is that one's.
 func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 	r := v.r
 	v.attend(heir)
+	v.note()
 	ctx = context.WithoutCancel(ctx)
 	body, err := r.w.bus.Body(ctx, &heir.Request)
 	if err != nil {
@@ -334,6 +338,9 @@ func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 		if start := chain.Start(); start != nil && start.Start.Leader == "" {
 			return false, &lostError{bus.ErrFenced}
 		}
+		if chain.Visible() && !v.had[chain.Leader()] {
+			return false, nil
+		}
 		work, of, said, attempt, single := r.work, r.body, r.chain, r.attempt, r.single()
 		r.work, r.body = heir, body // and what follows, and nothing else while the calls go on
 		r.chain.set(chain)
@@ -349,6 +356,20 @@ func (v *relay) take(ctx context.Context, heir *schemas.Work) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// note keeps in mind whose answer the request has that leaves: its own, and that of whom it followed before.
+func (v *relay) note() {
+	v.had[v.r.work.Request.Request] = true
+	leader := ""
+	for _, f := range v.r.chain.whole().Frames {
+		if f.Start != nil {
+			leader = f.Start.Leader
+		}
+		if f.Count > 0 && leader != "" {
+			v.had[leader] = true
+		}
+	}
 }
 
 // repeat tells the heir what it lacks of what was said before.

@@ -231,6 +231,60 @@ func TestARunGoesFromHeirToHeir(t *testing.T) {
 	}
 }
 
+// An heir to which another router has copied another answer is passed over: the rest of this one does not fit behind that.
+func TestAnHeirWithAPartOfAnotherAnswer(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.heirs(shared("second", sampled), shared("third", sampled))
+	held := stallAt(1, 2)
+	backend := &fake{words: three, gate: held.gate}
+	p.worker("w1", backend)
+	p.dispatch(shared("first", sampled))
+	first, second, third := identity("first"), identity("second"), identity("third")
+	wait(t, "the call", held.reached)
+	p.visible(first, 2)
+	p.follow(second, identity("other"), 0)
+	p.append(second, &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: "R", Count: 1, Data: p.chain(first).Frames[1].Data})
+	p.follow(third, first, 1)
+	p.cancel(first)
+	p.visible(third, 2)
+	held.open()
+	p.wantPassed(first, "one two ", "second", schemas.CodeCancelled)
+	p.wantInherited(third, "one two three")
+	if got := modes(p.chain(second)); got != "follow" {
+		t.Errorf("modes %s", got)
+	}
+}
+
+// A run that went on behind what another leader had said goes on for an heir whose chain still names that one.
+func TestAnHeirOfTheLeaderBefore(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	first, second, third := identity("first"), identity("second"), identity("third")
+	p.append(first, &schemas.Frame{
+		Kind: schemas.KindStart, Attempt: 1, Writer: "W", Start: &schemas.Start{Mode: schemas.ModeFresh, Dispatch: 1, Worker: "w0", Work: 1},
+	})
+	one := `{"id":"call-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"one "}}]}`
+	p.append(first, &schemas.Frame{Kind: schemas.KindDelta, Attempt: 1, Writer: "W", Count: 1, Data: []byte(one)})
+	p.follow(second, first, 1)
+	p.follow(third, first, 1)
+	p.heirs(shared("third", greedy))
+	held := stallAt(1, 2)
+	p.worker("w1", &fake{words: three, deterministic: true, gate: held.gate})
+	next := shared("second", greedy)
+	next.Dispatch = 2
+	p.dispatch(next)
+	wait(t, "the call", held.reached)
+	p.visible(second, 2)
+	p.cancel(second)
+	p.visible(third, 2)
+	held.open()
+	p.wantPassed(second, "one two ", "third", schemas.CodeCancelled)
+	if got := p.read(third); got.text != "one two three" || got.code() != "" {
+		t.Errorf("the heir has %q and ended with %q", got.text, got.code())
+	}
+}
+
 // An heir that has ended before the worker comes to it is passed over.
 func TestAnHeirThatHasEnded(t *testing.T) {
 	t.Parallel()
