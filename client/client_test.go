@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,6 +92,33 @@ func TestATrustedClientWaitsForWhatIsErased(t *testing.T) {
 	<-done
 	if err != nil || got.Status != schemas.StatusDeleted {
 		t.Errorf("%+v, error %v", got, err)
+	}
+}
+
+// A look-up that the server did not answer is made again, as long as the context lasts.
+func TestATrustedClientAsksAgain(t *testing.T) {
+	t.Parallel()
+	for _, stream := range []string{schemas.StreamResults, schemas.StreamReplies} {
+		t.Run(stream, func(t *testing.T) {
+			t.Parallel()
+			p := bustest.NewProxy(t, serverURL)
+			c, ctx := ways()[0].connect(t, p.URL())
+			lost := p.At(bustest.ToServer, "MSG.GET."+stream, bustest.Drop)
+			var cutting sync.WaitGroup
+			cutting.Go(func() {
+				select {
+				case <-lost:
+					p.Cut()
+				case <-ctx.Done():
+					t.Error("it did not look")
+				}
+			})
+			request := words(`"stream":true,"words":["a"]`)
+			request.ID = "asked-again-" + unique()
+			got, err := read(c.Stream(ctx, request))
+			check(t, got, err, `0 {"word":"a"}`)
+			cutting.Wait()
+		})
 	}
 }
 

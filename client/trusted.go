@@ -63,7 +63,7 @@ func (t *trusted) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, erro
 
 func (t *trusted) resume(ctx context.Context, id schemas.Identity, from uint64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		_, err := t.bus.Result(ctx, id)
+		_, err := t.lookUp(ctx, id)
 		switch {
 		case err == nil:
 			t.replay(ctx, id, from)(yield)
@@ -104,7 +104,7 @@ func (t *trusted) attend(id schemas.Identity) (release func()) {
 // result afterwards.
 func (t *trusted) replay(ctx context.Context, id schemas.Identity, from uint64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		chain, err := t.bus.Chain(ctx, id)
+		chain, err := t.chain(ctx, id)
 		if err != nil {
 			yield(Event{}, err)
 			return
@@ -113,7 +113,7 @@ func (t *trusted) replay(ctx context.Context, id schemas.Identity, from uint64) 
 			events(id, after(from, all(chain.Frames)))(yield)
 			return
 		}
-		r, err := t.bus.Result(ctx, id)
+		r, err := t.lookUp(ctx, id)
 		if err != nil {
 			yield(Event{}, err)
 			return
@@ -123,11 +123,31 @@ func (t *trusted) replay(ctx context.Context, id schemas.Identity, from uint64) 
 }
 
 func (t *trusted) result(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
-	r, err := t.bus.Result(ctx, id)
+	r, err := t.lookUp(ctx, id)
 	if errors.Is(err, bus.ErrNotFound) {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
 	return r, err
+}
+
+// lookUp is the result of a request, or [bus.ErrNotFound].
+func (t *trusted) lookUp(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
+	return patiently(ctx, func() (*schemas.Result, error) { return t.bus.Result(ctx, id) })
+}
+
+func (t *trusted) chain(ctx context.Context, id schemas.Identity) (*bus.Chain, error) {
+	return patiently(ctx, func() (*bus.Chain, error) { return t.bus.Chain(ctx, id) })
+}
+
+// patiently repeats a look-up that the server does not answer, as while it elects a leader, until ctx ends. Each takes seconds
+// to give up.
+func patiently[T any](ctx context.Context, look func() (T, error)) (T, error) {
+	for {
+		found, err := look()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return found, err
+		}
+	}
 }
 
 func (t *trusted) await(ctx context.Context, id schemas.Identity) error {

@@ -95,14 +95,14 @@ type earlier struct {
 }
 
 func (t *trusted) find(ctx context.Context, id schemas.Identity) (earlier, error) {
-	result, err := t.bus.Result(ctx, id)
+	result, err := t.lookUp(ctx, id)
 	if err == nil {
 		return earlier{result: result, chain: &bus.Chain{}}, nil
 	}
 	if !errors.Is(err, bus.ErrNotFound) {
 		return earlier{}, err
 	}
-	chain, err := t.bus.Chain(ctx, id)
+	chain, err := t.chain(ctx, id)
 	return earlier{chain: chain}, err
 }
 
