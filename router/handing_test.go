@@ -42,6 +42,28 @@ func (g *fakeLog) unblock(id schemas.Identity) {
 	delete(g.gates, id)
 }
 
+// An heir that came from another router has an heir as any leader has, and not itself.
+func TestAReclaimedHeirHasAnHeir(t *testing.T) {
+	for _, next := range []string{"two", "nobody"} {
+		t.Run(next, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				b := flightBench(t, nil)
+				b.loop.arrivals <- batch{partition: schemas.PartitionOf("acme"), pin: "new"}
+				b.keepBeating(slots(1000), 2*clockSlack)
+				b.inherit("one")
+				b.say("one", "a")
+				b.share("one", again)
+				if next == "two" {
+					b.share("two", nil)
+					b.wantEvents("two", 1, schemas.KindDelta)
+				}
+				b.keepBeating(slots(1000), 2*adoptSettle)
+				b.wantHeir("one", next)
+			})
+		})
+	}
+}
+
 // A router that has just given the followers of a run back does not know that nobody inherits it: they may come back here.
 func TestWhoInheritsIsNotKnownWhileFollowersMove(t *testing.T) {
 	acmes := schemas.PartitionOf("acme")

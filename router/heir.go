@@ -26,7 +26,7 @@ type heirQuestion struct {
 // of the first leader, so that the heir's own request stays unacknowledged until it has a result.
 type bequest struct {
 	it      *item
-	from    schemas.Identity // the leader before
+	from    schemas.Identity // the leader before; zero when another router knew that one
 	work    uint64           // LLM_WORK sequence of the item; 0 = not known yet
 	looked  time.Time
 	looking bool
@@ -192,7 +192,7 @@ func (l *loop) reclaimed(it *item, work uint64) {
 		l.flights.byWork[work] = fl
 	}
 	l.books.inherit(it)
-	l.bequests[id] = &bequest{it: it, from: id, work: work}
+	l.bequests[id] = &bequest{it: it, work: work}
 }
 
 // bereave waits for the worker of a leader that has ended to ask who inherits its run.
