@@ -109,6 +109,26 @@ func TestASupersededWorkerInheritsNothing(t *testing.T) {
 	}
 }
 
+// A delivery that was read late, of a run that a later one has passed on since, leaves the item to that one.
+func TestAnOldDeliveryOfARunThatWasPassedOn(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	beats := p.beats()
+	lead := identity("lead")
+	again := shared("lead", sampled)
+	again.Dispatch = 2 // so that it is looked up before the model is asked
+	item := p.dispatch(again)
+	claimed := started(item, 2)
+	claimed.Start.Redelivered = 1
+	p.append(lead, claimed)
+	p.append(lead, &schemas.Frame{Kind: schemas.KindError, Attempt: 1, Writer: "other", Data: schemas.Cancelled(schemas.CancelledByCaller).Encode(), Heir: "second"})
+	p.worker("w1", &fake{words: three})
+	p.until("the item to be let go", func() bool { return beats.released(item) > 0 })
+	if says := p.tap.words(item, 1); len(says) > 0 {
+		t.Errorf("it said %v about an item that another holds", says)
+	}
+}
+
 // A worker that was paused before it claimed the chain of the heir, which another runs by itself since, takes no follower of
 // it instead.
 func TestAnHeirThatAnotherWorkerRuns(t *testing.T) {

@@ -34,8 +34,8 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		if start == nil {
 			return r.unlessFinished(ctx)
 		}
-		if start.Start.Work == r.d.Sequence && start.Start.Redelivered >= r.d.Delivered {
-			return false, r.lost(ctx, bus.ErrFenced) // this delivery was not heard of for its lease, or was given back
+		if r.superseded() {
+			return false, r.lost(ctx, bus.ErrFenced)
 		}
 		if start.Start.Work == r.d.Sequence || start.Start.Leader != "" { // a router has given the request up to this item
 			return r.takeOver(ctx)
@@ -61,6 +61,13 @@ func (r *run) whoseTurn(ctx context.Context) (mine bool, outcome bus.Outcome) {
 		}
 	}
 	return false, bus.Silent
+}
+
+// superseded reports whether a later delivery of the item has claimed the chain, since this one was not heard of for its lease
+// or was given back.
+func (r *run) superseded() bool {
+	start := r.chain.whole().Start()
+	return start != nil && start.Start.Work == r.d.Sequence && start.Start.Redelivered >= r.d.Delivered
 }
 
 // unlessFinished lets an item without a claimed chain run, unless retention has emptied the chain of a finished request.
@@ -121,7 +128,7 @@ func (r *run) takeOver(ctx context.Context) (bool, bus.Outcome) {
 // conclude makes sure of the result of a finished chain, and of the DLQ record that whoever ended it may not have got to.
 func (r *run) conclude(ctx context.Context) bus.Outcome {
 	terminal := r.chain.whole().Terminal()
-	if terminal.Heir != "" && r.writer != "" { // who took the chain from this run holds the item, for the heir
+	if terminal.Heir != "" && (r.writer != "" || r.superseded()) { // who took the chain from this run holds the item, for the heir
 		return bus.Silent
 	}
 	if terminal.Kind == schemas.KindError {
