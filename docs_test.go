@@ -32,6 +32,15 @@ func TestLinksInDocuments(t *testing.T) {
 	}
 }
 
+func TestDocumentsAreMerged(t *testing.T) {
+	marker := regexp.MustCompile(`(?m)^(<<<<<<<|=======|>>>>>>>)( |$)`)
+	for _, file := range documents(t) {
+		if found := marker.FindString(read(t, file)); found != "" {
+			t.Errorf("%s has %q of a merge that was not finished", file, found)
+		}
+	}
+}
+
 func documents(t *testing.T) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {

@@ -117,10 +117,14 @@ func (f *Frame) Events() iter.Seq2[uint64, []byte] {
 // From drops the events before index, so that a reader that resumes inside a frame sees none of them twice.
 func (f *Frame) From(index uint64) {
 	for f.Count > 0 && f.Index < index {
-		if f.Count > 1 {
-			_, f.Data, _ = bytes.Cut(f.Data, newline)
-		} else {
+		switch f.Count {
+		case 1:
 			f.Data = nil
+		case 2: // what is behind the last event is no part of it
+			_, f.Data, _ = bytes.Cut(f.Data, newline)
+			f.Data, _, _ = bytes.Cut(f.Data, newline)
+		default:
+			_, f.Data, _ = bytes.Cut(f.Data, newline)
 		}
 		f.Index++
 		f.Count--

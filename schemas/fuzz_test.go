@@ -99,6 +99,7 @@ func FuzzDecodeFrame(f *testing.F) {
 	f.Add("delta 1 w 18446744073709551615 2147483647", "", []byte("\n\n"))
 	f.Add("delta 1 w 0 3", "", []byte("a\nb"))
 	f.Add("end 1 w 0 1", "x", []byte{})
+	f.Add("delta 1 w 0 2", "", []byte("a\nb\nc"))
 	f.Fuzz(func(t *testing.T, line, object string, data []byte) {
 		frame, err := DecodeFrame(Header{HeaderFrame: {line}, HeaderObject: {object}, HeaderWork: {"1"}, HeaderDispatch: {"1"}}, data)
 		if err != nil {
