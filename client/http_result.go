@@ -74,12 +74,12 @@ func (t *overHTTP) cancel(ctx context.Context, id schemas.Identity) error {
 	return err
 }
 
-// call does what may be done twice, until a door has answered.
+// call does what may be done twice, until a door has answered. One that cannot now is asked again.
 func (t *overHTTP) call(ctx context.Context, method, path string) (status int, body []byte, err error) {
 	err = t.retry(ctx, func() error {
 		response, err := t.do(ctx, method, path, nil, nil)
 		if err != nil {
-			return err
+			return later(err)
 		}
 		defer response.Body.Close()
 		status = response.StatusCode

@@ -20,12 +20,13 @@ func (t *overHTTP) send(ctx context.Context, r *outgoing) error {
 	if err != nil {
 		return err
 	}
+	var sent sending
 	return t.retry(ctx, func() error {
 		h := r.headers()
 		h.Set(schemas.HeaderPrefer, schemas.PreferAsync)
 		response, err := t.do(ctx, http.MethodPost, path, r.Body, h)
 		if err != nil {
-			return err
+			return sent.tried(err)
 		}
 		r.named(response)
 		_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxRefusal)) // so that the connection serves again
@@ -65,6 +66,7 @@ func (t *overHTTP) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, err
 	if err != nil {
 		return func(yield func(Event, error) bool) { yield(Event{}, err) }
 	}
+	var sent sending
 	began := false
 	return t.follow(ctx, 0, func(ctx context.Context, next uint64, hear func(), emit func(Event) bool) error {
 		if began {
@@ -73,12 +75,14 @@ func (t *overHTTP) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, err
 		return t.reading(ctx, hear, func(ctx context.Context, alive func()) error {
 			response, err := t.do(ctx, http.MethodPost, path, r.Body, r.headers())
 			if err != nil {
-				return err
+				return sent.tried(err)
 			}
 			defer response.Body.Close()
 			r.named(response)
-			began = r.streams
-			return r.answer(response, alive, emit)
+			if began = r.streams; began {
+				return r.answer(response, alive, emit)
+			}
+			return sent.tried(r.answer(response, alive, emit))
 		})
 	})
 }
@@ -97,20 +101,12 @@ func (t *overHTTP) read(ctx context.Context, id schemas.Identity, next uint64, h
 	}
 	return t.reading(ctx, hear, func(ctx context.Context, alive func()) error {
 		response, err := t.do(ctx, http.MethodGet, path, nil, nil)
-		if e, ok := errors.AsType[*schemas.Error](err); ok && passing(e.Code) {
-			return &broken{cause: err, pause: e.RetryAfter}
-		}
 		if err != nil {
-			return err
+			return later(err)
 		}
 		defer response.Body.Close()
 		return readEvents(watched{response.Body, alive}, emit)
 	})
-}
-
-// passing reports whether a door refuses to read a request to its caller only for now.
-func passing(code schemas.Code) bool {
-	return code == schemas.CodeUnavailable || code == schemas.CodeOverloaded || code == schemas.CodeRateLimit || code == schemas.CodeSlowDown
 }
 
 // reading runs do with a context that ends when alive was not called for too long.

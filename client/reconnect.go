@@ -28,6 +28,34 @@ type broken struct {
 func (b *broken) Error() string { return b.cause.Error() }
 func (b *broken) Unwrap() error { return b.cause }
 
+// later is a refusal that holds only for now as a broken connection, and any other error as it is. It is for what may be
+// asked twice.
+func later(err error) error {
+	e, refused := errors.AsType[*schemas.Error](err)
+	if !refused || !passing(e.Code) || closed(err) {
+		return err
+	}
+	return &broken{cause: err, pause: e.RetryAfter}
+}
+
+// passing reports whether a door refuses only for now.
+func passing(code schemas.Code) bool {
+	return code == schemas.CodeUnavailable || code == schemas.CodeOverloaded || code == schemas.CodeRateLimit || code == schemas.CodeSlowDown
+}
+
+// sending is what is known of a request that is sent, perhaps more than once. A try that broke may have left the request
+// with a door: from then on it may run, and a door that refuses it for now says nothing about that.
+type sending struct{ broke bool }
+
+// tried is what the error of a try means.
+func (s *sending) tried(err error) error {
+	if s.broke {
+		return later(err)
+	}
+	_, s.broke = errors.AsType[*broken](err)
+	return err
+}
+
 // errCut is the cause of a stream that just stopped.
 var errCut = errors.New("the connection ended before the answer did")
 
@@ -131,7 +159,7 @@ func (f follower) pause(ctx context.Context, tries *backoff.ExponentialBackOff, 
 		return err
 	}
 	wait := tries.NextBackOff()
-	if wait == backoff.Stop {
+	if wait == backoff.Stop || tries.GetElapsedTime()+cut.pause > f.limit {
 		return gaveUp(cut.cause)
 	}
 	f.log.LogAttrs(ctx, slog.LevelDebug, "a connection broke and is made again", slog.Any("error", cut.cause), slog.Duration("in", wait))

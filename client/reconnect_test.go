@@ -52,6 +52,21 @@ func TestFollowGivesUp(t *testing.T) {
 	}
 }
 
+// A server may ask for a longer pause than there is time to come back.
+func TestFollowWaitsNoLongerThanItTries(t *testing.T) {
+	t.Parallel()
+	for pause, want := range map[time.Duration]time.Duration{time.Hour: 0, 50 * time.Second: 50 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			_, connections, took, err := followed(t, func(int, uint64, func(), func(Event) bool) error {
+				return later(schemas.Errorf(schemas.CodeRateLimit, "slower").WithRetryAfter(pause))
+			})
+			if e, ok := errors.AsType[*schemas.Error](err); !ok || e.Code != schemas.CodeRateLimit || e.RetryAfter != pause || took != want {
+				t.Errorf("%s: %v after %s and %d connections", pause, err, took, connections)
+			}
+		})
+	}
+}
+
 func TestFollowGoesOn(t *testing.T) {
 	t.Parallel()
 	const many = 40

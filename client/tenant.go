@@ -171,13 +171,18 @@ func traceOf(ctx context.Context) propagation.MapCarrier {
 
 // lost is a failure of the connection, which comes back by itself, or one that a repetition does not mend.
 func lost(err error) error {
-	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription) {
+	if closed(err) {
 		return schemas.Errorf(schemas.CodeUnavailable, "the client is closed").WithCause(err)
 	}
 	if errors.Is(err, nats.ErrMaxPayload) {
 		return schemas.Errorf(schemas.CodeRequestTooLarge, "the body is larger than a message of this NATS server: send it over HTTP").WithCause(err)
 	}
 	return &broken{cause: err}
+}
+
+// closed reports whether an error is that of a client which was closed.
+func closed(err error) bool {
+	return errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription)
 }
 
 // next is the next message of the answer; nil is its end. A door that is not heard of for too long is gone.
@@ -216,30 +221,36 @@ func serviceError(msg *nats.Msg) error {
 
 // once asks a door for an answer of one message.
 func (t *tenant) once(ctx context.Context, subject string, header schemas.Header, body []byte) (answer *nats.Msg, err error) {
-	err = t.retry(ctx, func() error {
-		i, err := t.ask(ctx, subject, header, body)
+	i, err := t.ask(ctx, subject, header, body)
+	if err != nil {
+		return nil, err
+	}
+	defer i.close()
+	var whole assembly
+	for {
+		msg, err := i.next()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		defer i.close()
-		var whole assembly
-		for {
-			msg, err := i.next()
-			if err != nil {
-				return err
-			}
-			if msg == nil {
-				break
-			}
-			if whole.add(msg) {
-				answer = msg
-			}
+		if msg == nil {
+			break
 		}
-		if answer == nil {
-			return &broken{cause: errCut}
+		if whole.add(msg) {
+			answer = msg
 		}
-		answer.Data = whole.data
-		return nil
+	}
+	if answer == nil {
+		return nil, &broken{cause: errCut}
+	}
+	answer.Data = whole.data
+	return answer, nil
+}
+
+// call does what may be done twice, until a door has answered. One that cannot now is asked again.
+func (t *tenant) call(ctx context.Context, subject string, body []byte) (answer *nats.Msg, err error) {
+	err = t.retry(ctx, func() error {
+		answer, err = t.once(ctx, subject, nil, body)
+		return later(err)
 	})
 	return answer, err
 }
@@ -253,7 +264,7 @@ func (t *tenant) readSubject(id schemas.Identity) string {
 }
 
 func (t *tenant) result(ctx context.Context, id schemas.Identity) (*schemas.Result, error) {
-	msg, err := t.once(ctx, t.readSubject(id), nil, []byte(schemas.AskResult))
+	msg, err := t.call(ctx, t.readSubject(id), []byte(schemas.AskResult))
 	if e, ok := errors.AsType[*schemas.Error](err); ok && e.Code == schemas.CodeStreamNotFound {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
@@ -275,6 +286,6 @@ func (t *tenant) await(ctx context.Context, id schemas.Identity) error {
 }
 
 func (t *tenant) cancel(ctx context.Context, id schemas.Identity) error {
-	_, err := t.once(ctx, id.Cancel(), nil, nil)
+	_, err := t.call(ctx, id.Cancel(), nil)
 	return err
 }

@@ -15,12 +15,15 @@ import (
 func (t *tenant) send(ctx context.Context, r *outgoing) error {
 	h := r.natsHeaders()
 	h[schemas.HeaderPrefer] = []string{schemas.PreferAsync}
-	msg, err := t.once(ctx, schemas.ChatSubject(r.Tenant, r.ModelToken), h, r.Body)
-	if err != nil {
-		return err
-	}
-	r.namedBy(msg)
-	return nil
+	var sent sending
+	return t.retry(ctx, func() error {
+		msg, err := t.once(ctx, schemas.ChatSubject(r.Tenant, r.ModelToken), h, r.Body)
+		if err != nil {
+			return sent.tried(err)
+		}
+		r.namedBy(msg)
+		return nil
+	})
 }
 
 // natsHeaders are those of a request. Its id, or its key, makes it safe to send again.
@@ -42,6 +45,7 @@ func (r *outgoing) namedBy(msg *nats.Msg) {
 
 // stream sends the request until a door has begun to answer, and reads on from any door after that.
 func (t *tenant) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, error] {
+	var sent sending
 	began := false
 	return t.follow(ctx, 0, func(ctx context.Context, next uint64, hear func(), emit func(Event) bool) error {
 		if began {
@@ -51,10 +55,14 @@ func (t *tenant) stream(ctx context.Context, r *outgoing) iter.Seq2[Event, error
 		h[schemas.HeaderStreamEvents] = []string{schemas.TakesSigns} // a door that is not heard of counts as gone
 		i, err := t.ask(ctx, schemas.ChatSubject(r.Tenant, r.ModelToken), h, r.Body)
 		if err != nil {
-			return err
+			return sent.tried(err)
 		}
 		defer i.close()
-		return i.frames(func(msg *nats.Msg) { r.namedBy(msg); began = true; hear() }, emit)
+		err = i.frames(func(msg *nats.Msg) { r.namedBy(msg); began = true; hear() }, emit)
+		if began { // an error is the request's own from here on
+			return err
+		}
+		return sent.tried(err)
 	})
 }
 
@@ -75,11 +83,7 @@ func (t *tenant) read(ctx context.Context, id schemas.Identity, next uint64, hea
 		return err
 	}
 	defer i.close()
-	err = i.frames(func(*nats.Msg) { hear() }, emit)
-	if e, ok := errors.AsType[*schemas.Error](err); ok && passing(e.Code) {
-		return &broken{cause: err, pause: e.RetryAfter}
-	}
-	return err
+	return later(i.frames(func(*nats.Msg) { hear() }, emit))
 }
 
 // frames reads the events of an answer until its end, which is nil, or until an error. The door tells of a gap of its own

@@ -96,7 +96,9 @@ func (l *loop) join(it *item) (alone bool) {
 			l.answer(it, err)
 			return false
 		}
-		l.follow(it, newFollower(it, l.cfg.Name), fl)
+		if !l.follow(it, newFollower(it, l.cfg.Name), fl) {
+			l.rerun(it)
+		}
 		return false
 	}
 	l.lead(it)
@@ -164,17 +166,19 @@ func (l *loop) released(sequences []uint64) {
 	}
 }
 
-// follow has a request given what the leader of a flight is answered.
-func (l *loop) follow(it *item, f *follower, fl *flight) {
-	it.follower = f
-	f.flight = fl
-	l.expiries.add(it)
-	l.meters.followers.Inc()
+// follow has a request given what the leader of a flight is answered. It reports false when the flight has forgotten by now what
+// the follower lacks of that.
+func (l *loop) follow(it *item, f *follower, fl *flight) bool {
 	if l.books != nil {
 		l.books.tell(it)
 	}
 	c := l.copier
 	c.mu.Lock()
+	if fl.base > f.next {
+		c.mu.Unlock()
+		return false
+	}
+	f.flight = fl
 	fl.followers[f] = struct{}{}
 	if fl.ended == nil {
 		fl.landed = time.Time{} // it goes on
@@ -184,9 +188,13 @@ func (l *loop) follow(it *item, f *follower, fl *flight) {
 		c.wake(f)
 	}
 	c.mu.Unlock()
+	it.follower = f
+	l.expiries.add(it)
+	l.meters.followers.Inc()
 	if !reads && !fl.asking {
 		l.ask(fl)
 	}
+	return true
 }
 
 // ask looks how the leader of a flight stands that nobody has followed so far.

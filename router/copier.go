@@ -181,17 +181,26 @@ func (c *copier) fenced(f *follower) {
 		c.report(f, outcome)
 	case f.led == "" && chain.Start() == nil && chain.Sequence() != f.sequence:
 		c.again(f, func() { f.sequence, f.frames = chain.Sequence(), chain.Frames })
-	case f.led == "" && chain.Start() != nil:
+	case f.led == "" && chain.Start() != nil, c.strays(f, chain):
+		f.it.passed++
 		c.gone(f)
-		c.finished <- func() { c.loop.astray(f, chain) }
-	case chain.Leader() != "" && f.passed < maxPassed: // the last that the router before had on its way
+		c.finished <- func() { c.loop.astray(f) }
+	case chain.Leader() != "" && f.it.passed < maxPassed: // the last that the router before had on its way
 		c.again(f, func() {
-			f.passed++
+			f.it.passed++
 			f.goOn(chain)
 		})
 	default:
 		c.report(f, bus.Silent)
 	}
+}
+
+// strays reports whether another router has given a follower events of another leader than that of its flight: only that leader's
+// fit behind them.
+func (c *copier) strays(f *follower, chain *bus.Chain) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return chain.Visible() && chain.Leader() != "" && chain.Leader() != f.flight.led && f.it.passed < maxPassed
 }
 
 func (c *copier) gone(f *follower) {

@@ -32,7 +32,6 @@ type follower struct {
 	led      string           // the leader that its chain names last; empty: none yet
 	frames   []*schemas.Frame // what it wrote, without the payloads
 	partial  bool             // another process wrote frames before
-	passed   int              // how often another process wrote in between
 }
 
 type followerState int

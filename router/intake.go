@@ -53,6 +53,8 @@ type item struct {
 	failures  int // of one that was held: how often for a failure that may be its own
 	retried   int // the number that it is dispatched again with, of one that was held; 0 when it comes from LLM_REQUESTS
 
+	passed int // how often another process wrote to a copy in between; of whoever has its follower in hand
+
 	// Owned by the loop.
 	delivery  delivery
 	place     *list.Element       // in the queue

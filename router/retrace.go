@@ -93,16 +93,18 @@ func (l *loop) rejoin(it *item, chain *bus.Chain) {
 	}
 	f := newFollower(it, l.cfg.Name)
 	f.goOn(chain)
-	if fl == nil || !l.copier.reaches(fl, f) || l.behind(fl, it) {
-		fl = newFlight(it.flightKey, &led)
-		if l.behind(fl, it) {
-			it.dispatch = heirDispatch
-			l.route(it) // it runs, or else they would follow each other for ever
-			return
-		}
-		l.flights.add(fl)
-	}
 	l.books.resume(it)
+	if fl != nil && !l.behind(fl, it) && l.follow(it, f, fl) {
+		return
+	}
+	fl = newFlight(it.flightKey, &led)
+	if l.behind(fl, it) {
+		l.books.unhit(it)
+		it.dispatch = heirDispatch
+		l.route(it) // it runs, or else they would follow each other for ever
+		return
+	}
+	l.flights.add(fl)
 	l.follow(it, f, fl)
 }
 
@@ -132,22 +134,15 @@ func (l *loop) followedBy(id schemas.Identity) *flight {
 	return nil
 }
 
-// reaches reports whether a flight has all that a follower still lacks.
-func (c *copier) reaches(fl *flight, f *follower) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return fl.base <= f.next
-}
-
-// astray takes back a request that began to follow although its chain is another's work already: that of the router before,
-// or of a worker to whom it was dispatched before.
-func (l *loop) astray(f *follower, chain *bus.Chain) {
+// astray takes back a request that follows here although its chain is another's work: that of another router, or of a worker to
+// whom it was dispatched before.
+func (l *loop) astray(f *follower) {
 	if f.it.follower != f {
 		return
 	}
 	l.detach(f)
 	if !l.draining {
-		l.books.unhit(f.it)
-		l.retraced(f.it, chain)
+		f.it.again = true
+		l.rerun(f.it)
 	}
 }

@@ -69,6 +69,19 @@ router: {partitions: [0, 0, 9]}
 	}
 }
 
+// TestCheckReadsOn behind the mark of another document: its mistakes are told too, and none that comes of leaving it out.
+func TestCheckReadsOn(t *testing.T) {
+	file := writeConfig(t, "tenants: {a: {models: [m, x]}}\n---\nlease: 20\nmodels: {m: {backends: [{name: b, protocol: echo}]}}\n")
+	_, _, err := call(t, "check", file)
+	want := "the configuration has 3 mistakes:" +
+		"\n  " + file + `:1: tenants.a.models[1]: there is no model "x"; name a model of this configuration, or * for all` +
+		"\n  " + file + ":2: another document begins here, and only the first would count; remove the --- to make it part of the first, or take it out of the file" +
+		"\n  " + file + `:3: lease: "20" is not a duration; write a number with its unit, such as 200ms, 30s or 5m`
+	if exitCode(err) != 1 || err.Error() != want {
+		t.Errorf("check says %v\nwant %s", err, want)
+	}
+}
+
 // TestCheckWarns of what works and is hardly meant.
 func TestCheckWarns(t *testing.T) {
 	key := "{id: old, tenant: a, sha256: " + someHash + ", models: [echo, gone], expires: 2020-02-03}"

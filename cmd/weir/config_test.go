@@ -39,6 +39,11 @@ func TestConfigErrors(t *testing.T) {
 		"unknown key, far":    {"zzzzzzzz: x", ":1: zzzzzzzz: this key does not exist; the keys here are http, nats"},
 		"unknown nested":      {"models:\n  m:\n    backend: []", ":3: models.m.backend: this key does not exist; did you mean backends?"},
 		"key twice":           {"http: 127.0.0.1:1\nhttp: 127.0.0.1:2", ":2: http: this key is already on line 1; remove one of the two"},
+		"second document":     {"http: 127.0.0.1:1\n--- # mine\n\nkeys: []", ":2: another document begins here, and only the first would count; remove the --- to make it part of the first, or take it out of the file"},
+		"third document":      {"http: 127.0.0.1:1\n---\n# none\n---\nkeys: []", ":4: another document begins here"},
+		"behind an empty one": {"---\n---\nkeys: []", ":2: another document begins here"},
+		"behind the end":      {"http: 127.0.0.1:1\n...\nkeys: []", ":2: "},
+		"second is no YAML":   {"http: 127.0.0.1:1\n---\nkeys: [", ":3: "},
 		"list for value":      {"http: [a]", ":1: http: it is a list; write one value"},
 		"value for mapping":   {"sink: x", ":1: sink: it is a single value; write keys and values below it"},
 		"value for list":      {"keys: x", ":1: keys: it is a single value; write a list"},
@@ -251,6 +256,19 @@ func TestConfigAnchors(t *testing.T) {
 	cfg, err := loadConfig(file, nil, nil)
 	if err != nil || len(cfg.Models["c"].Backends) != 1 {
 		t.Errorf("config = %+v, %v", cfg, err)
+	}
+}
+
+// TestConfigIsOneDocument whatever marks stand around it.
+func TestConfigIsOneDocument(t *testing.T) {
+	for _, text := range []string{
+		"---\nlease: 20s\n", "# about\n---\n# it\nlease: 20s\n---\n", "lease: 20s\n...\n", "lease: 20s\n...\n# nothing\n",
+		"lease: 20s\n---\n# nothing\n\n# at all\n", "---\nlease: 20s\n...\n---\n...\n---\n", "--- {lease: 20s}\n--- ~\n",
+	} {
+		cfg, err := loadConfig(writeConfig(t, text), nil, nil)
+		if err != nil || cfg.Lease.String() != "20s" {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -14,17 +17,27 @@ import (
 // package, so that variables are expanded after parsing (a value can never add a key), so that every mistake names its
 // key, and so that all mistakes are found.
 func decodeFile(path string, data []byte, env map[string]string, cfg *Config, found *findings) {
-	var document yaml.Node
-	if err := yaml.Unmarshal(data, &document); err != nil {
-		at, problem := syntaxError(path, err)
-		found.unreadable(at, "", "this is not YAML: look at the indentation and the quotes there", "%s", problem)
-		return
-	}
-	if document.Kind == 0 {
-		return // an empty file
-	}
 	d := &fileDecoder{path: path, env: env, found: found}
-	d.decode(document.Content[0], reflect.ValueOf(cfg).Elem(), "", "")
+	documents := yaml.NewDecoder(bytes.NewReader(data))
+	for first := true; ; first = false {
+		var document yaml.Node
+		err := documents.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			at, problem := syntaxError(path, err)
+			found.unreadable(at, "", "this is not YAML: look at the indentation and the quotes there", "%s", problem)
+			return
+		}
+		content := document.Content[0]
+		if !first && !isNull(content) {
+			found.wrongAt(d.at(&document), "", "remove the --- to make it part of the first, or take it out of the file",
+				"another document begins here, and only the first would count")
+		}
+		// One that is refused is read all the same: it may have mistakes too, and what the first names may be in it.
+		d.decode(content, reflect.ValueOf(cfg).Elem(), "", "")
+	}
 }
 
 type fileDecoder struct {
@@ -117,7 +130,7 @@ func (d *fileDecoder) decodeList(node *yaml.Node, v reflect.Value, key string, t
 
 // decodeScalar reports whether the value could be read.
 func (d *fileDecoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) bool {
-	if node.Kind != yaml.ScalarNode || node.ShortTag() == "!!null" {
+	if node.Kind != yaml.ScalarNode || isNull(node) {
 		d.unreadable(node, key, "write one value", "it is %s", kindName(node))
 		return false
 	}
@@ -135,7 +148,7 @@ func (d *fileDecoder) decodeScalar(node *yaml.Node, v reflect.Value, key string)
 
 // entries calls f for each key and value of a mapping.
 func (d *fileDecoder) entries(node *yaml.Node, key string, f func(name, value *yaml.Node)) {
-	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
+	if isNull(node) {
 		return // a key with everything below it commented out
 	}
 	if node.Kind != yaml.MappingNode {
@@ -205,13 +218,17 @@ func syntaxError(path string, err error) (at origin, problem string) {
 	return origin{text: path}, strings.TrimPrefix(err.Error(), "yaml: ")
 }
 
+func isNull(node *yaml.Node) bool {
+	return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null"
+}
+
 func kindName(node *yaml.Node) string {
 	switch {
 	case node.Kind == yaml.MappingNode:
 		return "a mapping"
 	case node.Kind == yaml.SequenceNode:
 		return "a list"
-	case node.ShortTag() == "!!null":
+	case isNull(node):
 		return "empty"
 	}
 	return "a single value"
