@@ -86,16 +86,7 @@ func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // overNATS plays the door on a server of its own and tells where a tenant connects to it.
 func (p *played) overNATS(t *testing.T) (url string) {
 	t.Helper()
-	server, err := newServer(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Close)
-	door, err := nats.Connect(server.ClientURL(), nats.UserInfo(server.EdgeUser()), nats.Timeout(patience))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(door.Close)
+	server, door := playDoor(t)
 	proxy := bustest.NewProxy(t, server.ClientURL())
 	for _, subject := range []string{schemas.ChatAll, schemas.ResumeAll, schemas.CancelAll} {
 		_, err := door.Subscribe(subject, func(m *nats.Msg) {

@@ -6,12 +6,13 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/weir-llm/weir/client"
+	"github.com/weir-llm/weir/internal/natsd"
 	"github.com/weir-llm/weir/schemas"
 )
 
-// A door may be silent for longer than a client waits for one that is gone, unless it is asked for signs of life.
-func TestCompleteAsksForSigns(t *testing.T) {
-	t.Parallel()
+// playDoor starts a server and connects to it as a door does.
+func playDoor(t *testing.T) (*natsd.Server, *nats.Conn) {
+	t.Helper()
 	server, err := newServer(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -22,7 +23,14 @@ func TestCompleteAsksForSigns(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(door.Close)
-	_, err = door.Subscribe(schemas.ChatAll, func(m *nats.Msg) {
+	return server, door
+}
+
+// A door may be silent for longer than a client waits for one that is gone, unless it is asked for signs of life.
+func TestCompleteAsksForSigns(t *testing.T) {
+	t.Parallel()
+	server, door := playDoor(t)
+	_, err := door.Subscribe(schemas.ChatAll, func(m *nats.Msg) {
 		if m.Header.Get(schemas.HeaderStreamEvents) == schemas.TakesSigns {
 			_ = m.Respond([]byte("\n"))
 		}
