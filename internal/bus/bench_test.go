@@ -64,6 +64,9 @@ func BenchmarkReadLive(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer reader.Close()
+		if err := link.Conn().Flush(); err != nil { // frames go by another connection, and the first must not come before its reader
+			b.Fatal(err)
+		}
 		next, stop := iter.Pull2(reader.Frames(b.Context()))
 		defer stop()
 		frames, last := newTokens(1), uint64(0)
