@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,9 +31,9 @@ const (
 	firstGrowth, leastLive = 400, 4 << 20
 
 	// tuneEvery is short, so that a burst is not collected every few milliseconds before it is noticed. What is allocated in one
-	// counts on for a while, by less and less.
-	tuneEvery   = 200 * time.Millisecond
-	forgetShare = 8
+	// counts for busyFor: between two bursts the memory that the next one needs is not given back, to be asked for again by the page.
+	tuneEvery = 200 * time.Millisecond
+	busyFor   = 4 * time.Second
 )
 
 // tuneMemory says when the garbage collector runs until ctx ends or stop is called, unless the operator does with GOGC or
@@ -57,7 +58,8 @@ func followHeap(ctx context.Context) {
 		{Name: "/gc/heap/live:bytes"},                                    // what the last collection found live
 		{Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, // where it looked, of which Go lets the heap grow by as much
 	}
-	for allocated, pace := uint64(0), uint64(0); ; {
+	recent := &pace{}
+	for allocated := uint64(0); ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -73,13 +75,25 @@ func followHeap(ctx context.Context) {
 		}
 		now := sample[0].Value.Uint64()
 		live -= now
-		pace = max(now-allocated, pace-pace/forgetShare)
-		if want := heapGrowth(live, pace, most); want != percent {
+		if want := heapGrowth(live, recent.note(now-allocated), most); want != percent {
 			percent = want
 			debug.SetGCPercent(percent)
 		}
 		allocated = now
 	}
+}
+
+// pace is the most that was allocated in a tuneEvery of the last busyFor.
+type pace struct {
+	recent [busyFor / tuneEvery]uint64
+	next   int
+}
+
+// note adds what was allocated in a tuneEvery and returns the pace.
+func (p *pace) note(allocated uint64) uint64 {
+	p.recent[p.next] = allocated
+	p.next = (p.next + 1) % len(p.recent)
+	return slices.Max(p.recent[:])
 }
 
 // heapGrowth is how far a heap of which so much is live, with stacks and globals, may grow, in percent, while so much is

@@ -24,6 +24,21 @@ func TestHeapGrowth(t *testing.T) {
 	}
 }
 
+func TestAPaceHoldsForAWhile(t *testing.T) {
+	t.Parallel()
+	const ticks = int(busyFor / tuneEvery)
+	p := &pace{}
+	p.note(70)
+	for i := 1; i < ticks; i++ {
+		if got := p.note(2); got != 70 {
+			t.Fatalf("%s after a burst of 70 the pace is %d", time.Duration(i)*tuneEvery, got)
+		}
+	}
+	if got := p.note(1); got != 2 {
+		t.Errorf("%s after a burst of 70, and 2 since, the pace is %d", busyFor, got)
+	}
+}
+
 func TestMostGarbage(t *testing.T) {
 	t.Parallel()
 	const mb = 1 << 20
