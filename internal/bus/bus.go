@@ -37,6 +37,9 @@ const DefaultLease = 30 * time.Second
 // for each such read.
 const syncQueue = 1024
 
+// connectTimeout bounds how long a server may take to let a connection in.
+const connectTimeout = 5 * time.Second
+
 // Errors of the bus. Everything that a caller of Weir may see is a [schemas.Error] instead.
 var (
 	// ErrFenced says that somebody else owns the chain. The writer must cancel its work and go silent.
@@ -182,7 +185,8 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.SyncQueueLen(syncQueue), nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(5 * time.Second),
+		nats.SyncQueueLen(syncQueue), nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(connectTimeout),
+		nats.SetCustomDialer(&gatherDialer{net.Dialer{Timeout: connectTimeout}}),
 		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.reconnected), nats.ErrorHandler(b.asyncError),
 	}
 	if b.cfg.Username != "" {
@@ -194,7 +198,7 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	options = append(options, b.tlsOptions()...)
 	options = append(options, more...)
 	if b.cfg.InProcess != nil {
-		conn, err := nats.Connect("", append(options, nats.InProcessServer(b.cfg.InProcess))...)
+		conn, err := nats.Connect("", append(options, nats.InProcessServer(gatherPipes{b.cfg.InProcess}))...)
 		return conn, wrap("connect to the embedded NATS server", err)
 	}
 	if b.cfg.Context != "" {

@@ -2,16 +2,23 @@ package bus
 
 import (
 	"context"
+	"net"
 
 	"github.com/nats-io/nats.go"
 )
 
-// What tests need to see of a requester and an acker.
+// What tests need to see of a requester, an acker and a gathering connection.
 const (
 	KeptSlots  = keptSlots
 	SlotBuffer = slotBuffer
 	AckBatch   = ackBatch
+
+	GatherBytes   = gatherBytes
+	GatherTimeout = gatherTimeout
+	GatherClosing = gatherClosing
 )
+
+func NewGatherConn(conn net.Conn) net.Conn { return newGatherConn(conn) }
 
 func (b *Bus) Request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	return b.control.request(ctx, msg)
