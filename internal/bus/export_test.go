@@ -13,12 +13,19 @@ const (
 	SlotBuffer = slotBuffer
 	AckBatch   = ackBatch
 
-	GatherBytes   = gatherBytes
-	GatherTimeout = gatherTimeout
-	GatherClosing = gatherClosing
+	GatherBytes     = gatherBytes
+	KeptGatherBytes = keptGatherBytes
+	GatherTimeout   = gatherTimeout
+	GatherClosing   = gatherClosing
 )
 
 func NewGatherConn(conn net.Conn) net.Conn { return newGatherConn(conn) }
+
+// HeldByGatherConn is the memory that a connection with nothing to send holds.
+func HeldByGatherConn(conn net.Conn) int {
+	g := conn.(*gatherConn)
+	return cap(g.waiting) + cap(g.leaving)
+}
 
 func (b *Bus) Request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	return b.control.request(ctx, msg)

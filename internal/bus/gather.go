@@ -25,24 +25,28 @@ const (
 // server. Write only notes the bytes, and a goroutine sends them once everything else that could run had its turn: at low
 // load that is at once, and under load few large writes. No timer delays anything.
 //
-// Write returns before the bytes are sent. When they cannot be sent the connection is closed, which whoever reads from it
-// learns, and Write returns why. Close sends what was written, for gatherClosing at most.
+// Write returns before the bytes are sent. When they cannot be sent the connection is closed, and Read and Write return
+// why. Close sends what was written, for gatherClosing at most.
+//
+// A connection with nothing to send has no goroutine. The library forgets without Close each connection that it made
+// again in vain, as when the server refuses it, and the collector closes it then.
 type gatherConn struct {
 	net.Conn
 
 	mu      sync.Mutex
 	changed sync.Cond // of what follows
 	waiting []byte
+	sending bool // whether send runs
 	closed  bool
+	until   time.Time // when everything must be sent, once closed
 	failed  error
 
-	done chan struct{} // closed when nothing more is sent
+	leaving []byte // of send alone
 }
 
 func newGatherConn(conn net.Conn) *gatherConn {
-	g := &gatherConn{Conn: conn, done: make(chan struct{})}
+	g := &gatherConn{Conn: conn}
 	g.changed.L = &g.mu
-	go g.run()
 	return g
 }
 
@@ -60,68 +64,85 @@ func (g *gatherConn) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	g.waiting = append(g.waiting, p...)
-	g.changed.Broadcast()
+	if !g.sending && len(p) > 0 {
+		g.sending = true
+		go g.send()
+	}
 	return len(p), nil
 }
 
-func (g *gatherConn) run() {
-	defer close(g.done)
-	var sent []byte
-	for g.wait() {
+// Read fails with what kept the bytes from being sent, if that closed the connection.
+func (g *gatherConn) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failed != nil {
+		err = g.failed
+	}
+	return n, err
+}
+
+// send sends until nothing waits.
+func (g *gatherConn) send() {
+	for g.more() {
 		runtime.Gosched()
-		out, deadline := g.take(sent)
-		_ = g.Conn.SetWriteDeadline(deadline)
-		if _, err := g.Conn.Write(out); err != nil {
+		g.take()
+		if _, err := g.Conn.Write(g.leaving); err != nil {
 			g.fail(err)
 			return
 		}
-		if sent = out; cap(sent) > keptGatherBytes {
-			sent = nil
-		}
 	}
 }
 
-// wait reports whether there is something to send. It blocks until there is, or until the connection is closed.
-func (g *gatherConn) wait() bool {
+// more reports whether something waits. If not, the next Write calls send again.
+func (g *gatherConn) more() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.waiting) == 0 && !g.closed {
-		g.changed.Wait()
+	if cap(g.leaving) > keptGatherBytes {
+		g.leaving = nil
 	}
-	return len(g.waiting) > 0
+	if g.sending = len(g.waiting) > 0; !g.sending {
+		g.changed.Broadcast()
+	}
+	return g.sending
 }
 
 // take exchanges what waits for an empty buffer, and says until when it must be sent.
-func (g *gatherConn) take(empty []byte) ([]byte, time.Time) {
+func (g *gatherConn) take() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := g.waiting
-	g.waiting = empty[:0]
+	g.waiting, g.leaving = g.leaving[:0], g.waiting
 	g.changed.Broadcast()
-	if g.closed {
-		return out, time.Now().Add(gatherClosing)
+	until := g.until
+	if !g.closed {
+		until = time.Now().Add(gatherTimeout)
 	}
-	return out, time.Now().Add(gatherTimeout)
+	_ = g.Conn.SetWriteDeadline(until) // under the lock, so that it does not undo that of Close
 }
 
 func (g *gatherConn) fail(err error) {
-	_ = g.Conn.Close()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.failed = err
+	g.failed, g.sending = err, false
 	g.changed.Broadcast()
+	_ = g.Conn.Close()
 }
 
 // Close closes the connection once what was written has left.
 func (g *gatherConn) Close() error {
 	g.mu.Lock()
 	if !g.closed {
-		g.closed = true
-		_ = g.Conn.SetWriteDeadline(time.Now().Add(gatherClosing)) // of a write that is under way
+		g.closed, g.until = true, time.Now().Add(gatherClosing)
+		_ = g.Conn.SetWriteDeadline(g.until) // of a write that is under way
+		g.changed.Broadcast()
 	}
-	g.changed.Broadcast()
+	for g.sending {
+		g.changed.Wait()
+	}
 	g.mu.Unlock()
-	<-g.done
 	return g.Conn.Close()
 }
 

@@ -3,9 +3,10 @@ package bus_test
 import (
 	"bytes"
 	"errors"
-	"io"
 	"net"
 	"os"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -83,10 +84,15 @@ func TestWhoWritesWaitsForAServerThatIsSlow(t *testing.T) {
 		if waited.Load() {
 			t.Errorf("nobody waits although %d bytes do", bus.GatherBytes)
 		}
-		close(under.open)
+		under.open <- struct{}{}
 		synctest.Wait()
 		if !waited.Load() {
-			t.Error("who wrote still waits after all has left")
+			t.Error("who wrote still waits although nothing else does")
+		}
+		close(under.open)
+		synctest.Wait()
+		if got := bus.HeldByGatherConn(conn); got > 2*bus.KeptGatherBytes {
+			t.Errorf("%d bytes are held after all has left", got)
 		}
 		if err := conn.Close(); err != nil {
 			t.Error(err)
@@ -103,19 +109,28 @@ func TestAServerThatTakesNothingIsGivenUp(t *testing.T) {
 		here, there := net.Pipe()
 		defer func() { _ = there.Close() }()
 		conn := bus.NewGatherConn(here)
-		// The library sets deadlines around what it believes to be the writing.
-		if err := conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
-			t.Error(err)
-		}
 		began := time.Now()
 		put(t, conn, []byte("PUB x 0\r\n\r\n"))
-		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
+		synctest.Wait() // it is under way
+		// The library sets deadlines around what it believes to be the writing, and while it connects.
+		if err := errors.Join(conn.SetDeadline(began.Add(time.Second)), conn.SetWriteDeadline(began.Add(time.Second)), conn.SetReadDeadline(time.Time{})); err != nil {
+			t.Error(err)
+		}
+		put(t, conn, make([]byte, bus.GatherBytes))
+		refused := make(chan error, 1)
+		go func() {
+			_, err := conn.Write([]byte("beyond"))
+			refused <- err
+		}()
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("who reads learns %v", err)
 		}
 		if took := time.Since(began); took != bus.GatherTimeout {
 			t.Errorf("given up after %s, want %s", took, bus.GatherTimeout)
 		}
-		synctest.Wait()
+		if err := <-refused; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("who waited to write learns %v", err)
+		}
 		if _, err := conn.Write([]byte("more")); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("who writes learns %v", err)
 		}
@@ -123,22 +138,185 @@ func TestAServerThatTakesNothingIsGivenUp(t *testing.T) {
 	})
 }
 
-func TestCloseDoesNotWaitForAServerThatTakesNothing(t *testing.T) {
+func TestWhatIsReadHasItsDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		here, there := net.Pipe()
-		defer func() { _ = there.Close() }()
-		conn := bus.NewGatherConn(here)
-		put(t, conn, []byte("under way"))
-		synctest.Wait()
-		put(t, conn, []byte("waits"))
-		began := time.Now()
-		_ = conn.Close()
-		if took := time.Since(began); took > bus.GatherClosing {
-			t.Errorf("closed after %s, want %s at most", took, bus.GatherClosing)
+		_, conn := gathering(t)
+		if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Error(err)
 		}
-		if _, err := conn.Write([]byte("more")); err == nil {
-			t.Error("a closed connection takes more")
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("who reads learns %v", err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestEachWriteLeaves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		under, conn := gathering(t)
+		close(under.open)
+		for i := range 3 {
+			put(t, conn, []byte("x"))
+			synctest.Wait()
+			if got := len(under.took); got != i+1 {
+				t.Errorf("%d of %d writes left", got, i+1)
+			}
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// With one processor who writes is followed by whoever could run before, so that what leaves is what all have written.
+func TestWritesLeaveOnceNobodyElseCanRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const writers = 50
+	under, conn := gathering(t)
+	close(under.open)
+	var work sync.WaitGroup
+	for range writers {
+		work.Go(func() { put(t, conn, []byte("x")) })
+	}
+	work.Wait()
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := len(under.took); got > writers/5 {
+		t.Errorf("%d writes left as %d", writers, got)
+	}
+}
+
+func TestCloseWaitsForAWriteThatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		under, conn := gathering(t)
+		put(t, conn, []byte("x"))
+		synctest.Wait()
+		var closed atomic.Bool
+		go func() {
+			_ = conn.Close()
+			closed.Store(true)
+		}()
+		synctest.Wait()
+		if closed.Load() {
+			t.Error("closed before what was written has left")
+		}
+		close(under.open)
+		synctest.Wait()
+		if !closed.Load() {
+			t.Error("not closed after what was written has left")
+		}
+	})
+}
+
+func TestCloseDoesNotWaitForAServerThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	for name, takes := range map[string]time.Duration{
+		"nothing":              time.Hour,
+		"what it has, at last": bus.GatherClosing - time.Millisecond,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				here, there := net.Pipe()
+				defer func() { _ = there.Close() }()
+				time.AfterFunc(takes, func() { _, _ = there.Read(make([]byte, 64)) })
+				conn := bus.NewGatherConn(here)
+				put(t, conn, []byte("under way"))
+				synctest.Wait()
+				put(t, conn, make([]byte, bus.GatherBytes))
+				refused := make(chan error, 1)
+				go func() {
+					_, err := conn.Write([]byte("beyond"))
+					refused <- err
+				}()
+				synctest.Wait()
+				began := time.Now()
+				var twice sync.WaitGroup
+				for range 2 {
+					twice.Go(func() { _ = conn.Close() })
+				}
+				if err := <-refused; !errors.Is(err, net.ErrClosed) || time.Since(began) != 0 {
+					t.Errorf("who waited to write learns %v after %s", err, time.Since(began))
+				}
+				twice.Wait()
+				if took := time.Since(began); took > bus.GatherClosing {
+					t.Errorf("closed after %s, want %s at most", took, bus.GatherClosing)
+				}
+				if _, err := conn.Write([]byte("more")); err == nil {
+					t.Error("a closed connection takes more")
+				}
+			})
+		})
+	}
+}
+
+// lingers is a connection whose first write deadline takes a while to be set.
+type lingers struct {
+	net.Conn
+	second atomic.Bool
+	begins chan struct{}
+}
+
+func (c *lingers) SetWriteDeadline(t time.Time) error {
+	if c.second.CompareAndSwap(false, true) {
+		close(c.begins)
+		<-time.After(20 * time.Millisecond)
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// Close must bound a write also when it comes between what the writer set as its deadline, and the write.
+func TestCloseBoundsAWriteThatBegins(t *testing.T) {
+	t.Parallel()
+	here, there := net.Pipe()
+	defer time.AfterFunc(4*bus.GatherClosing, func() { _ = there.Close() }).Stop()
+	under := &lingers{Conn: here, begins: make(chan struct{})}
+	conn := bus.NewGatherConn(under)
+	put(t, conn, []byte("begins"))
+	<-under.begins
+	began := time.Now()
+	_ = conn.Close()
+	if took := time.Since(began); took >= 4*bus.GatherClosing {
+		t.Errorf("closed after %s, want %s at most", took, bus.GatherClosing)
+	}
+}
+
+// sink is a connection that takes everything.
+type sink struct {
+	net.Conn
+	writes atomic.Int64
+}
+
+func (c *sink) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return len(p), nil
+}
+
+func (c *sink) SetWriteDeadline(time.Time) error { return nil }
+
+// The library does not close a connection at which it could not log in when it connects again, five times a second.
+func TestAForgottenConnectionIsCollected(t *testing.T) {
+	t.Parallel()
+	collected := make(chan struct{})
+	func() {
+		under := &sink{}
+		runtime.AddCleanup(under, func(c chan struct{}) { close(c) }, collected)
+		put(t, bus.NewGatherConn(under), []byte("CONNECT {}\r\n"))
+		eventually(t, "the write leaves", func() bool { return under.writes.Load() == 1 })
+	}()
+	eventually(t, "the collector finds the connection", func() bool {
+		runtime.GC()
+		select {
+		case <-collected:
+			return true
+		default:
+			return false
 		}
 	})
 }
