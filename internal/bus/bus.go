@@ -180,13 +180,12 @@ func (b *Bus) dial(name string) (*requester, error) {
 	return r, nil
 }
 
-// connect opens a connection. The options of the caller come last, and so decide.
+// connect opens a connection whose writes leave together. The options of the caller come after all others, and so decide.
 func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.SyncQueueLen(syncQueue), nats.IgnoreAuthErrorAbort(), nats.CustomInboxPrefix("_INBOX_pipe"), nats.Timeout(connectTimeout),
-		nats.SetCustomDialer(&gatherDialer{net.Dialer{Timeout: connectTimeout}}),
 		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.reconnected), nats.ErrorHandler(b.asyncError),
 	}
 	if b.cfg.Username != "" {
@@ -196,7 +195,7 @@ func (b *Bus) connect(name string, more ...nats.Option) (*nats.Conn, error) {
 		options = append(options, nats.UserCredentials(b.cfg.CredsFile))
 	}
 	options = append(options, b.tlsOptions()...)
-	options = append(options, more...)
+	options = append(append(options, more...), gather)
 	if b.cfg.InProcess != nil {
 		conn, err := nats.Connect("", append(options, nats.InProcessServer(gatherPipes{b.cfg.InProcess}))...)
 		return conn, wrap("connect to the embedded NATS server", err)

@@ -152,11 +152,19 @@ func (g *gatherConn) SetDeadline(t time.Time) error { return g.Conn.SetReadDeadl
 // SetWriteDeadline does nothing, as SetDeadline says.
 func (g *gatherConn) SetWriteDeadline(time.Time) error { return nil }
 
-// gatherDialer makes the connections of the library gather.
-type gatherDialer struct{ net.Dialer }
+// gather is an option with which the connections of the library gather, whoever dials them: a context may name a proxy.
+func gather(o *nats.Options) error {
+	if o.CustomDialer == nil {
+		o.CustomDialer = &net.Dialer{Timeout: o.Timeout}
+	}
+	o.CustomDialer = gatherDialer{o.CustomDialer}
+	return nil
+}
 
-func (d *gatherDialer) Dial(network, address string) (net.Conn, error) {
-	return gathering(d.Dialer.Dial(network, address))
+type gatherDialer struct{ nats.CustomDialer }
+
+func (d gatherDialer) Dial(network, address string) (net.Conn, error) {
+	return gathering(d.CustomDialer.Dial(network, address))
 }
 
 // gatherPipes are connections to an embedded server, which gather too.

@@ -3,8 +3,11 @@ package bus_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -319,6 +322,39 @@ func TestAForgottenConnectionIsCollected(t *testing.T) {
 			return false
 		}
 	})
+}
+
+// What a context says of how to connect holds: whoever must go through a proxy does not go around it.
+func TestTheProxyOfAContextIsAsked(t *testing.T) {
+	t.Parallel()
+	proxy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = proxy.Close() })
+	asked := make(chan byte, 1)
+	go func() {
+		conn, err := proxy.Accept()
+		if err != nil {
+			return
+		}
+		version := make([]byte, 1)
+		_, _ = io.ReadFull(conn, version)
+		asked <- version[0]
+		_ = conn.Close()
+	}()
+	file := filepath.Join(t.TempDir(), "behind.json")
+	text := fmt.Sprintf(`{"url": %q, "socks_proxy": "socks5://%s"}`, bustest.Server(t).ClientURL(), proxy.Addr())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := bus.Connect(t.Context(), bus.Config{Context: file}); err == nil {
+		_ = b.Close()
+		t.Fatal("connected around the proxy")
+	}
+	if got := <-asked; got != 5 {
+		t.Errorf("the proxy was asked in version %d of SOCKS", got)
+	}
 }
 
 // counted counts what is written to a connection, in calls.
