@@ -50,11 +50,11 @@ func newGatherConn(conn net.Conn) *gatherConn {
 	return g
 }
 
-// Write blocks only while gatherBytes wait.
+// Write blocks only while gatherBytes wait. Nothing need not wait: the library writes that before it closes.
 func (g *gatherConn) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.waiting) >= gatherBytes && g.failed == nil && !g.closed {
+	for len(p) > 0 && len(g.waiting) >= gatherBytes && g.failed == nil && !g.closed {
 		g.changed.Wait()
 	}
 	switch {

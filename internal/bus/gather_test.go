@@ -78,6 +78,7 @@ func TestWhoWritesWaitsForAServerThatIsSlow(t *testing.T) {
 		put(t, conn, []byte("under way"))
 		synctest.Wait()
 		put(t, conn, make([]byte, bus.GatherBytes)) // at the limit, which stops the next
+		put(t, conn, nil)                           // but not nothing
 		var waited atomic.Bool
 		go func() {
 			put(t, conn, []byte("beyond"))
