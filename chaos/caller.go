@@ -22,6 +22,7 @@ type call struct {
 	id     string
 	body   []byte
 	same   bool   // the model gives the same answer again
+	final  bool   // nothing goes on with what it said: a cut answer is spliced, or ends in an error when it is never the same
 	want   string // the whole answer, when it is always the same
 	stream bool
 	cache  string // what it wants of the cache; empty: nothing
@@ -41,6 +42,9 @@ const question = "how does a weir hold a river back when it rains for days upstr
 	"high, and nobody has touched the gate since spring; what becomes of the water behind it, of the fish that want to pass, of" +
 	" the mill that needs a steady head, and of the meadows below that farmers hope to keep dry until the hay is in?"
 
+// finalModel is that of the calls that are final.
+const finalModel = "final"
+
 func newCall(id, model string, same, stream bool, tokens, intervalMS int) *call {
 	body := map[string]any{
 		"model": model, "stream": stream, "messages": []any{map[string]string{"role": "user", "content": question}},
@@ -53,7 +57,7 @@ func newCall(id, model string, same, stream bool, tokens, intervalMS int) *call 
 	if err != nil {
 		panic(err) // strings and numbers always marshal
 	}
-	return &call{id: id, body: data, same: same, stream: stream}
+	return &call{id: id, body: data, same: same, final: model == finalModel, stream: stream}
 }
 
 // streams is the client of all callers.

@@ -92,7 +92,8 @@ func newCluster(dir string, l layout) (*cluster, error) {
 
 func (c *cluster) writeConfig() error {
 	config := fmt.Sprintf("lease: %s\nreplicas: %d\ndata_dir: %s\nmodels:\n  echo:\n    backends: [{name: echo, protocol: echo, max_in_flight: 4}]\n"+
-		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n", c.layout.lease(), max(len(c.nodes), 1), c.work)
+		"  tight:\n    backends: [{name: tight, protocol: echo, max_in_flight: 1}]\n"+
+		"  "+finalModel+":\n    backends: [{name: final, protocol: echo, continue: none, max_in_flight: 4}]\n", c.layout.lease(), max(len(c.nodes), 1), c.work)
 	if c.layout == pieces {
 		config += pieceLimits
 	}

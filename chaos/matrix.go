@@ -19,6 +19,8 @@ type moment struct {
 	reached            func(events int64, since time.Duration) bool
 }
 
+const midStream = "mid-stream"
+
 func moments(short bool) []moment {
 	after := func(d time.Duration) func(int64, time.Duration) bool {
 		return func(_ int64, since time.Duration) bool { return since > d }
@@ -28,7 +30,7 @@ func moments(short bool) []moment {
 	}
 	all := []moment{
 		{"queued", "tight", 12, 40, after(100 * time.Millisecond)},
-		{"mid-stream", "echo", 40, 40, seen(10)},
+		{midStream, "echo", 40, 40, seen(10)},
 		{"before the first token", "echo", 3, 600, after(300 * time.Millisecond)},
 		{"before the end", "echo", 30, 30, seen(29)},
 	}
@@ -38,7 +40,7 @@ func moments(short bool) []moment {
 	return all
 }
 
-// calls of one cell: half deterministic, half not, and unary ones.
+// calls of one cell: half deterministic, half not, two of a model that cannot go on with what it said, and a unary one.
 const callsPerKind = 3
 
 // downtime is how long the victim stays away.
@@ -94,7 +96,11 @@ func (l layout) specials() []special {
 // runCell sends the requests of a cell, kills the victim at the moment, brings it back, and checks every ending.
 func runCell(ctx context.Context, c *cluster, victim string, m moment, report *report) ([]*call, error) {
 	serial := c.nextCell()
-	var calls []*call
+	// These are never queued, and so the first of them lives the moment with most others.
+	calls := []*call{
+		newCall(fmt.Sprintf("c%d-final-same", serial), finalModel, true, true, m.tokens, m.intervalMS),
+		newCall(fmt.Sprintf("c%d-final-vary", serial), finalModel, false, true, m.tokens, m.intervalMS),
+	}
 	for i := range callsPerKind {
 		id := fmt.Sprintf("c%d-%d", serial, i)
 		calls = append(calls, newCall(id+"-same", m.model, true, true, m.tokens, m.intervalMS),
@@ -122,6 +128,9 @@ func runCell(ctx context.Context, c *cluster, victim string, m moment, report *r
 	report.add(string(c.layout), victim, m.name, tally)
 	if err != nil {
 		return nil, fmt.Errorf("%s, kill -9 of %s, %s: %w", c.layout, victim, m.name, err)
+	}
+	if victim == "serve" && m.name == midStream && tally.failed == 0 {
+		return nil, errors.New("no answer was cut for good: that ending was never put to the test")
 	}
 	return calls, c.allReady(ctx)
 }
