@@ -96,10 +96,10 @@ func (l layout) specials() []special {
 // runCell sends the requests of a cell, kills the victim at the moment, brings it back, and checks every ending.
 func runCell(ctx context.Context, c *cluster, victim string, m moment, report *report) ([]*call, error) {
 	serial := c.nextCell()
-	// These are never queued, and so the first of them lives the moment with most others.
+	// The moment is that of the first, which is never queued and which a death in the middle must end.
 	calls := []*call{
-		newCall(fmt.Sprintf("c%d-final-same", serial), finalModel, true, true, m.tokens, m.intervalMS),
 		newCall(fmt.Sprintf("c%d-final-vary", serial), finalModel, false, true, m.tokens, m.intervalMS),
+		newCall(fmt.Sprintf("c%d-final-same", serial), finalModel, true, true, m.tokens, m.intervalMS),
 	}
 	for i := range callsPerKind {
 		id := fmt.Sprintf("c%d-%d", serial, i)
