@@ -23,7 +23,7 @@ const (
 	// idleGarbage is how much it may grow in a process that has little to do; between the two, as much as it takes to collect
 	// every collectEvery. So what streams slowly keeps its memory, and what is busy its processor.
 	idleGarbage  = 8 << 20
-	collectEvery = 2 * time.Second
+	collectEvery = 1500 * time.Millisecond
 	// Bounds of the growth, in percent of what is live, and its steps, below and from 100: each change stops the world.
 	mostGrowth, leastGrowth     = 1600, 10
 	growthStep, largeGrowthStep = 5, 50

@@ -15,8 +15,8 @@ func TestHeapGrowth(t *testing.T) {
 		want         int
 	}{
 		{0, 0, 400}, {1 * mb, 0, 200}, {5 * mb, 0, 150}, {5 * mb, 500 * mb, 1600}, // a small heap may grow
-		{24 * mb, 500 * mb, 800}, {64 * mb, 500 * mb, 300}, {64 * mb, 50 * mb, 150}, {96 * mb, 500 * mb, 200}, {192 * mb, 500 * mb, 100}, {8000 * mb, 9000 * mb, 100}, // busy
-		{96 * mb, 30 * mb, 60}, {80 * mb, 3 * mb, 10}, {96 * mb, 0, 10}, {300 * mb, 30 * mb, 20}, {8000 * mb, 0, 10}, // little to do
+		{24 * mb, 500 * mb, 800}, {64 * mb, 500 * mb, 300}, {64 * mb, 50 * mb, 100}, {96 * mb, 500 * mb, 200}, {192 * mb, 500 * mb, 100}, {8000 * mb, 9000 * mb, 100}, // busy
+		{96 * mb, 30 * mb, 40}, {80 * mb, 3 * mb, 10}, {96 * mb, 0, 10}, {300 * mb, 30 * mb, 10}, {8000 * mb, 0, 10}, // little to do
 	} {
 		if got := heapGrowth(tt.live, tt.second*uint64(tuneEvery)/uint64(time.Second), 192*mb); got != tt.want {
 			t.Errorf("%d MB live, %d MB/s allocated: %d %%, want %d", tt.live/mb, tt.second/mb, got, tt.want)
