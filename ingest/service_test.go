@@ -66,6 +66,7 @@ func TestServiceRefuses(t *testing.T) {
 		{"no messages", chatSubject, "{}", nil, "400", "missing_required_parameter"},
 		{"no model", chatSubject, `{"model":null,"messages":[]}`, nil, "400", "invalid_value"},
 		{"a token that nobody encodes", "llm.chat.acme.m=zz", bare, nil, "400", "invalid_value"},
+		{"a model that is no text", "llm.chat.acme.=83", bare, nil, "400", "invalid_value"},
 		{"too large", chatSubject, `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 2000) + `"}]}`, nil, "413", "request_too_large"},
 		{"priority", chatSubject, bare, []string{"Llm-Priority", "high"}, "400", "invalid_value"},
 		{"deadline", chatSubject, bare, []string{"Llm-Deadline", "soon"}, "400", "invalid_value"},
