@@ -31,9 +31,12 @@ const (
 	firstGrowth, leastLive = 400, 4 << 20
 
 	// tuneEvery is short, so that a burst is not collected every few milliseconds before it is noticed. What is allocated in one
-	// counts for busyFor: between two bursts the memory that the next one needs is not given back, to be asked for again by the page.
-	tuneEvery = 200 * time.Millisecond
-	busyFor   = 4 * time.Second
+	// counts on for a while, by less and less. busyPace or more counts whole for busyFor: between two bursts the memory that the
+	// next one needs is not given back, to be asked for again by the page.
+	tuneEvery   = 200 * time.Millisecond
+	forgetShare = 8
+	busyPace    = 16 << 20
+	busyFor     = 4 * time.Second
 )
 
 // tuneMemory says when the garbage collector runs until ctx ends or stop is called, unless the operator does with GOGC or
@@ -83,17 +86,22 @@ func followHeap(ctx context.Context) {
 	}
 }
 
-// pace is the most that was allocated in a tuneEvery of the last busyFor.
+// pace is how much is allocated in a tuneEvery, with what counts on of those before.
 type pace struct {
-	recent [busyFor / tuneEvery]uint64
+	fading uint64
+	busy   [busyFor / tuneEvery]uint64
 	next   int
 }
 
 // note adds what was allocated in a tuneEvery and returns the pace.
 func (p *pace) note(allocated uint64) uint64 {
-	p.recent[p.next] = allocated
-	p.next = (p.next + 1) % len(p.recent)
-	return slices.Max(p.recent[:])
+	p.fading = max(allocated, p.fading-p.fading/forgetShare)
+	p.busy[p.next] = 0
+	if allocated >= busyPace {
+		p.busy[p.next] = allocated
+	}
+	p.next = (p.next + 1) % len(p.busy)
+	return max(p.fading, slices.Max(p.busy[:]))
 }
 
 // heapGrowth is how far a heap of which so much is live, with stacks and globals, may grow, in percent, while so much is

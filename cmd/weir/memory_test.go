@@ -27,15 +27,19 @@ func TestHeapGrowth(t *testing.T) {
 func TestAPaceHoldsForAWhile(t *testing.T) {
 	t.Parallel()
 	const ticks = int(busyFor / tuneEvery)
-	p := &pace{}
-	p.note(70)
+	busy, slow := &pace{}, &pace{}
+	busy.note(busyPace)
+	slow.note(busyPace - 1)
 	for i := 1; i < ticks; i++ {
-		if got := p.note(2); got != 70 {
-			t.Fatalf("%s after a burst of 70 the pace is %d", time.Duration(i)*tuneEvery, got)
+		if got := busy.note(2); got != busyPace {
+			t.Fatalf("%s after a burst of %d the pace is %d", time.Duration(i)*tuneEvery, busyPace, got)
+		}
+		if got := slow.note(2); got > busyPace-busyPace/forgetShare {
+			t.Fatalf("%s after less than a burst the pace is %d", time.Duration(i)*tuneEvery, got)
 		}
 	}
-	if got := p.note(1); got != 2 {
-		t.Errorf("%s after a burst of 70, and 2 since, the pace is %d", busyFor, got)
+	if got := busy.note(2); got > busyPace/4 || got < 2 {
+		t.Errorf("%s after a burst of %d, and 2 since, the pace is %d", busyFor, busyPace, got)
 	}
 }
 
