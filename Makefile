@@ -98,7 +98,7 @@ bench-stages: ## Measure a router and a worker, each in a process of its own
 	go run ./bench worker
 
 .PHONY: chaos
-chaos: ## Kill everything in turn and check every answer (needs root: it mounts a small disk)
+chaos: ## Kill everything in turn, put it to sleep, and check every answer (needs root: it mounts a small disk)
 	go run ./chaos
 
 .PHONY: chaos-short

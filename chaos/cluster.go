@@ -26,10 +26,13 @@ const (
 	pieces     layout = "all pieces" // as replicated, with a tenant that has limits
 	single     layout = "serve"      // everything in one
 	patient    layout = "long lease" // as separate, with a lease that nobody can wait for
+	drowsy     layout = "drowsy"     // as separate, with processes that fall asleep at any moment
+
+	drowsyCluster layout = "drowsy cluster" // as replicated, with such processes
 )
 
 // clustered reports whether NATS is a cluster.
-func (l layout) clustered() bool { return l == replicated || l == pieces }
+func (l layout) clustered() bool { return l == replicated || l == pieces || l == drowsyCluster }
 
 // victims are the processes of a layout that get killed.
 func (l layout) victims() []string {
@@ -38,7 +41,7 @@ func (l layout) victims() []string {
 		return []string{"serve"}
 	case replicated:
 		return []string{leaderAndDisk}
-	case patient, pieces:
+	case patient, pieces, drowsy, drowsyCluster:
 		return nil // their cells are of their own kind
 	}
 	return []string{"ingest", activeRouter, "worker-1", "sink", "nats"}

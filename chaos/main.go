@@ -1,9 +1,9 @@
-// Command chaos kills what can be killed while requests run, and checks that each request ends in exactly one result and
-// that no reader is ever shown a gap, a duplicate or an answer that is silently short.
+// Command chaos kills what can be killed while requests run, stops and wakes it at random, and checks that each request ends
+// in exactly one result and that no reader is ever shown a gap, a duplicate or an answer that is silently short.
 //
 //	go run ./chaos            the whole matrix
 //	go run ./chaos --short    a part of it, for every landing
-//	go run ./chaos --layout "long lease"   one layout: separate, replicated, all pieces, serve, long lease
+//	go run ./chaos --layout "long lease"   one layout: separate, replicated, all pieces, serve, long lease, drowsy, drowsy cluster
 //
 // It builds weir and nats-server, runs them as processes on loopback ports of its own, and leaves nothing behind. With
 // --keep the folder with stores and logs stays.
@@ -77,7 +77,7 @@ func layouts(short bool) []layout {
 	if short {
 		return []layout{separate, single}
 	}
-	return []layout{separate, replicated, pieces, single, patient}
+	return []layout{separate, replicated, pieces, single, patient, drowsy, drowsyCluster}
 }
 
 // build compiles what the matrix runs.

@@ -89,6 +89,8 @@ func (l layout) specials() []special {
 		return []special{runPieces}
 	case patient:
 		return []special{runLostWorker}
+	case drowsy, drowsyCluster:
+		return []special{runSleepers}
 	}
 	return nil
 }

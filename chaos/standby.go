@@ -98,42 +98,59 @@ func (c *cluster) strikeRouter(ctx context.Context, fault routerFault, report *r
 // steady sends requests at a pace while the active router is struck, and for a second after, and returns the longest time
 // in which none of them ended.
 func (c *cluster) steady(ctx context.Context, strike func(context.Context, string) error) (calls []*call, gap time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, cellTimeout)
-	defer cancel()
 	serial := c.nextCell()
-	var running sync.WaitGroup
 	var mu sync.Mutex
-	var failed []error
 	last := time.Now()
-	struck := make(chan struct{})
-	running.Go(func() {
-		defer close(struck)
+	calls, err = c.sendWhile(ctx, steadyEvery, func(ctx context.Context) error {
 		pause(ctx, 500*time.Millisecond)
 		err := strike(ctx, c.activeRouter())
 		pause(ctx, time.Second)
+		return err
+	}, func(i int) *call {
+		return newCall(fmt.Sprintf("s%d-%d", serial, i), "echo", false, false, 1, 0)
+	}, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Now()
+		gap, last = max(gap, now.Sub(last)), now
+	})
+	return calls, gap, err
+}
+
+// sendWhile sends a call every so often while the fault lasts, and returns all of them when they have ended, of which each is
+// told as it does.
+func (c *cluster) sendWhile(ctx context.Context, every time.Duration, fault func(context.Context) error, next func(i int) *call, ended func()) ([]*call, error) {
+	ctx, cancel := context.WithTimeout(ctx, cellTimeout)
+	defer cancel()
+	var running sync.WaitGroup
+	var mu sync.Mutex
+	var failed []error
+	note := func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		failed = append(failed, err)
+	}
+	over := make(chan struct{})
+	running.Go(func() {
+		defer close(over)
+		note(fault(ctx))
 	})
-	ticker := time.NewTicker(steadyEvery)
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
+	var calls []*call
 	for sending := true; sending; {
 		select {
-		case <-struck:
+		case <-over:
 			sending = false
 		case <-ticker.C:
-			call := newCall(fmt.Sprintf("s%d-%d", serial, len(calls)), "echo", false, false, 1, 0)
+			call := next(len(calls))
 			calls = append(calls, call)
 			running.Go(func() {
-				err := call.run(ctx, c.http)
-				mu.Lock()
-				defer mu.Unlock()
-				now := time.Now()
-				gap, last = max(gap, now.Sub(last)), now
-				failed = append(failed, err)
+				note(call.run(ctx, c.http))
+				ended()
 			})
 		}
 	}
 	running.Wait()
-	return calls, gap, errors.Join(failed...)
+	return calls, errors.Join(failed...)
 }

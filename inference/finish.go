@@ -27,14 +27,23 @@ func (r *run) finish(ctx context.Context, said *answer, err error) bus.Outcome {
 	switch {
 	case failed != nil:
 		frame.Kind, frame.Data, frame.Summary = schemas.KindError, failed.Encode(), headerSummary(summary)
-		// Not the message: it may quote what the server said, and servers quote the request.
-		r.log().Warn("the request failed", "code", failed.Code, "attempt", r.attempt, "error", errors.Unwrap(failed))
+		r.logFailed(failed)
 	case said.response != nil:
 		frame.Count, frame.Data, frame.Summary = 1, said.response, headerSummary(summary)
 	default:
 		frame.Data = summary.Encode()
 	}
 	return r.commit(ctx, frame, summary, said)
+}
+
+// logFailed tells the operator why a request failed: not the message, which may quote what the server said, and servers quote
+// the request.
+func (r *run) logFailed(failed *schemas.Error) {
+	attrs := []any{"code", failed.Code, "attempt", r.attempt}
+	if cause := errors.Unwrap(failed); cause != nil {
+		attrs = append(attrs, "error", cause)
+	}
+	r.log().Warn("the request failed", attrs...)
 }
 
 // headerSummary is a summary as a header. What an upstream makes too large, the server would never store: then only what
