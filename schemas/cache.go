@@ -202,7 +202,7 @@ func DecodeCacheEntry(tenant, key string, data []byte) (*CacheEntry, error) {
 	if want := data[whole+len(sumMember) : len(data)-2]; hex.EncodeToString(sum[:]) != string(want) {
 		return nil, errors.New("decode cache entry: it is damaged")
 	}
-	if !json.Valid(data) {
+	if !valid(data) {
 		return nil, errors.New("decode cache entry: it is not JSON")
 	}
 	e, err := ReadCacheEntry(data)

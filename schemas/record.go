@@ -51,7 +51,7 @@ func appendExtra(b []byte, extra Extra) []byte {
 
 // decodeRecord reads a record and keeps the members that r does not have as its extra. Raw members share data.
 func decodeRecord(data []byte, r record) error {
-	if !json.Valid(data) {
+	if !valid(data) {
 		return json.Unmarshal(data, new(any)) // which tells where
 	}
 	return decodeValid(bytes.TrimLeft(data, " \t\r\n"), r)
@@ -72,11 +72,11 @@ func (m *members) decode(data []byte, r record) error {
 	if data[0] != '{' {
 		return errors.New("it is not an object")
 	}
-	*m = members{reading: true, left: scanner{rest: data[1:]}, done: true}
+	*m = members{reading: true, left: scanner{data: data, at: 1}, done: true}
 	for m.err == nil && (!m.done || m.next()) {
-		left := len(m.left.rest)
+		at := m.left.at
 		r.members(m)
-		if !m.done && len(m.left.rest) == left { // no member has that name
+		if !m.done && m.left.at == at { // no member has that name
 			keepExtra(r.extra(), m.name, m.data)
 			m.done = true
 		}

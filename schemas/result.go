@@ -241,7 +241,7 @@ func (r *Result) Identity() Identity { return Identity{Tenant: r.Tenant, Request
 // SetRequest stores the request body.
 func (r *Result) SetRequest(body []byte) {
 	r.BodyHash = BodyHash(body)
-	if json.Valid(body) {
+	if ValidMember(body) {
 		r.Request = body
 	} else {
 		r.RequestRaw = body

@@ -7,16 +7,19 @@ import (
 )
 
 // scanner cuts the inside of an object or array of valid JSON into its members or values.
-type scanner struct{ rest []byte }
+type scanner struct {
+	data []byte
+	at   int // of what comes next, at first behind the opening bracket
+}
 
 // more moves to the next member or value; it returns false at the closing bracket.
 func (s *scanner) more(closing byte) bool {
 	s.space()
-	if s.rest[0] == ',' {
-		s.rest = s.rest[1:]
+	if s.data[s.at] == ',' {
+		s.at++
 		s.space()
 	}
-	return s.rest[0] != closing
+	return s.data[s.at] != closing
 }
 
 // member cuts off a name and its value.
@@ -29,34 +32,28 @@ func (s *scanner) member() (name, value []byte) {
 		name = []byte(text)
 	}
 	s.space()
-	s.rest = s.rest[1:] // the colon
+	s.at++ // the colon
 	s.space()
 	return name, s.value()
 }
 
 // value cuts off a value.
 func (s *scanner) value() []byte {
-	n := 0
-	switch s.rest[0] {
+	from := s.at
+	switch s.data[from] {
 	case '"':
-		n = stringEnd(s.rest)
+		s.at += stringEnd(s.data[from:])
 	case '{', '[':
-		n = nestedEnd(s.rest)
+		s.at += nestedEnd(s.data[from:])
 	default:
-		for c := s.rest[0]; c != ',' && c != ']' && c != '}' && c > ' '; c = s.rest[n] {
-			n++
+		for c := s.data[from]; c != ',' && c != ']' && c != '}' && c > ' '; c = s.data[s.at] {
+			s.at++
 		}
 	}
-	value := s.rest[:n:n]
-	s.rest = s.rest[n:]
-	return value
+	return s.data[from:s.at:s.at]
 }
 
-func (s *scanner) space() {
-	for s.rest[0] <= ' ' {
-		s.rest = s.rest[1:]
-	}
-}
+func (s *scanner) space() { s.at = afterSpace(s.data, s.at) }
 
 // stringEnd is the length of the string that data begins with, its quotes included.
 func stringEnd(data []byte) int {

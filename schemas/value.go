@@ -111,7 +111,7 @@ func decodeList[T any](data []byte, list *[]T, decodeItem func([]byte, *T) error
 	if *list = nil; data[0] != '[' {
 		return json.Unmarshal(data, list)
 	}
-	for s := (scanner{rest: data[1:]}); s.more(']'); {
+	for s := (scanner{data: data, at: 1}); s.more(']'); {
 		var item T
 		if err := decodeItem(s.value(), &item); err != nil {
 			return err

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/weir-llm/weir/internal/bus"
 	"github.com/weir-llm/weir/internal/eventlog"
 	"github.com/weir-llm/weir/schemas"
@@ -160,7 +158,7 @@ func Ensure(ctx context.Context, b *bus.Bus, w *schemas.Work, body []byte, chain
 
 // raw is data as a member of the record, or nothing when it is not JSON: anyone in the account can write a frame.
 func raw(data []byte) json.RawMessage {
-	if !gjson.ValidBytes(data) {
+	if !schemas.ValidMember(data) {
 		return nil
 	}
 	return data

@@ -213,6 +213,7 @@ func TestOddInputs(t *testing.T) {
 		"end":   {Kind: schemas.KindEnd, Data: []byte("{")},
 		"unary": {Kind: schemas.KindEnd, Count: 1, Data: []byte("{"), Summary: []byte("{")},
 		"error": {Kind: schemas.KindError, Data: []byte("{"), Summary: []byte("{")},
+		"deep":  {Kind: schemas.KindEnd, Count: 1, Data: bytes.Repeat([]byte("["), schemas.MaxBodyBytes), Summary: []byte("{")},
 	} {
 		if r := build(item(), body, f); !json.Valid(r.Encode()) || r.Response != nil || r.Error != nil {
 			t.Errorf("%s: %s", name, r.Encode())
