@@ -45,14 +45,18 @@ func BenchmarkResultDecode(b *testing.B) {
 }
 
 func BenchmarkWork(b *testing.B) {
-	w := &Work{Request: Request{
-		Identity: identity, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal, Deadline: accepted,
-		Header: Header{HeaderTraceParent: {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}},
-	}, Dispatch: 1, Accepted: accepted, Cost: 100}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := DecodeWork(w.ModelToken, w.Encode(), nil); err != nil {
-			b.Fatal(err)
-		}
+	traced := Header{HeaderTraceParent: {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}
+	for name, header := range map[string]Header{"plain": nil, "traced": traced} {
+		w := &Work{Request: Request{
+			Identity: identity, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal, Deadline: accepted, Header: header,
+		}, Dispatch: 1, Accepted: accepted, Cost: 100}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := DecodeWork(w.ModelToken, w.Encode(), nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

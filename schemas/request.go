@@ -62,7 +62,7 @@ type Request struct {
 	Op         Op        // default chat
 	Deadline   time.Time // zero: DefaultDeadline after acceptance
 	Priority   Priority  // default normal
-	Header     Header    // the caller's RequestHeaders, untouched
+	Header     Header    // the caller's RequestHeaders, untouched; nil when the fields above tell all of them
 	Body       []byte    // nil when Object is set
 	Object     *Object
 }
@@ -91,7 +91,7 @@ func DecodeRequest(subject string, sequence uint64, h Header, body []byte) (*Req
 	r := &Request{
 		Identity:   Identity{Tenant: tenant, Request: get(h, HeaderRequestID)},
 		ModelToken: token, Op: Op(get(h, HeaderOp)), Priority: Priority(get(h, HeaderPriority)),
-		Header: passed(h), Body: body,
+		Header: passedOnly(h), Body: body,
 	}
 	if err := ValidateTenant(tenant); err != nil {
 		return nil, err
@@ -192,12 +192,29 @@ func (r *Request) BodyHash() string {
 func passed(h Header) Header {
 	out := make(Header, 4)
 	for key, v := range h {
-		if isRequestHeader(key) && len(v) > 0 && v[0] != "" {
+		if travels(key, v) {
 			out[key] = v[:1:1]
 		}
 	}
 	return out
 }
+
+// passedOnly copies those of them that are in no other field of a decoded request. Most requests have none, and then it is
+// nil.
+func passedOnly(h Header) (out Header) {
+	for key, v := range h {
+		if key == HeaderRequestID || key == HeaderOp || key == HeaderDeadline || !travels(key, v) {
+			continue
+		}
+		if out == nil {
+			out = make(Header, 4)
+		}
+		out[key] = v[:1:1]
+	}
+	return out
+}
+
+func travels(key string, v []string) bool { return isRequestHeader(key) && len(v) > 0 && v[0] != "" }
 
 func encodeTime(t time.Time) string {
 	if t.IsZero() {

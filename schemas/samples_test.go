@@ -21,11 +21,8 @@ func samples() map[string]sample {
 		"request": {
 			value: &Request{
 				Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityInteractive, Deadline: accepted.Add(time.Minute),
-				Header: Header{
-					HeaderCache: {"on"}, HeaderTraceParent: {trace}, HeaderRequestID: {id.Request}, HeaderOp: {"chat"},
-					HeaderPriority: {"interactive"}, HeaderDeadline: {"1795521660000"},
-				},
-				Body: []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"1 < 2 & 3"}]}`),
+				Header: Header{HeaderCache: {"on"}, HeaderTraceParent: {trace}, HeaderPriority: {"interactive"}},
+				Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"1 < 2 & 3"}]}`),
 			},
 			encode: func(v any) message { r := v.(*Request); return message{r.Encode(), r.Body} },
 			decode: func(m message) (any, error) { return DecodeRequest("llm.queue.2.acme.gpt-4=2E1", 7, m.Header, m.Data) },
@@ -33,7 +30,7 @@ func samples() map[string]sample {
 		"request-object": {
 			value: &Request{
 				Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
-				Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+				Header: Header{HeaderPriority: {"normal"}},
 				Object: &Object{Name: id.String() + "/w1/0", Size: 300000, Digest: digest},
 			},
 			encode: func(v any) message { r := v.(*Request); return message{r.Encode(), r.Body} },
@@ -43,7 +40,7 @@ func samples() map[string]sample {
 			value: &Work{
 				Request: Request{
 					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
-					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+					Header: Header{HeaderPriority: {"normal"}},
 					Body:   []byte(`{"model":"gpt-4.1","messages":[]}`),
 				},
 				Dispatch: 2, Accepted: accepted.Local(),
@@ -55,7 +52,7 @@ func samples() map[string]sample {
 			value: &Work{
 				Request: Request{
 					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
-					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+					Header: Header{HeaderPriority: {"normal"}},
 					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
 				},
 				Dispatch: 1, Cost: 521, Accepted: accepted.Local(),
@@ -67,7 +64,7 @@ func samples() map[string]sample {
 			value: &Work{
 				Request: Request{
 					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
-					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}},
+					Header: Header{HeaderPriority: {"normal"}},
 					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
 				},
 				Dispatch: 1, Accepted: accepted.Local(), Shared: true,
@@ -79,7 +76,7 @@ func samples() map[string]sample {
 			value: &Work{
 				Request: Request{
 					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityBatch,
-					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"batch"}},
+					Header: Header{HeaderPriority: {"batch"}},
 					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
 				},
 				Dispatch: 2, Accepted: accepted.Local(),
@@ -94,7 +91,7 @@ func samples() map[string]sample {
 			value: &Work{
 				Request: Request{
 					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityBatch,
-					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"batch"}},
+					Header: Header{HeaderPriority: {"batch"}},
 					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
 				},
 				Dispatch: 2, Failures: 3, Accepted: accepted.Local(),
@@ -170,7 +167,7 @@ func samples() map[string]sample {
 			value: &Work{
 				Request: Request{
 					Identity: id, ModelToken: "gpt-4=2E1", Op: OpChat, Priority: PriorityNormal,
-					Header: Header{HeaderRequestID: {id.Request}, HeaderOp: {"chat"}, HeaderPriority: {"normal"}, HeaderCache: {"on,max-age=5"}},
+					Header: Header{HeaderPriority: {"normal"}, HeaderCache: {"on,max-age=5"}},
 					Body:   []byte(`{"model":"gpt-4.1","messages":[{"role":"user","content":"hi"}]}`),
 				},
 				Dispatch: 1, Cache: &CacheNote{Status: CacheMiss, Key: "_.k", TTL: 60}, Accepted: accepted.Local(),

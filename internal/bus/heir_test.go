@@ -22,7 +22,7 @@ func TestTheHeirIsAsked(t *testing.T) {
 	want := &schemas.Work{
 		Request: schemas.Request{
 			Identity: schemas.Identity{Tenant: "acme", Request: "heir"}, ModelToken: "m", Op: schemas.OpChat, Priority: schemas.PriorityNormal,
-			Header: schemas.Header{schemas.HeaderRequestID: {"heir"}, schemas.HeaderOp: {"chat"}, schemas.HeaderPriority: {"normal"}},
+			Header: schemas.Header{schemas.HeaderPriority: {"normal"}},
 			Body:   []byte(`{"model":"m"}`),
 		},
 		Dispatch: 1, Accepted: time.UnixMilli(1_764_000_000_123), Shared: true,
