@@ -11,7 +11,7 @@ const maxNesting = 10000
 // ValidMember reports whether data is JSON that a record can hold as a raw member, such as the response of a result.
 func ValidMember(data []byte) bool { return validWithin(data, 1) }
 
-// valid does what [json.Valid] does, in half the time.
+// valid says what encoding/json's Valid says, and costs less, which BenchmarkResultDecode shows: it calls no function for a byte.
 func valid(data []byte) bool { return validWithin(data, 0) }
 
 // validWithin is valid for data within so many arrays and objects.

@@ -112,11 +112,10 @@ func decodeList[T any](data []byte, list *[]T, decodeItem func([]byte, *T) error
 		return json.Unmarshal(data, list)
 	}
 	for s := (scanner{data: data, at: 1}); s.more(']'); {
-		var item T
-		if err := decodeItem(s.value(), &item); err != nil {
+		*list = append(*list, *new(T))
+		if err := decodeItem(s.value(), &(*list)[len(*list)-1]); err != nil {
 			return err
 		}
-		*list = append(*list, item)
 	}
 	return nil
 }
