@@ -19,7 +19,9 @@ func TestCancelWithALiveOwner(t *testing.T) {
 	server := bustest.Server(t)
 	b, owner := bustest.Connect(t, server, bus.Config{}), connect(t, server, bus.Config{})
 	last := write(t, owner, alice, 0, start("a"), delta("a", 0, "x"))
+	told := make(chan struct{})
 	stop, err := owner.OnCancel(func(id schemas.Identity, _ schemas.CancelledBy) {
+		defer close(told)
 		if _, err := owner.Append(t.Context(), id, last, failure("a", 1, cancelled)); err != nil {
 			t.Error(err)
 		}
@@ -30,6 +32,11 @@ func TestCancelWithALiveOwner(t *testing.T) {
 	defer stop()
 	if err := b.CancelRequest(deadline(t, patience), alice, cancelled); err != nil {
 		t.Fatal(err)
+	}
+	select { // what others see may be there before the owner knows that it is
+	case <-told:
+	case <-deadline(t, patience).Done():
+		t.Fatal("the owner was not told")
 	}
 	if c := chain(t, b, alice); c.Terminal() == nil || c.Terminal().Writer != "a" || len(c.Frames) != 3 {
 		t.Errorf("the chain ends with %+v", c.Last())
