@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"net/http"
 	"net/http/httptest"
 	"testing"
 
@@ -30,7 +29,7 @@ func BenchmarkConnections(b *testing.B) {
 			}
 			b.Run(name, func(b *testing.B) {
 				client := newServer(b, c.start).client(b, Config{Connection: c.connection})
-				client.http.Transport.(*http.Transport).DisableKeepAlives = !kept
+				client.transport.DisableKeepAlives = !kept
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := fetch(context.Background(), client, "/ok"); err != nil {

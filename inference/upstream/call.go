@@ -49,15 +49,15 @@ func (c *Call) Send(method, path string, body []byte, header http.Header) (*http
 	if c.request.Stream {
 		c.AwaitFirst()
 	}
-	request, err := http.NewRequestWithContext(c.ctx, method, c.client.config.URL+path, bytes.NewReader(body)) // sent with the head in one write
-	if err != nil {
-		return nil, schemas.AsError(err)
-	}
+	request := (&http.Request{Method: method, URL: c.client.at(path), Header: c.header(method, header)}).WithContext(c.ctx)
 	if c.request.Stream {
 		defer send(request, body).forget()
+	} else {
+		sendAtOnce(request, body)
 	}
-	c.setHeaders(request.Header, method, header)
-	reply, err := c.client.http.Do(request)
+	// Not by an http.Client, which would follow redirects: they would carry the credentials to an address the operator did not
+	// configure.
+	reply, err := c.client.transport.RoundTrip(request)
 	if err != nil {
 		return nil, c.failed(err)
 	}
@@ -70,8 +70,8 @@ func (c *Call) Send(method, path string, body []byte, header http.Header) (*http
 	return nil, openai.ReplyError(reply.StatusCode, reply.Header, text)
 }
 
-func (c *Call) setHeaders(h http.Header, method string, more http.Header) {
-	maps.Copy(h, c.client.header)
+func (c *Call) header(method string, more http.Header) http.Header {
+	h := maps.Clone(c.client.header)
 	maps.Copy(h, more)
 	for _, name := range [...]string{schemas.HeaderTraceParent, schemas.HeaderTraceState} {
 		if v := c.request.Header[name]; len(v) > 0 {
@@ -88,6 +88,7 @@ func (c *Call) setHeaders(h http.Header, method string, more http.Header) {
 	default:
 		h.Set("Accept", "application/json")
 	}
+	return h
 }
 
 // Pass hands an event to the loop body, and reports whether to go on.

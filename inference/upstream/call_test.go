@@ -37,6 +37,16 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
+// What is escaped in the path of a server's URL stays so.
+func TestEscapedPath(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	_, _ = fetch(t.Context(), s.client(t, Config{URL: s.URL + "/a%2Fb"}), "/ok")
+	if got := s.requests(); len(got) != 1 || got[0].URL.EscapedPath() != "/a%2Fb/ok" {
+		t.Errorf("the server was asked for %v", got)
+	}
+}
+
 // hangUp is a server that does something rude with each connection.
 func hangUp(t *testing.T, rude func(net.Conn)) string {
 	t.Helper()
@@ -78,6 +88,7 @@ func TestFailuresSayWhat(t *testing.T) {
 		"a name that is not known": {"http://" + strings.Repeat("x", 64) + ".invalid", "", schemas.CodeUpstreamError, "its name cannot be resolved"},
 		"closed without an answer": {closed, "", schemas.CodeUpstreamError, "the model server"},
 		"not HTTP":                 {hangUp(t, func(c net.Conn) { readRequest(c); _, _ = io.WriteString(c, "220 ftp ready\r\n") }), "", schemas.CodeUpstreamError, "did not answer in HTTP"},
+		"no TLS":                   {strings.Replace(newServer(t).URL, "http:", "https:", 1), "", schemas.CodeUpstreamError, "TLS failed"},
 		"a proxy that is gone":     {"http://model.example", inference.Secret("http://me:proxy-secret@" + strings.TrimPrefix(gone, "http://")), schemas.CodeUpstreamError, "connection refused"},
 		"cut in the middle": {hangUp(t, func(c net.Conn) {
 			readRequest(c)

@@ -108,7 +108,7 @@ func TestStreamsDoNotStallEachOther(t *testing.T) {
 	defer stop()
 	for range 20 {
 		request, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/flood", nil)
-		reply, err := c.http.Do(request) // and nobody reads it
+		reply, err := c.transport.RoundTrip(request) // and nobody reads it
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestProxy(t *testing.T) {
 		}
 	})
 	t.Run("of the environment is not asked", func(t *testing.T) {
-		if c := newServer(t).client(t, Config{}); c.http.Transport.(*http.Transport).Proxy != nil {
+		if c := newServer(t).client(t, Config{}); c.transport.Proxy != nil {
 			t.Error("the transport asks for a proxy that the operator did not name")
 		}
 	})

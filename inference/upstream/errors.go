@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -22,9 +21,6 @@ func timeout(format string, after time.Duration) *schemas.Error {
 func (c *Call) failed(err error) *schemas.Error {
 	if c.ctx.Err() != nil {
 		return inference.ContextError(c.ctx)
-	}
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err // without the address, which is the operator's business
 	}
 	if errors.Is(err, io.EOF) {
 		return schemas.Errorf(schemas.CodeUpstreamError, "the model server closed the connection without an answer; try again").WithCause(err)

@@ -27,6 +27,16 @@ func send(r *http.Request, body []byte) *sending {
 	return s
 }
 
+// sendAtOnce makes body that of a request whose reply is one document. It leaves with the head in one write.
+func sendAtOnce(r *http.Request, body []byte) {
+	if len(body) == 0 {
+		return
+	}
+	r.ContentLength = int64(len(body))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	r.Body = io.NopCloser(bytes.NewReader(body))
+}
+
 // forget lets the body go. What is still being sent of it is sent to its end.
 func (s *sending) forget() {
 	s.mu.Lock()

@@ -98,7 +98,7 @@ func TestTrickleOfAByteASecond(t *testing.T) {
 					t.Fatal(err)
 				}
 				server := &trickling{text: c.text}
-				client.http.Transport = server
+				client.transport.RegisterProtocol("http", server)
 				began := time.Now()
 				call := client.NewCall(t.Context(), &inference.GenerateRequest{Stream: true}, func(inference.Event, error) bool { return true })
 				defer call.Close()

@@ -70,10 +70,11 @@ func (c Config) Validate() error {
 
 // Client calls one server over a pool of connections that it owns. It is safe for concurrent use.
 type Client struct {
-	config Config
-	http   *http.Client
-	header http.Header // of every call
-	bounds *Bounds
+	config    Config
+	url       *url.URL // of config
+	transport *http.Transport
+	header    http.Header // of every call
+	bounds    *Bounds
 }
 
 // NewClient makes a client. It does not connect. Close releases its connections.
@@ -81,6 +82,10 @@ func NewClient(config Config) (*Client, error) {
 	config = config.WithDefaults()
 	if err := config.Validate(); err != nil {
 		return nil, err
+	}
+	base, err := url.Parse(config.URL)
+	if err != nil {
+		return nil, err // unreachable: it was validated
 	}
 	header := http.Header{"User-Agent": {"weir"}}
 	for name, value := range config.Headers {
@@ -90,12 +95,16 @@ func NewClient(config Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", config.Name, err)
 	}
-	caller := &http.Client{
-		Transport: transport,
-		// A redirect would carry the credentials to an address the operator did not configure.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &Client{config: config, url: base, transport: transport, header: header, bounds: NewBounds(config.Timeouts)}, nil
+}
+
+// at is the URL of a path of the server, which needs no escaping.
+func (c *Client) at(path string) *url.URL {
+	u := *c.url
+	if u.Path += path; u.RawPath != "" {
+		u.RawPath += path
 	}
-	return &Client{config: config, http: caller, header: header, bounds: NewBounds(config.Timeouts)}, nil
+	return &u
 }
 
 // SetHeader adds a header to every call. It must not be called once there are any.
@@ -103,6 +112,6 @@ func (c *Client) SetHeader(name, value string) { c.header.Set(name, value) }
 
 // Close closes the connections that are idle.
 func (c *Client) Close() error {
-	c.http.CloseIdleConnections()
+	c.transport.CloseIdleConnections()
 	return nil
 }

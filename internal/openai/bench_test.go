@@ -56,6 +56,25 @@ func BenchmarkChunkRepeated(b *testing.B) {
 	}
 }
 
+// BenchmarkAnswer is what a whole answer costs, short and long.
+func BenchmarkAnswer(b *testing.B) {
+	for _, words := range []int{8, 800} {
+		data := fmt.Appendf(nil, `{"id":"chatcmpl-1","object":"chat.completion","created":1764000000,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":%q,"refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17}}`,
+			strings.Repeat("word ", words))
+		b.Run(fmt.Sprintf("%dB", len(data)), func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				c, mender := &Chunk{}, &Mender{}
+				if err := c.Peek(ToUTF8(data)); err != nil {
+					b.Fatal(err)
+				}
+				mender.Mend(data, c)
+			}
+		})
+	}
+}
+
 func BenchmarkReader(b *testing.B) {
 	stream := strings.Repeat("data: "+benchChunk+"\n\n", 1000)
 	b.ReportAllocs()
