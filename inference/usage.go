@@ -122,17 +122,23 @@ func (r *run) survives() bool {
 	if !r.request.Continuable() {
 		return false
 	}
-	repeats, continues := r.request.Greedy(), len(openai.Stops(r.request.Body)) == 0
 	for _, mode := range r.m.midstream.Order {
 		for _, slot := range r.m.backends {
-			c := slot.Backend.Capabilities()
-			if !dialectOf(r.op, c).spliceable() || r.thinks(c) {
-				continue
-			}
-			if mode == schemas.ModeSplice && repeats && c.Deterministic || mode == schemas.ModeContinue && continues && c.Continue != ContinueNone {
+			if c := slot.Backend.Capabilities(); r.survivesBy(mode, c) && dialectOf(r.op, c).spliceable() && !r.thinks(c) {
 				return true
 			}
 		}
+	}
+	return false
+}
+
+// survivesBy reports whether a backend can go on in that way. The body is read only if that depends on it.
+func (r *run) survivesBy(mode schemas.Mode, c Capabilities) bool {
+	switch mode {
+	case schemas.ModeSplice:
+		return c.Deterministic && r.request.Greedy()
+	case schemas.ModeContinue:
+		return c.Continue != ContinueNone && len(openai.Stops(r.request.Body)) == 0
 	}
 	return false
 }
