@@ -57,13 +57,11 @@ func newRelay(r *run) *relay {
 // callContext lives until the total time of the model is over, whatever becomes of the request.
 func (v *relay) callContext(ctx context.Context) (context.Context, func()) {
 	v.voice, v.single = nil, false
-	ctx, v.stop = context.WithCancelCause(ctx)
-	bounded, release := context.WithDeadlineCause(ctx, v.r.began.Add(v.r.m.total), v.r.m.overdue)
+	ctx, v.stop = endingAt(ctx, v.r.began.Add(v.r.m.total), v.r.m.overdue)
 	v.attend(v.r.work)
-	return bounded, func() {
+	return ctx, func() {
 		v.unwatch()
 		v.heard = schemas.Identity{}
-		release()
 		v.stop(nil)
 	}
 }
@@ -84,9 +82,9 @@ func (v *relay) attend(work *schemas.Work) {
 		default: // one that is told is enough
 		}
 	}
-	stop := v.r.w.runs.listen(work.Identity, tell)
+	hints := v.r.w.runs.watch(work.Identity, tell)
 	late := time.AfterFunc(time.Until(deadlineOf(work)), func() { tell(errDeadline) })
-	v.unwatch = func() { stop(); late.Stop() }
+	v.unwatch = func() { v.r.w.runs.unwatch(hints); late.Stop() }
 }
 
 // events yields what the calls of an attempt say, to whoever has the run. They are made in a goroutine of their own, so that

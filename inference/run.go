@@ -285,13 +285,13 @@ func (r *run) callContext(ctx context.Context) (context.Context, func()) {
 
 // ownContext lives until the deadline of the request, the total time of its model, or a cancel hint.
 func (r *run) ownContext(ctx context.Context) (context.Context, func()) {
-	ctx, unwatch := r.w.runs.watch(ctx, r.work.Identity)
-	end, cause := r.deadline(), errDeadline
+	end, why := r.deadline(), errDeadline
 	if total := r.began.Add(r.m.total); total.Before(end) {
-		end, cause = total, r.m.overdue
+		end, why = total, r.m.overdue
 	}
-	ctx, stop := context.WithDeadlineCause(ctx, end, cause)
-	return ctx, func() { unwatch(); stop() }
+	ctx, cancel := endingAt(ctx, end, why)
+	hints := r.w.runs.watch(r.work.Identity, cancel)
+	return ctx, func() { r.w.runs.unwatch(hints); cancel(nil) }
 }
 
 // errDeadline is shared and never changed.

@@ -1,7 +1,6 @@
 package inference
 
 import (
-	"context"
 	"slices"
 	"sync"
 
@@ -37,27 +36,23 @@ func (r *runs) end(sequence uint64) {
 	delete(r.items, sequence)
 }
 
-// watch returns a context that a cancel hint for the request ends, and a function that stops watching. Two items of one
-// request may be here at once, until one of them has lost its claim.
-func (r *runs) watch(ctx context.Context, id schemas.Identity) (context.Context, func()) {
-	ctx, stop := context.WithCancelCause(ctx)
-	unwatch := r.listen(id, stop)
-	return ctx, func() { unwatch(); stop(nil) }
+// watch has tell called for every cancel hint for the request, until unwatch. tell must not block. Two items of one request
+// may be here at once, until one of them has lost its claim.
+func (r *runs) watch(id schemas.Identity, tell func(cause error)) *watcher {
+	w := &watcher{id, tell}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers[id] = append(r.watchers[id], w)
+	return w
 }
 
-// listen has tell called for every cancel hint for the request, until it is stopped. tell must not block.
-func (r *runs) listen(id schemas.Identity, tell func(cause error)) (stop func()) {
-	w := &watcher{tell}
+// unwatch may be called more than once.
+func (r *runs) unwatch(w *watcher) {
 	r.mu.Lock()
-	r.watchers[id] = append(r.watchers[id], w)
-	r.mu.Unlock()
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		left := slices.DeleteFunc(r.watchers[id], func(other *watcher) bool { return other == w })
-		if r.watchers[id] = left; len(left) == 0 {
-			delete(r.watchers, id)
-		}
+	defer r.mu.Unlock()
+	left := slices.DeleteFunc(r.watchers[w.id], func(other *watcher) bool { return other == w })
+	if r.watchers[w.id] = left; len(left) == 0 {
+		delete(r.watchers, w.id)
 	}
 }
 
@@ -70,4 +65,7 @@ func (r *runs) cancel(id schemas.Identity, by schemas.CancelledBy) {
 	}
 }
 
-type watcher struct{ tell func(cause error) }
+type watcher struct {
+	id   schemas.Identity
+	tell func(cause error)
+}
