@@ -33,8 +33,6 @@ type Call struct {
 	events  int  // messages that counted
 	stopped bool // the loop body broke out
 	held    bool // the last event was passed on with the promise of more
-
-	nothing openai.Chunk // what an event that only lets another go says
 }
 
 // NewCall prepares a call, whose time begins now. Its events go to yield, which may be nil for a call that has none. The
@@ -64,7 +62,7 @@ func (c *Call) Pass(event inference.Event) bool {
 // letGo lets an event go that was passed on with the promise of more, when what followed was not for the caller.
 func (c *Call) letGo() {
 	if c.held && !c.stopped {
-		c.Pass(inference.Event{Chunk: &c.nothing})
+		c.Pass(inference.Event{Chunk: &openai.Chunk{}}) // seldom: a call does not keep an empty chunk for it
 	}
 }
 

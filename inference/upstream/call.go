@@ -29,8 +29,6 @@ type Call struct {
 
 	malformed int // events that were left out
 	untold    int // of them, since the last that was passed on
-
-	nothing openai.Chunk // what an event that only lets another go says
 }
 
 // NewCall prepares a call, whose time begins now. Its events go to yield, which may be nil for a call that has none. The
@@ -113,7 +111,7 @@ func (c *Call) Fail(err error) {
 // letGo lets an event go that was passed on with the promise of more, when what followed was not for the caller.
 func (c *Call) letGo() {
 	if c.held && !c.stopped {
-		c.Pass(inference.Event{Chunk: &c.nothing})
+		c.Pass(inference.Event{Chunk: &openai.Chunk{}}) // seldom: a call does not keep an empty chunk for it
 	}
 }
 
