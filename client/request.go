@@ -77,7 +77,7 @@ func (r *Request) check(out *outgoing) (err error) {
 	if len(r.Body) > schemas.MaxBodyBytes {
 		return schemas.Errorf(schemas.CodeRequestTooLarge, "the body has %d bytes: at most %d are allowed", len(r.Body), schemas.MaxBodyBytes)
 	}
-	if !gjson.ValidBytes(r.Body) {
+	if !schemas.ValidMember(r.Body) {
 		return schemas.Errorf(schemas.CodeInvalidJSON, "the body is not JSON")
 	}
 	said := gjson.GetManyBytes(r.Body, "model", "stream")

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -401,6 +402,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		"a long key":    {client.Request{IdempotencyKey: strings.Repeat("k", 256), Body: body}, schemas.CodeInvalidValue},
 		"no body":       {client.Request{Model: "echo"}, schemas.CodeInvalidJSON},
 		"not JSON":      {client.Request{Model: "echo", Body: []byte("{")}, schemas.CodeInvalidJSON},
+		"nested":        {client.Request{Model: "echo", Body: bytes.Repeat([]byte("["), schemas.MaxBodyBytes)}, schemas.CodeInvalidJSON},
 		"no model":      {client.Request{Body: []byte(`{}`)}, schemas.CodeMissingParameter},
 		"too large":     {client.Request{Body: make([]byte, schemas.MaxBodyBytes+1)}, schemas.CodeRequestTooLarge},
 		"priority":      {client.Request{Body: body, Priority: "first"}, schemas.CodeInvalidValue},

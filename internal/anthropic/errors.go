@@ -37,7 +37,7 @@ func EncodeError(e *schemas.Error, request string) []byte {
 // DecodeError reads what EncodeError wrote, and reports whether data is that.
 func DecodeError(data []byte) (e *schemas.Error, ok bool) {
 	said := gjson.GetManyBytes(data, "type", "error.details.error_code", "error.message", "error.details.param")
-	if said[0].Str != "error" || said[1].Str == "" || !gjson.ValidBytes(data) {
+	if said[0].Str != "error" || said[1].Str == "" || !schemas.ValidMember(data) {
 		return nil, false
 	}
 	return &schemas.Error{Code: schemas.Code(said[1].Str), Message: said[2].Str, Param: said[3].Str}, true

@@ -16,7 +16,7 @@ var (
 	ErrTooDeep   = errors.New("JSON nested too deeply")
 )
 
-// maxChunkDepth keeps a hostile upstream from exhausting the stack of the recursive validator.
+// maxChunkDepth keeps a hostile upstream from exhausting the stack of whoever reads the answer recursively.
 const maxChunkDepth = 1000
 
 // Chunk is what the pipeline needs to know of a chat.completion.chunk, or of a whole response. Its strings do not share
@@ -127,7 +127,7 @@ func ParseObject(data []byte) (gjson.Result, error) {
 	if tooDeep(data) {
 		return gjson.Result{}, ErrTooDeep
 	}
-	if !gjson.ValidBytes(data) {
+	if !schemas.ValidMember(data) {
 		return gjson.Result{}, ErrNotJSON
 	}
 	root := gjson.ParseBytes(data)

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/weir-llm/weir/schemas"
 )
 
 // ModelInfo is an entry of GET /v1/models.
@@ -44,7 +46,7 @@ func encode(v any) []byte {
 
 // DecodeModels reads the model names from a body of GET /v1/models.
 func DecodeModels(body []byte) ([]string, error) {
-	if tooDeep(body) || !gjson.ValidBytes(body) {
+	if !schemas.ValidMember(body) {
 		return nil, ErrNotJSON
 	}
 	data := gjson.GetBytes(body, "data")
