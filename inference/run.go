@@ -164,8 +164,7 @@ func (r *run) refuse(ctx context.Context, refused *schemas.Error) bus.Outcome {
 func (r *run) do(ctx context.Context) bus.Outcome {
 	mine, outcome := true, bus.Silent
 	r.markPurges(ctx)
-	forgotten := r.d.Time.Sub(r.work.Accepted) > bus.DedupeWindow // another item may have had its id
-	looked := r.d.Delivered > 1 || r.work.Dispatch > 1 || forgotten
+	looked := !r.isFirst(time.Now())
 	if looked {
 		mine, outcome = r.whoseTurn(ctx)
 	}
@@ -199,6 +198,13 @@ func (r *run) do(ctx context.Context) bus.Outcome {
 		looked = true
 	}
 	return bus.Silent
+}
+
+// isFirst reports whether nothing can be written of the request yet, so that its chain is claimed without a look. That of an old
+// item is not: another may have had its id, and this process may have been paused until the frames of another's answer are gone.
+func (r *run) isFirst(now time.Time) bool {
+	old := r.d.Time.Sub(r.work.Accepted) > bus.DedupeWindow || now.Sub(r.d.Time) > bus.DedupeWindow
+	return r.d.Delivered <= 1 && r.work.Dispatch <= 1 && !old
 }
 
 // open begins an attempt behind the chain.
