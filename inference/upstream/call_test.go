@@ -37,6 +37,18 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
+// An empty port is that of the scheme, and no part of the host that a server is told.
+func TestEmptyPort(t *testing.T) {
+	t.Parallel()
+	c, err := NewClient(Config{Name: "b", URL: "http://models.internal:/v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := c.at("/ok"); u.String() != "http://models.internal/v1/ok" {
+		t.Errorf("it calls %s", u)
+	}
+}
+
 // What is escaped in the path of a server's URL stays so.
 func TestEscapedPath(t *testing.T) {
 	t.Parallel()

@@ -87,6 +87,7 @@ func NewClient(config Config) (*Client, error) {
 	if err != nil {
 		return nil, err // unreachable: it was validated
 	}
+	base.Host = strings.TrimSuffix(base.Host, ":") // an empty port is that of the scheme, and no part of the Host header
 	header := http.Header{"User-Agent": {"weir"}}
 	for name, value := range config.Headers {
 		header.Set(name, value)
