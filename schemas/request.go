@@ -62,7 +62,7 @@ type Request struct {
 	Op         Op        // default chat
 	Deadline   time.Time // zero: DefaultDeadline after acceptance
 	Priority   Priority  // default normal
-	Header     Header    // the caller's RequestHeaders, untouched; nil when the fields above tell all of them
+	Header     Header    // the caller's RequestHeaders; of a decoded request those but id, op and deadline, and nil when there are none
 	Body       []byte    // nil when Object is set
 	Object     *Object
 }
@@ -91,7 +91,7 @@ func DecodeRequest(subject string, sequence uint64, h Header, body []byte) (*Req
 	r := &Request{
 		Identity:   Identity{Tenant: tenant, Request: get(h, HeaderRequestID)},
 		ModelToken: token, Op: Op(get(h, HeaderOp)), Priority: Priority(get(h, HeaderPriority)),
-		Header: passedOnly(h), Body: body,
+		Header: otherHeaders(h), Body: body,
 	}
 	if err := ValidateTenant(tenant); err != nil {
 		return nil, err
@@ -199,11 +199,14 @@ func passed(h Header) Header {
 	return out
 }
 
-// passedOnly copies those of them that are in no other field of a decoded request. Most requests have none, and then it is
-// nil.
-func passedOnly(h Header) (out Header) {
+// otherHeaders copies all of them but id, op and deadline, which have fields. Most requests have no other, and then it is nil.
+func otherHeaders(h Header) (out Header) {
 	for key, v := range h {
-		if key == HeaderRequestID || key == HeaderOp || key == HeaderDeadline || !travels(key, v) {
+		switch key {
+		case HeaderRequestID, HeaderOp, HeaderDeadline:
+			continue
+		}
+		if !travels(key, v) {
 			continue
 		}
 		if out == nil {

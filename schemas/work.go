@@ -52,7 +52,7 @@ func DecodeWork(modelToken string, h Header, body []byte) (*Work, error) {
 	w := &Work{Request: Request{
 		Identity:   Identity{Tenant: get(h, HeaderTenant), Request: get(h, HeaderRequestID)},
 		ModelToken: modelToken, Op: Op(get(h, HeaderOp)), Priority: Priority(get(h, HeaderPriority)),
-		Header: passedOnly(h), Body: body,
+		Header: otherHeaders(h), Body: body,
 	}}
 	if err := w.Validate(); err != nil {
 		return nil, fmt.Errorf("decode work item: %w", err)

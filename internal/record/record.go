@@ -142,7 +142,7 @@ func addCost(r *schemas.Result, chain *bus.Chain, body []byte) {
 		return
 	}
 	for _, f := range slices.Backward(chain.Frames) {
-		if u := (&schemas.Usage{}); f.Usage != "" && u.UnmarshalJSON([]byte(f.Usage)) == nil {
+		if u := (&schemas.Usage{}); raw([]byte(f.Usage)) != nil && u.UnmarshalJSON([]byte(f.Usage)) == nil {
 			r.Usage = u
 			return
 		}

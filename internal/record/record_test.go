@@ -219,6 +219,12 @@ func TestOddInputs(t *testing.T) {
 			t.Errorf("%s: %s", name, r.Encode())
 		}
 	}
+	usage := delta(1, 0, "{}")
+	usage.Usage = `{"details":` + strings.Repeat("[", 9999) + strings.Repeat("]", 9999) + "}" // a record of its own, and too deep for a member
+	r := build(item(), body, usage, &schemas.Frame{Kind: schemas.KindError, Attempt: 1, Writer: "w", Index: 1, Data: []byte(`{"error":{}}`)})
+	if _, err := schemas.DecodeResult(r.Encode()); err != nil {
+		t.Error(err)
+	}
 }
 
 // Who finds a finished chain writes what its owner would have written, payloads in the object store included.
