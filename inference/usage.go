@@ -123,24 +123,25 @@ func (r *run) survives() bool {
 		return false
 	}
 	for _, mode := range r.m.midstream.Order {
-		for _, slot := range r.m.backends {
-			if c := slot.Backend.Capabilities(); r.survivesBy(mode, c) && dialectOf(r.op, c).spliceable() && !r.thinks(c) {
-				return true
-			}
+		if slices.ContainsFunc(r.m.backends, func(s Slot) bool { return r.survivesAt(s.Backend.Capabilities(), mode) }) && r.allows(mode) {
+			return true
 		}
 	}
 	return false
 }
 
-// survivesBy reports whether a backend can go on in that way. The body is read only if that depends on it.
-func (r *run) survivesBy(mode schemas.Mode, c Capabilities) bool {
-	switch mode {
-	case schemas.ModeSplice:
-		return c.Deterministic && r.request.Greedy()
-	case schemas.ModeContinue:
-		return c.Continue != ContinueNone && len(openai.Stops(r.request.Body)) == 0
+// survivesAt reports whether a backend can go on in that way with requests that allow it.
+func (r *run) survivesAt(c Capabilities, mode schemas.Mode) bool {
+	able := mode == schemas.ModeSplice && c.Deterministic || mode == schemas.ModeContinue && c.Continue != ContinueNone
+	return able && dialectOf(r.op, c).spliceable() && !r.thinks(c)
+}
+
+// allows reports whether the request can be gone on with in that way. It is asked last, since it may read the whole body.
+func (r *run) allows(mode schemas.Mode) bool {
+	if mode == schemas.ModeSplice {
+		return r.request.Greedy()
 	}
-	return false
+	return len(openai.Stops(r.request.Body)) == 0
 }
 
 // repeatable notes that another worker can go on with an item, whatever is visible.
