@@ -18,7 +18,7 @@ const (
 	// longestNap is past the lease of any delivery, and so is what follows if two of them meet in one request.
 	longestNap, longestWaking = lease + lease/2, 4 * time.Second
 	// The answers of these requests.
-	sleepersTokens, sleepersInterval = 20, 20
+	sleepersTokens, sleepersIntervalMS = 20, 20
 )
 
 // runSleepers stops and wakes every process by itself, at random: what a machine does that swaps, migrates or has too many
@@ -38,15 +38,16 @@ func runSleepers(ctx context.Context, c *cluster, report *report) ([]*call, erro
 		call.want = reference.want
 		return call
 	}, func() {})
-	if err != nil {
-		return calls, fmt.Errorf("SIGSTOP of everything at random: %w", err)
+	failed := func(err error) error { return fmt.Errorf("%s, SIGSTOP of everything at random: %w", c.layout, err) }
+	if err := errors.Join(err, c.allReady(ctx)); err != nil { // who is dead tells more than the request that misses it
+		return calls, failed(err)
 	}
 	tally, err := checkCalls(ctx, c, calls)
 	report.add(string(c.layout), "everything", fmt.Sprintf("SIGSTOP and SIGCONT at random, %d times", naps.Load()), tally)
 	if err != nil {
-		return calls, fmt.Errorf("SIGSTOP of everything at random: %w", err)
+		return calls, failed(err)
 	}
-	return calls, c.allReady(ctx)
+	return calls, nil
 }
 
 // sleeperCall is one of each kind in turn.
@@ -56,7 +57,7 @@ func sleeperCall(id string, i int) *call {
 		same, stream bool
 	}{{"echo", true, true}, {"echo", false, true}, {"echo", true, false}, {finalModel, false, true}, {finalModel, true, true}}
 	kind := kinds[i%len(kinds)]
-	return newCall(id, kind.model, kind.same, kind.stream, sleepersTokens, sleepersInterval)
+	return newCall(id, kind.model, kind.same, kind.stream, sleepersTokens, sleepersIntervalMS)
 }
 
 // putToSleep stops and wakes every process, each in its own time, and leaves all awake.
@@ -69,15 +70,23 @@ func (c *cluster) putToSleep(ctx context.Context, naps *atomic.Int64) error {
 		sleeping.Go(func() {
 			for errs[i] == nil && ctx.Err() == nil {
 				pause(ctx, rand.N(longestWaking))
-				if errs[i] = c.signal(name, syscall.SIGSTOP); errs[i] != nil {
-					return
-				}
+				errs[i] = c.nap(ctx, name)
 				naps.Add(1)
-				pause(ctx, rand.N(longestNap))
-				errs[i] = c.signal(name, syscall.SIGCONT)
 			}
 		})
 	}
 	sleeping.Wait()
 	return errors.Join(errs...)
+}
+
+// nap stops a process for a while.
+func (c *cluster) nap(ctx context.Context, name string) error {
+	if err := c.signal(name, syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	pause(ctx, rand.N(longestNap))
+	if err := c.signal(name, syscall.SIGCONT); err != nil {
+		return fmt.Errorf("wake %s: %w", name, err)
+	}
+	return nil
 }

@@ -225,8 +225,8 @@ func (p *pipeline) answer(ctx context.Context, r *schemas.Request, d *bus.Delive
 	if o.Hang {
 		p.awaitEnd(ctx, r.Identity)
 	}
-	if chain, err = p.bus.Chain(ctx, r.Identity); err != nil {
-		return
+	if chain, err = p.bus.Chain(ctx, r.Identity); err != nil || chain.Terminal() == nil {
+		return // it was erased meanwhile
 	}
 	work := &schemas.Work{Request: *r, Dispatch: 1, Accepted: d.Time}
 	_ = record.Ensure(ctx, p.bus, work, body, chain)
