@@ -200,26 +200,22 @@ func TestRoutersServeAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop()
-	shared := func(victim, standby int) func() bool {
-		return func() bool {
-			mu.Lock()
-			defer mu.Unlock()
-			return serves["victim"] == victim && serves["standby"] == standby
-		}
+	serving := func(router string, partitions int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return serves[router] == partitions
 	}
-	p.poll("each to serve half", shared(2, 2))
+	halves := func() bool { return serving("victim", 2) && serving("standby", 2) }
+	p.poll("each to serve half", halves)
 	p.poll("every partition to be served", func() bool { return len(pins()) == schemas.Partitions && !pins()[""] })
 	p.dispatched(200)
 	p.proxy.Lead(nowhere)
 	p.proxy.Cut()
-	mu.Lock()
-	serves["victim"] = 0
-	mu.Unlock()
-	p.poll("the standby to serve all", shared(0, 4))
+	p.poll("the standby to serve all", func() bool { return serving("standby", 4) })
 	at := p.messages(schemas.StreamWork)
 	p.dispatched(at + 200)
 	p.proxy.Lead(p.server.ClientURL()) // the dead comes back
-	p.poll("each to serve half again", shared(2, 2))
+	p.poll("each to serve half again", halves)
 	at = p.messages(schemas.StreamWork)
 	p.dispatched(at + 200)
 	p.wantEachOnce()
