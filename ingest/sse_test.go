@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"testing"
 	"time"
@@ -54,12 +55,26 @@ func TestFrameIsOneWriteWithoutAllocation(t *testing.T) {
 		}
 	}
 	write()
-	if allocations := testing.AllocsPerRun(100, write); allocations != 0 {
+	if allocations := allocations(write, 0); allocations != 0 {
 		t.Errorf("%v allocations per frame", allocations)
 	}
-	if w.writes != 102 {
-		t.Errorf("%d writes for 102 frames", w.writes)
+	frames := w.writes
+	write()
+	if w.writes != frames+1 {
+		t.Errorf("%d writes for a frame", w.writes-frames)
 	}
+}
+
+// allocations is how often f allocates, as far as it is more than enough: everything else that runs in the process counts too,
+// such as what an earlier test has left to end by itself, so that more is measured again.
+func allocations(f func(), enough float64) (least float64) {
+	least = math.Inf(1)
+	for range 20 {
+		if least = min(least, testing.AllocsPerRun(100, f)); least <= enough {
+			break
+		}
+	}
+	return least
 }
 
 // deltas gives the path of a delta frame of so many events, from the message of the bus to the socket.
@@ -80,7 +95,8 @@ func deltas(tb testing.TB, events int) (pass func()) {
 // A frame may cost what it does; what is in it costs nothing more.
 func TestNoAllocationPerToken(t *testing.T) {
 	one, many := deltas(t, 1), deltas(t, 64)
-	few, lots := testing.AllocsPerRun(100, one), testing.AllocsPerRun(100, many)
+	few := allocations(one, 0)
+	lots := allocations(many, few)
 	if lots > few {
 		t.Errorf("%v allocations for a frame of 64 tokens, %v for a frame of one", lots, few)
 	}
