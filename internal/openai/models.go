@@ -46,7 +46,7 @@ func encode(v any) []byte {
 
 // DecodeModels reads the model names from a body of GET /v1/models.
 func DecodeModels(body []byte) ([]string, error) {
-	if !schemas.ValidMember(body) {
+	if tooDeep(body) || !schemas.ValidMember(body) {
 		return nil, ErrNotJSON
 	}
 	data := gjson.GetBytes(body, "data")

@@ -102,7 +102,7 @@ func readUpstream(body []byte) upstream {
 	var u upstream
 	trimmed := bytes.TrimSpace(body)
 	u.html = bytes.HasPrefix(trimmed, []byte("<"))
-	if !schemas.ValidMember(trimmed) {
+	if tooDeep(trimmed) || !schemas.ValidMember(trimmed) {
 		return u
 	}
 	root := gjson.ParseBytes(trimmed)
