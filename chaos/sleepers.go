@@ -15,7 +15,7 @@ const (
 	// sleepersEvery is the pace of the requests while processes fall asleep, and sleepersFor how long they do.
 	sleepersEvery = 100 * time.Millisecond
 	sleepersFor   = 20 * time.Second
-	// longestNap is past the lease of any delivery, and so is what follows if two of them meet in one request.
+	// longestNap is past the lease of any delivery, and longestWaking how long a process is awake between two.
 	longestNap, longestWaking = lease + lease/2, 4 * time.Second
 	// The answers of these requests.
 	sleepersTokens, sleepersIntervalMS = 20, 20
