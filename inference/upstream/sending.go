@@ -34,7 +34,7 @@ func sendAtOnce(r *http.Request, body []byte) {
 	}
 	r.ContentLength = int64(len(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Body, _ = r.GetBody()
 }
 
 // forget lets the body go. What is still being sent of it is sent to its end.
