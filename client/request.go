@@ -78,7 +78,7 @@ func (r *Request) check(out *outgoing) (err error) {
 		return schemas.Errorf(schemas.CodeRequestTooLarge, "the body has %d bytes: at most %d are allowed", len(r.Body), schemas.MaxBodyBytes)
 	}
 	if !schemas.ValidMember(r.Body) {
-		return schemas.Errorf(schemas.CodeInvalidJSON, "the body is not JSON")
+		return schemas.Errorf(schemas.CodeInvalidJSON, "the body is not JSON, or nests too deeply")
 	}
 	said := gjson.GetManyBytes(r.Body, "model", "stream")
 	model := r.Model
